@@ -1,0 +1,135 @@
+"""The autoencoder of `tiny-imagenet-64`: AutoencoderKL of factor 2 with 6 latent channels.
+
+    python -m rediffuse.recipes.bundled.autoencoder --data DATA --out RUNS/autoencoder --minutes 12
+
+Shows: what a small picture keeps on the way to latents and back. Expected: validation PSNR about 36 dB after 3,000 steps
+of 24 crops of 32x32 (25 minutes of one core). Every fourth step sees whole pictures. The loss is L1 + 0.5 MSE + 1e-6 KL with
+a sampled latent.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rediffuse.recipes.bundled.common import (
+    Clock,
+    Ema,
+    Pictures,
+    batches,
+    cosine_rate,
+    load_checkpoint,
+    log_line,
+    read_pictures,
+    save_checkpoint,
+    save_grid,
+    signed,
+)
+
+CONFIG: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "latent_channels": 6,
+    "norm_num_groups": 16,
+    "sample_size": 64,
+    "mid_block_add_attention": False,
+}
+
+
+def build() -> nn.Module:
+    from diffusers import AutoencoderKL
+
+    model: nn.Module = AutoencoderKL(**CONFIG)
+    return model
+
+
+def crops(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """One random crop and flip an image. (B, 3, H, W) uint8 -> (B, 3, size, size) uint8."""
+    room = images.shape[-1] - size
+    tops, lefts = torch.randint(0, room + 1, (2, len(images)), generator=generator).tolist()
+    flips = torch.rand(len(images), generator=generator) < 0.5
+    cut = torch.stack([image[:, top : top + size, left : left + size] for image, top, left in zip(images, tops, lefts, strict=True)])
+    return torch.where(flips.view(-1, 1, 1, 1), cut.flip(-1), cut)
+
+
+def objective(model: Any, x: Tensor, kl_weight: float = 1e-5) -> Tensor:
+    """L1 + 0.5 MSE a number of the picture, plus the weighted KL to a unit Gaussian a number of the latent."""
+    with torch.autocast(x.device.type, torch.bfloat16):
+        posterior = model.encode(x).latent_dist
+        back = model.decode(posterior.sample()).sample.float()
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    return F.l1_loss(back, x) + 0.5 * F.mse_loss(back, x) + kl_weight * kl
+
+
+@torch.no_grad()
+def psnr(model: Any, pictures: Pictures, count: int = 500) -> tuple[float, Tensor]:
+    """Mean PSNR in dB over pictures in [0, 1], and the round trips themselves."""
+    out = []
+    for chunk in pictures.images[:count].split(50):
+        x = signed(chunk)
+        out.append(((model.decode(model.encode(x).latent_dist.mean).sample + 1) / 2).clamp(0, 1))
+    back = torch.cat(out)
+    error = (back - pictures.images[:count].float() / 255).square().mean((1, 2, 3))
+    return float((-10 * error.log10()).mean()), back
+
+
+def train(data: Path, out: Path, minutes: float | None, steps: int, batch: int = 24, rate: float = 2e-3, seed: int = 0) -> None:
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    pictures, held = read_pictures(data, "train"), read_pictures(data, "validation")
+    model = build().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
+    ema, clock, step = Ema(model, 0.998), Clock(minutes), 0
+    if state := load_checkpoint(out / "checkpoint.pt"):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load_state_dict(state["ema"])
+        step = state["step"]
+    for rows in batches(len(pictures), batch, seed, step):
+        if step >= steps or clock.over():
+            break
+        whole = step % 4 == 0
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        images = crops(pictures.images[rows[: batch // 4] if whole else rows], 64 if whole else 32, generator)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * cosine_rate(step, steps, 100)
+        loss = objective(model, signed(images).to(memory_format=torch.channels_last))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        ema.update(model)
+        step += 1
+        if step % 100 == 0:
+            log_line(out / "log.jsonl", step=step, loss=float(loss))
+        if step % 500 == 0 or step == steps:
+            save_checkpoint(out / "checkpoint.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step})
+            judge = build()
+            ema.copy_to(judge)
+            value, back = psnr(judge.eval(), held, 200)
+            log_line(out / "log.jsonl", step=step, psnr=value)
+            save_grid(out / "round_trips.png", torch.cat([held.images[:16].float() / 255, back[:16]]), 16)
+    save_checkpoint(out / "checkpoint.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--steps", type=int, default=6000)
+    given = parser.parse_args()
+    train(given.data, given.out, given.minutes, given.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""What the trainers of the bundled models share: pictures as one tensor, a clock, EMA, checkpoints that survive a kill."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """A labelled set held in memory. images: (N, 3, H, W) uint8; labels: (N,) int64; terms: the word each was collected under."""
+
+    images: Tensor
+    labels: Tensor
+    terms: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_pictures(folder: str | Path, split: str, size: int = 64) -> Pictures:
+    """Read every `split-*.parquet` of a folder in the `datasets` image layout; pictures of another size are resized."""
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    files = sorted(Path(folder).glob(f"{split}-*.parquet"))
+    if not files:
+        raise FileNotFoundError(f"no {split}-*.parquet in {folder}; give the folder that holds them")
+    names = json.loads(pq.read_schema(files[0]).metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    images, labels, terms = [], [], []
+    for file in files:
+        for row in pq.read_table(file).to_pylist():
+            picture = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
+            if picture.size != (size, size):
+                picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+            images.append(torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(size, size, 3))
+            labels.append(row["label"])
+            terms.append(row["term"] or "")
+    stacked = torch.stack(images).permute(0, 3, 1, 2).contiguous()
+    return Pictures(images=stacked, labels=torch.tensor(labels), terms=tuple(terms), names=tuple(names))
+
+
+def signed(images: Tensor) -> Tensor:
+    """uint8 to float in [-1, 1]."""
+    return images.float() / 127.5 - 1.0
+
+
+def batches(count: int, batch: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+    """Endless rows of shuffled epochs, a function of (seed, step) alone, so that a resumed run sees the same order."""
+    per_epoch = count // batch
+    step = start
+    while True:
+        epoch, offset = divmod(step, per_epoch)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+        for place in range(offset, per_epoch):
+            yield order[place * batch : (place + 1) * batch]
+            step += 1
+
+
+def cosine_rate(step: int, total: int, warmup: int, floor: float = 0.0) -> float:
+    """Share of the base learning rate at a step: linear warm-up, then half a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class Clock:
+    """Stops a piece of training after so many minutes; the checkpoint hands on to the next piece."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    def over(self) -> bool:
+        return time.monotonic() >= self.end
+
+
+class Ema:
+    """Exponential moving average of a module's floating-point state, warmed up as (1 + n) / (10 + n)."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.shadow = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for key, value in module.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.shadow[key].lerp_(value.float(), 1 - decay)
+            else:
+                self.shadow[key].copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "shadow": self.shadow}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps, self.shadow = state["steps"], state["shadow"]
+
+    def copy_to(self, module: nn.Module) -> None:
+        own = module.state_dict()
+        module.load_state_dict({k: v.to(own[k].dtype) for k, v in self.shadow.items()})
+
+
+def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
+    """Write beside, sync, rename: a kill leaves the old checkpoint or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any] | None:
+    """The state of an earlier piece, or None at the first."""
+    if not Path(path).exists():
+        return None
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
+
+
+def log_line(path: str | Path, **values: float | int | str) -> None:
+    """Append one JSON line and print it."""
+    line = json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()})
+    with Path(path).open("a") as file:
+        file.write(line + "\n")
+    print(line, flush=True)
+
+
+def save_grid(path: str | Path, images: Tensor, columns: int) -> None:
+    """A sheet of pictures. images: (N, 3, H, W) in [0, 1]."""
+    from PIL import Image
+
+    rows = math.ceil(len(images) / columns)
+    height, width = images.shape[-2:]
+    sheet = torch.ones(3, rows * (height + 2), columns * (width + 2))
+    for index, image in enumerate(images.clamp(0, 1).float().cpu()):
+        top, left = (index // columns) * (height + 2), (index % columns) * (width + 2)
+        sheet[:, top : top + height, left : left + width] = image
+    pixels = (sheet * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    Image.frombytes("RGB", (sheet.shape[2], sheet.shape[1]), pixels.numpy().tobytes()).save(path)
