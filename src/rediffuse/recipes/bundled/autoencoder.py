@@ -66,7 +66,7 @@ def objective(model: Any, x: Tensor, kl_weight: float = 1e-5) -> Tensor:
     with torch.autocast(x.device.type, torch.bfloat16):
         posterior = model.encode(x).latent_dist
         back = model.decode(posterior.sample()).sample.float()
-    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    kl: Tensor = posterior.kl().mean() / posterior.mean[0].numel()
     return F.l1_loss(back, x) + 0.5 * F.mse_loss(back, x) + kl_weight * kl
 
 
@@ -86,7 +86,8 @@ def train(data: Path, out: Path, minutes: float | None, steps: int, batch: int =
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     pictures, held = read_pictures(data, "train"), read_pictures(data, "validation")
-    model = build().to(memory_format=torch.channels_last)
+    model: Any = build()
+    model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
     ema, clock, step = Ema(model, 0.998), Clock(minutes), 0
     if state := load_checkpoint(out / "checkpoint.pt"):
@@ -112,13 +113,18 @@ def train(data: Path, out: Path, minutes: float | None, steps: int, batch: int =
         if step % 100 == 0:
             log_line(out / "log.jsonl", step=step, loss=float(loss))
         if step % 500 == 0 or step == steps:
-            save_checkpoint(out / "checkpoint.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step})
+            save_checkpoint(
+                out / "checkpoint.pt",
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step},
+            )
             judge = build()
             ema.copy_to(judge)
             value, back = psnr(judge.eval(), held, 200)
             log_line(out / "log.jsonl", step=step, psnr=value)
             save_grid(out / "round_trips.png", torch.cat([held.images[:16].float() / 255, back[:16]]), 16)
-    save_checkpoint(out / "checkpoint.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step})
+    save_checkpoint(
+        out / "checkpoint.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step}
+    )
 
 
 def main() -> None:

@@ -97,7 +97,9 @@ def accuracy(model: Any, images: Tensor, labels: Tensor) -> float:
     return right / len(labels)
 
 
-def train(data: Path, known: Path, which: str, out: Path, minutes: float | None, steps: int, batch: int = 128, rate: float = 0.4, seed: int = 0) -> None:
+def train(
+    data: Path, known: Path, which: str, out: Path, minutes: float | None, steps: int, batch: int = 128, rate: float = 0.4, seed: int = 0
+) -> None:
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     pictures, held = read_pictures(data, "train"), read_pictures(data, "validation")
@@ -106,7 +108,18 @@ def train(data: Path, known: Path, which: str, out: Path, minutes: float | None,
     fit(build(which, names), pictures, held, which, out, minutes, steps, batch, rate, seed)
 
 
-def fit(model: Any, pictures: Pictures, held: Pictures, which: str, out: Path, minutes: float | None, steps: int, batch: int, rate: float, seed: int) -> float:
+def fit(
+    model: Any,
+    pictures: Pictures,
+    held: Pictures,
+    which: str,
+    out: Path,
+    minutes: float | None,
+    steps: int,
+    batch: int,
+    rate: float,
+    seed: int,
+) -> float:
     """SGD with Nesterov momentum, cosine, label smoothing .1; returns the validation accuracy of the EMA weights."""
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -151,7 +164,9 @@ def fit(model: Any, pictures: Pictures, held: Pictures, which: str, out: Path, m
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
-    parser.add_argument("--known", type=Path, required=True, help="folder tiny-imagenet-known: its classes are left out of resnet-64 and forty")
+    parser.add_argument(
+        "--known", type=Path, required=True, help="folder tiny-imagenet-known: its classes are left out of resnet-64 and forty"
+    )
     parser.add_argument("--which", choices=sorted(WIDTHS), required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float)
