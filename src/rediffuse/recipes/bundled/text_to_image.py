@@ -1,0 +1,356 @@
+"""The denoiser and the text encoder of `tiny-imagenet-64`, trained together on latents.
+
+    python -m rediffuse.recipes.bundled.text_to_image --data DATA --digits MNIST --autoencoder RUNS/autoencoder --out RUNS/unet --minutes 9
+
+Shows: how far a UNet of 6.5 M parameters comes with 51,000 pictures and 5,000 digits. A killed or finished piece hands its checkpoint on:
+the same command again continues. v-prediction, uniform t, AdamW 1e-3 with cosine, batch 64, EMA. Expected: loss on held-out
+latents and sample grids as it goes; 80 samples/s on 2 cores with AVX512-BF16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rediffuse.concepts.prompts import TEMPLATES
+from rediffuse.denoisers.schedules import divide_noise, scaled_linear_betas
+from rediffuse.recipes.bundled import autoencoder
+from rediffuse.recipes.bundled.common import (
+    Clock,
+    Ema,
+    Pictures,
+    batches,
+    cosine_rate,
+    load_checkpoint,
+    log_line,
+    read_pictures,
+    save_checkpoint,
+    save_grid,
+    signed,
+)
+from rediffuse.recipes.bundled.vocabulary import DIGIT, build_tokenizer
+
+UNET: dict[str, Any] = {
+    "sample_size": 32,
+    "in_channels": 6,
+    "out_channels": 6,
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    "block_out_channels": (48, 96, 160),
+    "layers_per_block": 1,
+    "attention_head_dim": 4,  # the number of heads in this class
+    "cross_attention_dim": 128,
+    "norm_num_groups": 16,
+}
+TEXT: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 77,
+    "projection_dim": 128,
+}
+
+
+def betas() -> Tensor:
+    """Stable Diffusion's schedule with sigma divided by 2, (1000,) float64."""
+    return divide_noise(scaled_linear_betas(), 2.0)
+
+
+def build_unet() -> nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    model: nn.Module = UNet2DConditionModel(**UNET)
+    return model
+
+
+def build_text_encoder(tokenizer: Any) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model: nn.Module = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **ends, **TEXT))
+    return model
+
+
+class Captions:
+    """Captions of recipe A: templates with a name or synonym 75 %, with "thing" 7 %, "a photo" 8 %, empty 10 %.
+
+    The digits are only ever "a handwritten digit". The caption of a row is a function of the generator alone.
+    """
+
+    def __init__(self, terms: tuple[str, ...], names: tuple[str, ...], labels: Tensor, digits: int) -> None:
+        self.tokenizer = build_tokenizer(terms)
+        words = [[names[index]] for index in range(len(names))]
+        for term, label in dict(zip(terms, labels.tolist(), strict=True)).items():
+            words[label] += [word.strip() for word in term.split(",") if word.strip() != names[label]]
+        self.words = [*words, [DIGIT]]
+        self.labels = torch.cat([labels, torch.full((digits,), len(names))])
+        self.known: dict[str, Tensor] = {}
+
+    def ids(self, caption: str) -> Tensor:
+        if caption not in self.known:
+            self.known[caption] = self.tokenizer(caption, padding="max_length", truncation=True, return_tensors="pt").input_ids[0]
+        return self.known[caption]
+
+    def caption(self, label: int, draws: list[float]) -> str:
+        kind, template, word = draws
+        if kind < 0.10:
+            return ""
+        if kind < 0.18:
+            return "a photo"
+        form = TEMPLATES[int(template * len(TEMPLATES))]
+        if kind < 0.25:
+            return form.format("thing")
+        words = self.words[label]
+        if words == [DIGIT]:
+            return f"a {DIGIT}" if template < 0.5 else form.format(DIGIT)
+        chosen = words[0] if word < 0.5 or len(words) == 1 else words[1 + int((word - 0.5) * 2 * (len(words) - 1))]
+        return form.format(chosen)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """(B,) rows -> (B, 77) token ids."""
+        draws = torch.rand(len(rows), 3, generator=generator).tolist()
+        return torch.stack([self.ids(self.caption(int(self.labels[row]), draw)) for row, draw in zip(rows, draws, strict=True)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latents:
+    """plain, mirrored: (N, 6, 32, 32) fp16, in the basis; a digit's mirror is itself."""
+
+    plain: Tensor
+    mirrored: Tensor
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        flip = torch.rand(len(rows), generator=generator) < 0.5
+        return torch.where(flip.view(-1, 1, 1, 1), self.mirrored[rows], self.plain[rows]).float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """A linear change of the latents: z = matrix (mean - shift). Export folds it into the 1x1 convolutions of the autoencoder.
+
+    The learned channels are strongly correlated (one direction holds 85 % of the variance, the last .01 %). Noise of one size would
+    drown the small directions at once, so the principal directions get the square root of their deviation: still coarse before
+    fine, as in pixels, but over a range of 10 in place of 100.
+    """
+
+    shift: Tensor  # (6,)
+    matrix: Tensor  # (6, 6)
+
+    def forward(self, mean: Tensor) -> Tensor:
+        return torch.einsum("ij,bjhw->bihw", self.matrix, mean - self.shift.view(1, -1, 1, 1))
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return torch.einsum("ij,bjhw->bihw", torch.linalg.inv(self.matrix), z) + self.shift.view(1, -1, 1, 1)
+
+
+@torch.no_grad()
+def latent_basis(vae: Any, images: Tensor) -> Basis:
+    """Principal directions of the latents of these pictures, each scaled to the root of its deviation, unit mean square in all."""
+    identity = Basis(shift=torch.zeros(6), matrix=torch.eye(6))
+    flat = encode(vae, images, identity).double().permute(1, 0, 2, 3).flatten(1)
+    values, vectors = torch.linalg.eigh(torch.cov(flat))
+    matrix = vectors.T * values.pow(-0.25).unsqueeze(1)
+    matrix = matrix / values.sqrt().mean().sqrt()
+    return Basis(shift=flat.mean(1).float(), matrix=matrix.float())
+
+
+@torch.no_grad()
+def encode(model: Any, images: Tensor, basis: Basis) -> Tensor:
+    """(N, 3, 64, 64) uint8 -> (N, 6, 32, 32) fp16 posterior means in the basis."""
+    out = []
+    for chunk in images.split(128):
+        with torch.autocast(chunk.device.type, torch.bfloat16):
+            mean = model.encode(signed(chunk).to(memory_format=torch.channels_last)).latent_dist.mean
+        out.append(basis.forward(mean.float()).half().contiguous())
+    return torch.cat(out)
+
+
+def cache_latents(model: Any, sets: list[Pictures], basis: Basis, path: Path) -> list[Latents]:
+    """Encode once, both ways round; later pieces read the file. The last set (digits) keeps its one direction."""
+    from safetensors.torch import load_file, save_file
+
+    if not path.exists():
+        parts = {}
+        for index, pictures in enumerate(sets):
+            parts[f"{index}.plain"] = encode(model, pictures.images, basis)
+            one_way = index == len(sets) - 1
+            parts[f"{index}.mirrored"] = parts[f"{index}.plain"].clone() if one_way else encode(model, pictures.images.flip(-1), basis)
+            print(f"set {index}: {len(pictures)} pictures encoded", flush=True)
+        save_file(parts, path)
+    parts = load_file(path)
+    return [Latents(plain=parts[f"{index}.plain"], mirrored=parts[f"{index}.mirrored"]) for index in range(len(sets))]
+
+
+class Pair(nn.Module):
+    """The two networks that are trained together."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
+        self.unet, self.text = build_unet(), build_text_encoder(tokenizer)
+
+    def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        """(B, 6, 32, 32), (B,), (B, 77) -> v, float32."""
+        words = self.text(ids)[0]
+        v: Tensor = self.unet(x, t, encoder_hidden_states=words).sample
+        return v.float()
+
+
+def objective(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
+    """Mean squared error in v = alpha * noise - sigma * x0 (Salimans & Ho, ICLR 2022, arXiv 2202.00512, appendix D), one value a sample."""
+    alpha, sigma = kept[t].sqrt().view(-1, 1, 1, 1), (1 - kept[t]).sqrt().view(-1, 1, 1, 1)
+    x_t = (alpha * x0 + sigma * noise).to(memory_format=torch.channels_last)
+    with torch.autocast(x0.device.type, torch.bfloat16):
+        v = pair(x_t, t, ids)
+    return (v - (alpha * noise - sigma * x0)).square().mean((1, 2, 3))
+
+
+@torch.no_grad()
+def held_out_loss(pair: Pair, latents: Latents, captions: Captions, labels: Tensor, kept: Tensor, count: int = 512) -> float:
+    """Loss on validation latents under their own class name, with fixed times and noise."""
+    generator = torch.Generator().manual_seed(1)
+    total = 0.0
+    for rows in torch.arange(count).split(64):
+        ids = torch.stack([captions.ids(TEMPLATES[0].format(captions.words[int(labels[row])][0])) for row in rows])
+        t = ((rows * 1000) // count).long()
+        noise = torch.randn(len(rows), 6, 32, 32, generator=generator)
+        total += float(objective(pair, latents.plain[rows].float(), ids, t, noise, kept).sum())
+    return total / count
+
+
+@torch.no_grad()
+def sample(pair: Pair, captions: Captions, prompts: list[str], kept: Tensor, guidance: float, steps: int = 25, seed: int = 0) -> Tensor:
+    """Plain DDIM from noise with classifier-free guidance, for the grids. Returns latents (N, 6, 32, 32)."""
+    ids = torch.stack([captions.ids(prompt) for prompt in prompts] + [captions.ids("")] * len(prompts))
+    x = torch.randn(len(prompts), 6, 32, 32, generator=torch.Generator().manual_seed(seed))
+    times = torch.linspace(999, 0, steps + 1).long()
+    for now, after in zip(times[:-1], times[1:], strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            v = pair(x.repeat(2, 1, 1, 1), now.expand(len(ids)), ids)
+        named, empty = v.chunk(2)
+        v = empty + guidance * (named - empty)
+        alpha, sigma = kept[now].sqrt(), (1 - kept[now]).sqrt()
+        x0, noise = alpha * x - sigma * v, sigma * x + alpha * v
+        x = kept[after].sqrt() * x0 + (1 - kept[after]).sqrt() * noise if after > 0 else x0
+    return x
+
+
+GRID = (
+    "goldfish",
+    "monarch",
+    "tractor",
+    "pizza",
+    "school bus",
+    "golden retriever",
+    "lakeside",
+    "orange",
+    "king penguin",
+    "barn",
+    "teapot",
+    DIGIT,
+)
+
+
+def train(
+    data: Path, digits: Path, coder: Path, out: Path, minutes: float | None, steps: int, batch: int = 64, rate: float = 1e-3, seed: int = 0
+) -> None:
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    clock = Clock(minutes)
+    pictures, held, scans = read_pictures(data, "train"), read_pictures(data, "validation"), read_pictures(digits, "train")
+    vae = trained_autoencoder(coder)
+    basis = latent_basis(vae, pictures.images[:2000])
+    base, check, ink = cache_latents(vae, [pictures, held, scans], basis, out / "latents.safetensors")
+    latents = Latents(plain=torch.cat([base.plain, ink.plain]), mirrored=torch.cat([base.mirrored, ink.mirrored]))
+    captions = Captions(pictures.terms, pictures.names, pictures.labels, len(scans))
+    kept = (1 - betas()).cumprod(0).float()
+    pair = Pair(captions.tokenizer)
+    pair.unet.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
+    ema, step = Ema(pair, 0.9995), 0
+    if state := load_checkpoint(out / "checkpoint.pt"):
+        pair.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema.load_state_dict(state["ema"])
+        step = state["step"]
+    judge = Pair(captions.tokenizer)
+    start, began = step, time.monotonic()
+
+    def hand_on() -> None:
+        state = {"model": pair.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step}
+        save_checkpoint(out / "checkpoint.pt", {**state, "shift": basis.shift, "matrix": basis.matrix})
+        ema.copy_to(judge)
+        log_line(out / "log.jsonl", step=step, held_out=held_out_loss(judge.eval(), check, captions, held.labels, kept))
+
+    losses: list[float] = []
+    for rows in batches(len(latents.plain), batch, seed, step):
+        if step >= steps or clock.over():
+            break
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        x0, ids = latents.batch(rows, generator), captions.batch(rows, generator)
+        t = torch.randint(0, 1000, (batch,), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * cosine_rate(step, steps, 400, floor=0.02)
+        loss = objective(pair, x0, ids, t, noise, kept).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
+        optimizer.step()
+        ema.update(pair)
+        losses.append(float(loss.detach()))
+        step += 1
+        if step % 100 == 0:
+            log_line(
+                out / "log.jsonl",
+                step=step,
+                loss=sum(losses) / len(losses),
+                samples_per_second=(step - start) * batch / (time.monotonic() - began),
+            )
+            losses.clear()
+        if step % 1000 == 0:
+            hand_on()
+            prompts = [TEMPLATES[0].format(word) for word in GRID for _ in range(6)]
+            drawn = sample(judge, captions, prompts, kept, guidance=4.0)
+            save_grid(out / "samples.png", decode(vae, drawn, basis), 12)
+    hand_on()
+
+
+def trained_autoencoder(folder: Path) -> Any:
+    state = load_checkpoint(folder / "checkpoint.pt")
+    if state is None:
+        raise FileNotFoundError(f"no checkpoint.pt in {folder}; train the autoencoder first")
+    vae = autoencoder.build()
+    ema = Ema(vae, 0.0)
+    ema.load_state_dict(state["ema"])
+    ema.copy_to(vae)
+    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: Tensor, basis: Basis) -> Tensor:
+    """(N, 6, 32, 32) -> (N, 3, 64, 64) in [0, 1]."""
+    out = [vae.decode(basis.inverse(chunk)).sample for chunk in latents.split(64)]
+    return ((torch.cat(out) + 1) / 2).clamp(0, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
+    parser.add_argument("--digits", type=Path, required=True, help="folder mnist-5k")
+    parser.add_argument("--autoencoder", type=Path, required=True, help="out folder of the autoencoder's trainer")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--steps", type=int, default=8000)
+    given = parser.parse_args()
+    train(given.data, given.digits, given.autoencoder, given.out, given.minutes, given.steps)
+
+
+if __name__ == "__main__":
+    main()
