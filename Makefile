@@ -1,0 +1,66 @@
+# What people do here: make demo, make test. Everything else is in `make help`.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+# Two workers halve the time on two cores; each keeps to one thread. More than four would only import torch more often.
+PYTEST ?= -n auto --maxprocesses 4 --dist loadfile
+
+VENV := .venv
+BIN := $(VENV)/bin
+KEY := $(shell { echo '$(TORCH)'; cat pyproject.toml constraints.txt; } | cksum | cut -d ' ' -f 1)
+CORE := $(VENV)/.core-$(KEY)
+DEV := $(VENV)/.dev-$(KEY)
+
+.PHONY: help demo test lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo    the main job on bundled models and real digits: learn, generate, train with and without, report'
+	@echo 'make test    the tests (PYTEST="--slow ..." for more of them)'
+	@echo 'make lint    ruff, mypy --strict and the layer contracts'
+	@echo 'make clean   remove the environment and the caches; runs and reports stay'
+	@echo
+	@echo 'The first of them makes $(VENV) with $(PYTHON) (PYTHON=python3.12 for another) and installs $(TORCH) (TORCH=...) and the rest;'
+	@echo 'mirrors, proxies and indexes come from the configuration of pip itself.'
+
+demo: $(CORE)
+	@$(BIN)/rediffuse demo
+
+test: $(DEV)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
+
+lint: $(DEV)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is up to date when it carries the stamp of this torch, pyproject.toml and constraints.txt.
+$(CORE): | $(BIN)/python
+	$(call install,.)
+	@rm -f $(VENV)/.core-* $(VENV)/.dev-*
+	@touch $@
+
+$(DEV): | $(BIN)/python
+	$(call install,.[dev])
+	@rm -f $(VENV)/.core-* $(VENV)/.dev-*
+	@touch $(CORE) $@
+
+# torch first: alone, its build is the one that pip is told to take; the second call then holds it, so that nothing replaces it.
+define install
+	@echo 'Downloading $(TORCH) (about 0.2 GB, or 3 GB with CUDA: the default of PyPI on Linux), then about 0.3 GB of libraries, into $(VENV).'
+	@$(BIN)/python -m pip install --disable-pip-version-check '$(TORCH)'
+	@$(BIN)/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' > $(VENV)/torch.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -c $(VENV)/torch.txt -e '$(1)'
+endef
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || { echo 'No $(PYTHON) here. Install Python 3.11 or newer, or name one: make PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$$($(PYTHON) --version) is too old: 3.11 or newer is needed. Name one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || \
+		{ echo 'This Python cannot make environments: the package python3-venv is missing (Debian, Ubuntu: sudo apt install python3-venv)'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
