@@ -11,12 +11,13 @@ from rediffuse.concepts.prompts import TEMPLATES
 
 DIGIT = "handwritten digit"
 COMMON = (
-    "and or with without in on at by from under over near this that these those my your his her its no not many few some "
-    "big large small little tiny long short tall wide old new young good bad nice red orange yellow green blue purple pink brown black white grey "
-    "dark bright light round square flat soft hard wet dry hot cold animal bird fish dog cat insect flower plant tree leaf fruit food drink person man "
-    "woman child hand face house building road street bridge car truck bus boat train plane water river lake sea beach sky cloud sun moon mountain hill "
-    "field forest grass snow rock stone metal wood glass paper cloth picture image drawing painting sketch photograph scan texture pattern object thing "
-    "satellite aerial view above side front back inside outside one two three four five six seven eight nine ten zero type kind species"
+    "and or with without in on at by from under over near this that these those my your his her its no not many few some big large "
+    "small little tiny long short tall wide old new young good bad nice red orange yellow green blue purple pink brown black white "
+    "grey dark bright light round square flat soft hard wet dry hot cold animal bird fish dog cat insect flower plant tree leaf "
+    "fruit food drink person man woman child hand face house building road street bridge car truck bus boat train plane water "
+    "river lake sea beach sky cloud sun moon mountain hill field forest grass snow rock stone metal wood glass paper cloth picture "
+    "image drawing painting sketch photograph scan texture pattern object thing satellite aerial view above side front back inside "
+    "outside one two three four five six seven eight nine ten zero type kind species"
 )
 
 
