@@ -8,7 +8,7 @@ Everything else (one-step views, many-step editing, learned words, guidance) is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
@@ -168,8 +168,13 @@ class Denoiser(nn.Module, ABC):
         """x to images in [0, 1], clamped."""
         return ((x + 1) / 2).clamp(0, 1)
 
-    def embed(self, prompts: Sequence[str]) -> Condition:
-        """The condition of these prompts, one row each. Raises ConfigError where the model takes none."""
+    def embed(self, prompts: Sequence[str], words: Mapping[str, Tensor] | None = None) -> Condition:
+        """The condition of these prompts, one row each.
+
+        words: learned vectors (k, D) by placeholder ("<goldfish>"); a prompt holds the placeholder once and it stands for its k tokens.
+        Gradients flow into them. A placeholder in a prompt that is not in `words` raises ModelError, it is never read as plain text.
+        Raises ConfigError where the model takes no prompts.
+        """
         raise ConfigError(f"{type(self).__name__} takes no prompts; use a text-to-image model such as tiny-imagenet-64")
 
     @property
