@@ -1,0 +1,198 @@
+"""Any picture file to plain RGB, RGB to tensors and back, and the check that stands at every public door."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from rediffuse.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+EXTENSIONS: tuple[str, ...] = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".mpo",
+)  # fmt: skip
+"""File name endings (any case) that are taken for pictures."""
+
+FOREIGN_EXTENSIONS: tuple[str, ...] = (
+    ".heic", ".heif", ".svg", ".psd", ".eps", ".pdf", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".exr", ".hdr",
+    ".jxl", ".dcm",
+)  # fmt: skip
+"""Pictures, but not of a kind that is read: they are rejected by name instead of passed over in silence."""
+
+MAX_PIXELS = 89_478_485
+"""Above it (a quarter of a GiB of RGB) a file counts as a decompression bomb."""
+
+# A closed list: Pillow would hand an .eps to Ghostscript, and every further decoder is one more way in.
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000")
+# What Pillow's decoders let through on damaged files, beside OSError.
+_BROKEN = (
+    ValueError, SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError, RuntimeError, struct.error, zlib.error,
+)  # fmt: skip
+_BOMB = f"more than {MAX_PIXELS / 1e6:.0f} megapixels, taken for a decompression bomb; scale it down if it is none"
+_RANGE_SLACK = 1e-3  # bicubic overshoot and bfloat16 rounding of a picture that is meant to lie in [0, 1]
+
+
+def read_image(source: str | Path | bytes) -> Image.Image:
+    """Read one picture as upright 8-bit RGB.
+
+    EXIF orientation is applied, transparency goes over white; grey, palette, CMYK and 16-bit pictures are converted (16-bit is
+    scaled, not clipped).
+
+    Args:
+        source: a file, or the bytes of one.
+    Raises:
+        DataError: unreadable, truncated, empty, animated, or more than `MAX_PIXELS` pixels.
+    """
+    try:
+        return decode_image(source)
+    except DataError as error:
+        name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+        raise DataError(f"{name}: {error}") from error
+
+
+def decode_image(source: str | Path | bytes) -> Image.Image:
+    """As `read_image`; the error holds the reason alone, for a line in a rejected list."""
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    try:
+        with _opened(source) as handle:
+            if not handle.read(1):
+                raise DataError("empty file (0 bytes)")
+            handle.seek(0)
+            with Image.open(handle, formats=formats) as image:
+                _check_size(image)
+                _check_frames(image)
+                image.load()
+                return to_rgb(image)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError("not a picture in a format that is read; save it as PNG or JPEG") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(_BOMB) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}") from error
+    except _BROKEN as error:
+        raise DataError(f"cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An upright 8-bit RGB copy of a Pillow image of any mode; raises DataError for pixel types without a known white."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if image.mode in ("I", "F") and not sixteen:
+        raise DataError(f"{image.mode}-mode pixels (32-bit) have no known white; save it with 8 or 16 bits a channel")
+    image = ImageOps.exif_transpose(image)
+    if sixteen:  # Pillow's own conversion clips at 255
+        deep = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        if image.mode in ("La", "RGBa"):
+            image = image.convert(image.mode[:-1] + "A")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def pixels_sha256(image: Image.Image) -> str:
+    """Hex sha256 of width and height (unsigned 32-bit, little endian) and the RGB bytes in rows."""
+    return hash_pixels(image.width, image.height, image.tobytes())
+
+
+def hash_pixels(width: int, height: int, pixels: bytes) -> str:
+    """As `pixels_sha256`, of bytes already taken out."""
+    return hashlib.sha256(struct.pack("<II", width, height) + pixels).hexdigest()
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB Pillow image as float32 (3, H, W) in [0, 1]; `to_pil` gives the same bytes back."""
+    import numpy as np
+    import torch
+
+    pixels = np.array(image if image.mode == "RGB" else to_rgb(image), dtype=np.uint8)  # (H, W, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).contiguous()
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A float (3, H, W) tensor as an 8-bit RGB image: clamped to [0, 1] and rounded. Raises DataError on another shape or NaN."""
+    from PIL import Image
+
+    if image.ndim != 3 or image.shape[0] != 3 or not image.dtype.is_floating_point:
+        raise DataError(f"to_pil takes a float (3, H, W) image, got {image.dtype} {tuple(image.shape)}")
+    if bool(image.isnan().any()):
+        raise DataError("an image holds NaN; the model that made it overflowed, try --dtype float32")
+    pixels = image.detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+    return Image.fromarray(pixels)
+
+
+def check_tensor(images: Tensor) -> Tensor:
+    """Return a picture or batch as it came, or say what is wrong with it.
+
+    Args:
+        images: float (3, H, W) or (B, 3, H, W) in [0, 1].
+    Raises:
+        DataError: another type, shape, channel count or range, or NaN; the message names what came and the fix.
+    """
+    shape = tuple(images.shape)
+    if images.ndim not in (3, 4):
+        raise DataError(f"images must have shape (3, H, W) or (B, 3, H, W), got {shape}")
+    if images.shape[-3] != 3:
+        raise DataError(f"images must have 3 channels before height and width, got shape {shape}; {_channel_fix(shape)}")
+    if not images.dtype.is_floating_point:
+        raise DataError(f"images must be float in [0, 1], got {images.dtype}; for bytes use images.float() / 255")
+    if images.numel() == 0:
+        return images
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DataError(f"images must be finite, got values from {low} to {high}")
+    if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
+        raise DataError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; {_range_fix(low, high)}")
+    return images
+
+
+def _opened(source: str | Path | bytes) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    return Path(source).open("rb")
+
+
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{image.width} x {image.height} pixels: {_BOMB}")
+
+
+def _check_frames(image: Image.Image) -> None:
+    if image.format == "MPO":  # a phone's photo with a depth map or preview behind it; the first frame is the photo
+        return
+    frames = cast(int, getattr(image, "n_frames", 1))
+    if frames > 1:
+        kind = "pages" if image.format == "TIFF" else "frames (animated)"
+        raise DataError(f"has {frames} {kind}; save the one that is meant as a PNG or JPEG")
+    image.seek(0)
+
+
+def _channel_fix(shape: tuple[int, ...]) -> str:
+    if shape[-1] == 3:
+        return "channels come first: images.movedim(-1, -3)"
+    if shape[-3] == 1:
+        return "for grey pictures use images.expand(..., 3, -1, -1)"
+    return "drop the alpha channel: images[..., :3, :, :]" if shape[-3] == 4 else "give RGB"
+
+
+def _range_fix(low: float, high: float) -> str:
+    if low >= -1 - _RANGE_SLACK and high <= 1 + _RANGE_SLACK:
+        return "from [-1, 1] use (images + 1) / 2"
+    if low >= -_RANGE_SLACK and high <= 255 + _RANGE_SLACK:
+        return "from [0, 255] use images / 255"
+    return "undo the normalisation (times std, plus mean), or clamp(0, 1)"

@@ -1,0 +1,88 @@
+"""One door to every reader: a folder, a table, shards, a name."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from rediffuse.data.digits import digits
+from rediffuse.data.folder import folder, is_picture
+from rediffuse.data.table import shards, table
+from rediffuse.data.types import ImageSet, Progress
+from rediffuse.errors import DataError
+
+_SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev"})
+
+
+def open_images(spec: Any, *, split: str | None = None, flips: bool = True, progress: Progress | None = None) -> ImageSet:
+    """Open images from whatever names them.
+
+    Args:
+        spec: a folder of class folders or pictures, a .csv, .tsv or .parquet table, a folder of parquet shards, `digits`
+            (scikit-learn's scans; a folder of that name is `./digits`), `hub:NAME` or `hub:NAME@REVISION`, an object of the `datasets`
+            library, or an ImageSet, which comes back as it is.
+        split: of shards, a hub name or the digits; or the subfolder of that name.
+        flips: whether a horizontal flip keeps the label; digits never do.
+        progress: called with (done, in all) while pictures are decoded.
+    Raises:
+        DataError: nothing fits, with all that was tried.
+    """
+    if isinstance(spec, ImageSet):
+        return spec
+    if not isinstance(spec, str | Path):
+        return _object(spec, split, flips, progress)
+    if spec == "digits":
+        return digits(split=split or "train")
+    if isinstance(spec, str) and spec.startswith("hub:"):
+        from rediffuse.data.hub import hub
+
+        return hub(spec.removeprefix("hub:"), split=split, flips=flips, progress=progress)
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return _directory(path, split, flips, progress)
+    if path.is_file():
+        if is_picture(path.name):
+            raise DataError(f"{spec} is one picture; give the folder that it lies in")
+        return table(path, split=split, flips=flips, progress=progress)
+    raise DataError(_nothing_fits(str(spec), path))
+
+
+def _object(spec: Any, split: str | None, flips: bool, progress: Progress | None) -> ImageSet:
+    if type(spec).__module__.partition(".")[0] == "datasets":
+        from rediffuse.data.hub import hub
+
+        return hub(spec, split=split, flips=flips, progress=progress)
+    raise DataError(f"images are opened from a path, a name, an ImageSet or a datasets.Dataset, got {type(spec).__name__}")
+
+
+def _directory(path: Path, split: str | None, flips: bool, progress: Progress | None) -> ImageSet:
+    if shards(path) and not (path / "run.json").exists():
+        return table(path, split=split, flips=flips, progress=progress)
+    folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    if split is not None:
+        if split not in folders:
+            raise DataError(
+                f"no split {split!r} in {path}; its folders are {', '.join(folders[:10]) or '(none)'}; leave split out to read it whole"
+            )
+        return folder(path / split, flips=flips, progress=progress)
+    if folders and {name.lower() for name in folders} <= _SPLIT_NAMES and all(_holds_folders(path / name) for name in folders):
+        raise DataError(
+            f"{path} looks like splits ({', '.join(folders)}) with class folders in them; choose one with split={folders[0]!r}, "
+            "or read it with rediffuse.data.folder if these are the classes"
+        )
+    return folder(path, flips=flips, progress=progress)
+
+
+def _holds_folders(path: Path) -> bool:
+    return any(child.is_dir() for child in path.iterdir()) and not any(is_picture(child.name) for child in path.iterdir())
+
+
+def _nothing_fits(spec: str, path: Path) -> str:
+    parent = path.absolute().parent
+    near = difflib.get_close_matches(path.name, [child.name for child in parent.iterdir()], n=1) if parent.is_dir() else []
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return (
+        f"no images at {spec!r}: no such folder or table in {parent}{hint}; give a folder of class folders, a .csv or .parquet table, "
+        "a folder of parquet shards, digits, or hub:NAME"
+    )

@@ -1,0 +1,63 @@
+"""Which images: few shots of each class, and a share held out. Both are functions of names and a seed, not of any order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, DataError
+
+
+def few_shot(images: ImageSet, n: int, seed: int, *, allow_fewer: bool = False) -> ImageSet:
+    """n images of each class: the first n of a permutation that seed, class name and ids alone decide.
+
+    So fewer shots of a seed lie within more shots of it, whatever the order of the files; a new photo moves none of the others.
+
+    Args:
+        n: images a class, at least 1.
+        seed: another seed, another permutation.
+        allow_fewer: take what there is of a class that has less than n.
+    Raises:
+        DataError: an unlabelled set, or a class with fewer images.
+    Reference: Trabucco et al., ICLR 2024, arXiv 2302.07944 (nested shots).
+    """
+    if n < 1:
+        raise ConfigError(f"shots must be at least 1, got {n}")
+    rows: list[int] = []
+    for name, ranked in _ranked(images, "few_shot", seed):
+        if len(ranked) < (1 if allow_fewer else n):
+            fix = "ask for fewer shots, add images, or use allow_fewer=True" if ranked else "add images or remove the class"
+            raise DataError(f"class {name!r} has {len(ranked)} images, {n} were asked for; {fix}")
+        rows.extend(ranked[:n])
+    return images.subset(rows)
+
+
+def holdout(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Cut a set in two, class by class: (what stays, the share held out), both in the set's order.
+
+    A class of two or more images has at least one on either side; a single image stays.
+
+    Args:
+        fraction: share of each class that is held out, in (0, 1).
+        seed: another seed, another cut.
+    Raises:
+        DataError: an unlabelled set.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError(f"fraction must be in (0, 1), got {fraction}")
+    out: set[int] = set()
+    for _, ranked in _ranked(images, "holdout", seed):
+        out.update(ranked[: min(max(1, round(fraction * len(ranked))), len(ranked) - 1) if ranked else 0])
+    if not out:
+        raise DataError(f"no class of {images.name} has two images, so nothing can be held out; add images")
+    return images.subset([row for row in range(len(images)) if row not in out]), images.subset(sorted(out))
+
+
+def _ranked(images: ImageSet, purpose: str, seed: int) -> Iterator[tuple[str, list[int]]]:
+    if not images.classes:
+        raise DataError(f"{images.name} has no labels; sort the images into one folder a class, or give a table of file and label")
+    for label, name in enumerate(images.classes):
+        rows = [row for row, own in enumerate(images.labels) if own == label]
+        keys = {row: hashlib.sha256(repr((purpose, seed, name, images.ids[row])).encode("utf-8", "surrogatepass")).digest() for row in rows}
+        yield name, sorted(rows, key=keys.__getitem__)
