@@ -20,7 +20,8 @@ help:
 	@echo 'make clean   remove the environment and the caches; runs and reports stay'
 	@echo
 	@echo 'The first of them makes $(VENV) with $(PYTHON) (PYTHON=python3.12 for another) and installs $(TORCH) (TORCH=...) and the rest;'
-	@echo 'mirrors, proxies and indexes come from the configuration of pip itself.'
+	@echo 'mirrors, proxies and indexes come from the configuration of pip itself. PyPI serves Linux a torch with CUDA (3 GB); for the'
+	@echo 'processor build (0.2 GB) point pip to its index or name its wheel, for instance TORCH="torch @ file:///.../torch.whl".'
 
 demo: $(CORE)
 	@$(BIN)/rediffuse demo
@@ -51,7 +52,7 @@ $(DEV): | $(BIN)/python
 
 # torch first: alone, its build is the one that pip is told to take; the second call then holds it, so that nothing replaces it.
 define install
-	@echo 'Downloading $(TORCH) (about 0.2 GB, or 3 GB with CUDA: the default of PyPI on Linux), then about 0.3 GB of libraries, into $(VENV).'
+	@echo 'Into $(VENV) goes what is not there yet (2 GB in all). Downloads: $(TORCH), 0.2 GB or with CUDA 3 GB; then libraries, 0.25 GB.'
 	@$(BIN)/python -m pip install --disable-pip-version-check '$(TORCH)'
 	@$(BIN)/python -c 'import importlib.metadata as m; print("torch==" + m.version("torch"))' > $(VENV)/torch.txt
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -c $(VENV)/torch.txt -e '$(1)'

@@ -26,8 +26,12 @@ os.environ.update(
 )
 
 import torch  # noqa: E402  (after the environment)
+from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(1)
+# No deadline: nothing here is judged by a clock. Derandomized: the same examples on every machine.
+settings.register_profile("rediffuse", deadline=None, derandomize=True)
+settings.load_profile("rediffuse")
 
 ROOT = Path(__file__).resolve().parents[1]
 TIERS = ("slow", "gpu")

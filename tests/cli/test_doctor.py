@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 import subprocess
@@ -125,7 +126,9 @@ def test_bundled_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_program_prints_every_row_and_its_status_follows(root: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "rediffuse.cli.doctor"], cwd=root / "src", capture_output=True, text=True, check=False)
+    wide = os.environ | {"COLUMNS": "200"}
+    command = [sys.executable, "-m", "rediffuse.cli.doctor"]
+    done = subprocess.run(command, cwd=root / "src", env=wide, capture_output=True, text=True, check=False)
     found = doctor.report()
     assert all(name in done.stdout for name, _, _ in found)
     assert done.returncode == int(any(verdict.startswith("problem") for _, _, verdict in found))
