@@ -1,0 +1,71 @@
+"""What made a figure: the machine, the code and the command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """The machine in words: processor, usable cores, instruction sets that decide the speed, device, torch."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    described = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return {
+        "processor": processor(),
+        "cores": cores,
+        "instruction_sets": instruction_sets(),
+        "device": described,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def processor() -> str:
+    """The processor's name; `platform.processor` is empty on most Linux systems."""
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def instruction_sets() -> list[str]:
+    """Those of the processor's instruction sets that decide how fast networks run on it."""
+    listing = Path("/proc/cpuinfo")
+    if not listing.exists():
+        return []
+    flags = next(
+        (set(line.split()) for line in listing.read_text(errors="replace").splitlines() if line.startswith(("flags", "Features"))), set()
+    )
+    return [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16") if name in flags]
+
+
+def commit() -> str:
+    """The commit of the code that runs, "+changes" behind it when its files differ; "" outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "HEAD")
+    # An installed copy inside somebody else's repository has no commit of its own.
+    if not head or not git("ls-files", "--error-unmatch", str(Path(__file__).resolve())):
+        return ""
+    return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no", "--", str(here.parent)) else "")
+
+
+def command_line() -> str:
+    """What was typed, with the program by name alone: paths of one machine mean nothing on another."""
+    return shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])

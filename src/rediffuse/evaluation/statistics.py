@@ -1,0 +1,140 @@
+"""What a difference between two arms is worth: intervals over seeds, over test images where seeds are few, and a verdict in words.
+
+A difference is always paired: both arms share shots, start and test images, so what is common to them cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rediffuse.errors import ConfigError, DataError
+
+Verdict = Literal["helps", "no evidence", "hurts"]
+VERDICTS: tuple[Verdict, ...] = ("helps", "no evidence", "hurts")
+MIN_SEEDS = 4
+"""Below it a t interval over seeds is too wide to say anything, and test images are resampled instead."""
+_NUMERALS = ("no", "one", "two", "three")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean and what is known of it.
+
+    Attributes:
+        value: the mean.
+        low, high: ends of the interval; None where nothing can be said (a single run, no test images to resample).
+        runs: training runs behind the value.
+        basis: "seeds" (t interval over seeds), "one training run", "two training runs" or "three training runs" (test images resampled: it does not
+            hold what another seed would change), or "none".
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    runs: int = 1
+    basis: str = "none"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Interval:
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Student's interval of a mean: mean ± t(level, n - 1) * s / sqrt(n).
+
+    Choose it for independent runs (seeds), at least `MIN_SEEDS` of them; a single value has no interval.
+
+    Args:
+        values: one a seed.
+        level: coverage, in (0, 1).
+    Raises:
+        DataError: no values, or one that is not finite.
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"level of an interval must be in (0, 1), got {level}")
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.size == 0:
+        raise DataError("an interval needs at least one value, got none")
+    if not np.isfinite(numbers).all():
+        raise DataError(f"an interval needs finite values, got {[float(v) for v in numbers]}")
+    mean, count = float(numbers.mean()), int(numbers.size)
+    if count == 1:
+        return Interval(value=mean)
+    from scipy import stats
+
+    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * float(numbers.std(ddof=1)) / math.sqrt(count)
+    return Interval(value=mean, low=mean - half, high=mean + half, runs=count, basis="seeds")
+
+
+def paired_t_interval(ours: Sequence[float], theirs: Sequence[float], level: float = 0.95) -> Interval:
+    """The t interval of the mean of ours - theirs, seed by seed.
+
+    Args:
+        ours, theirs: one value a seed, in the same order of seeds.
+    """
+    if len(ours) != len(theirs):
+        raise DataError(f"paired values must come from the same seeds, got {len(ours)} and {len(theirs)}")
+    return t_interval([a - b for a, b in zip(ours, theirs, strict=True)], level)
+
+
+def paired_bootstrap(
+    ours: NDArray[Any], theirs: NDArray[Any], labels: Sequence[int], *, level: float = 0.95, resamples: int = 4000, seed: int = 0
+) -> Interval:
+    """Interval of a difference in mean per-class accuracy when the test images, not the training, are drawn again.
+
+    Choose it with fewer than `MIN_SEEDS` runs. Images are drawn within their class, because the figure is a mean over classes; percentiles of
+    the resampled differences are the ends. It says nothing of what another training run would change, and its basis names that.
+
+    Args:
+        ours, theirs: (runs, images), how right each run was on each test image: booleans, or shares where several runs are one value.
+        labels: (images,), true classes.
+        level: coverage, in (0, 1).
+        resamples: draws of the test set.
+        seed: of the draws.
+    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
+    """
+    first, second = np.atleast_2d(np.asarray(ours, dtype=np.float64)), np.atleast_2d(np.asarray(theirs, dtype=np.float64))
+    truth = np.asarray(labels)
+    if first.shape != second.shape or first.shape[1] != truth.size or truth.size == 0:
+        raise DataError(f"paired runs and labels must have one length, got {first.shape}, {second.shape} and {truth.shape}")
+    difference = (first - second).mean(axis=0)  # (images,)
+    generator = np.random.default_rng(seed)
+    present = np.unique(truth)
+    value, drawn = 0.0, np.zeros(resamples)
+    for label in present:
+        own = difference[truth == label]
+        value += float(own.mean()) / len(present)
+        counts = generator.multinomial(own.size, np.full(own.size, 1 / own.size), size=resamples)  # (resamples, images of this class)
+        drawn += counts @ own / own.size / len(present)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    runs = len(first)
+    return Interval(value=value, low=float(low), high=float(high), runs=runs, basis=basis_of_runs(runs))
+
+
+def bootstrap(ours: NDArray[Any], labels: Sequence[int], *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> Interval:
+    """Interval of a mean per-class accuracy over drawn test images; see `paired_bootstrap`. Args: ours (runs, images), how right each run was."""
+    return paired_bootstrap(ours, np.zeros_like(np.asarray(ours, dtype=np.float64)), labels, level=level, resamples=resamples, seed=seed)
+
+
+def basis_of_runs(runs: int) -> str:
+    """How an interval that holds test images but not seeds is labelled: "one training run"."""
+    count = _NUMERALS[runs] if runs < len(_NUMERALS) else str(runs)
+    return f"{count} training run{'' if runs == 1 else 's'}"
+
+
+def verdict(difference: Interval) -> Verdict:
+    """What a paired difference says: "helps" or "hurts" where its interval leaves out 0, else "no evidence"."""
+    if difference.low is None or difference.high is None:
+        return "no evidence"
+    if difference.low > 0:
+        return "helps"
+    return "hurts" if difference.high < 0 else "no evidence"

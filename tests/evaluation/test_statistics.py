@@ -1,0 +1,123 @@
+"""Intervals against scipy, closed forms and simulated coverage."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap, paired_t_interval, t_interval, verdict
+
+
+@pytest.mark.parametrize("count", [2, 4, 9])
+def test_t_interval_is_that_of_scipy(count: int) -> None:
+    values = np.random.default_rng(count).normal(0.6, 0.1, count)
+    ours = t_interval(list(values))
+    low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=stats.sem(values))
+    assert (ours.value, ours.low, ours.high) == pytest.approx((values.mean(), low, high), abs=1e-12)
+    assert (ours.runs, ours.basis) == (count, "seeds")
+
+
+def test_t_interval_of_four_seeds_by_hand() -> None:
+    # mean 2.5, s = sqrt(5/3), t(.975, 3) = 3.182446
+    found = t_interval([1.0, 2.0, 3.0, 4.0])
+    assert found.high == pytest.approx(2.5 + 3.182446 * math.sqrt(5 / 3) / 2, abs=1e-5)
+
+
+def test_one_value_has_no_interval() -> None:
+    assert t_interval([0.5]) == Interval(value=0.5, low=None, high=None, runs=1, basis="none")
+
+
+@pytest.mark.parametrize("values", [[], [0.1, math.nan], [math.inf]])
+def test_values_that_mean_nothing_are_refused(values: list[float]) -> None:
+    with pytest.raises(DataError):
+        t_interval(values)
+
+
+def test_level_outside_its_range() -> None:
+    with pytest.raises(ConfigError, match="got 95"):
+        t_interval([1.0, 2.0], level=95)
+
+
+def test_t_interval_covers_the_truth_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(0).normal(0.0, 1.0, (2000, 5))
+    inside = [
+        found.low <= 0 <= found.high
+        for found in (t_interval(list(row)) for row in draws)
+        if found.low is not None and found.high is not None
+    ]
+    assert len(inside) == 2000
+    assert abs(np.mean(inside) - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)
+
+
+def test_pairing_takes_out_what_the_arms_share() -> None:
+    luck = np.random.default_rng(1).normal(0, 0.2, 6)
+    gain = np.array([0.030, 0.034, 0.029, 0.031, 0.033, 0.032])
+    found = paired_t_interval(list(0.5 + luck + gain), list(0.5 + luck))
+    assert found.value == pytest.approx(gain.mean())
+    assert found.low is not None
+    assert found.low > 0.02
+    with pytest.raises(DataError, match="6 and 5"):
+        paired_t_interval(list(luck), list(luck[:5]))
+
+
+def test_bootstrap_of_one_class_is_the_binomial_interval() -> None:
+    # 400 images, 60 % right: the standard error of a share is sqrt(p (1 - p) / n).
+    right = np.zeros(400)
+    right[:240] = 1
+    found = bootstrap(right, [0] * 400)
+    half = 1.96 * math.sqrt(0.6 * 0.4 / 400)
+    assert found.value == pytest.approx(0.6)
+    assert found.low == pytest.approx(0.6 - half, abs=0.006)
+    assert found.high == pytest.approx(0.6 + half, abs=0.006)
+    assert found.basis == "one training run"
+
+
+def test_bootstrap_weighs_classes_not_images() -> None:
+    labels = [0] * 90 + [1] * 10
+    ours = np.array([1.0] * 90 + [0.0] * 10)
+    assert bootstrap(ours, labels).value == pytest.approx(0.5)
+    exact = paired_bootstrap(ours, ours, labels)
+    assert (exact.value, exact.low, exact.high) == (0, 0, 0)
+
+
+def test_paired_bootstrap_covers_the_true_difference() -> None:
+    generator = np.random.default_rng(3)
+    labels = np.repeat(np.arange(4), 40)
+    truth = 0.1
+    inside = 0
+    for trial in range(300):
+        theirs = (generator.random(160) < 0.5).astype(float)
+        gains = generator.random(160) < truth / 0.5  # a wrong image turns right: P = .5 * .2 = .1
+        ours = np.maximum(theirs, gains)
+        found = paired_bootstrap(ours, theirs, list(labels), resamples=400, seed=trial)
+        assert found.low is not None
+        assert found.high is not None
+        inside += found.low <= truth <= found.high
+    assert inside / 300 > 0.90
+
+
+def test_bootstrap_is_a_function_of_its_seed_and_names_its_runs() -> None:
+    runs = (np.random.default_rng(0).random((3, 50)) < 0.5).astype(float)
+    labels = [0, 1] * 25
+    assert paired_bootstrap(runs, 1 - runs, labels, seed=1) == paired_bootstrap(runs, 1 - runs, labels, seed=1)
+    assert paired_bootstrap(runs, 1 - runs, labels, seed=1) != paired_bootstrap(runs, 1 - runs, labels, seed=2)
+    assert paired_bootstrap(runs, 1 - runs, labels).basis == "three training runs"
+    with pytest.raises(DataError, match="one length"):
+        paired_bootstrap(runs, runs[:, :-1], labels)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.01, 0.05, "helps"), (-0.05, -0.01, "hurts"), (-0.01, 0.05, "no evidence"), (0.0, 0.1, "no evidence"), (None, None, "no evidence")],
+)
+def test_verdict_follows_the_interval(low: float | None, high: float | None, expected: str) -> None:
+    assert verdict(Interval(value=0.02, low=low, high=high)) == expected
+
+
+def test_an_interval_survives_json() -> None:
+    found = t_interval([0.1, 0.2, 0.4])
+    assert Interval.from_json(found.to_json()) == found
