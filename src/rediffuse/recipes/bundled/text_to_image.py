@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.denoisers.schedules import divide_noise, scaled_linear_betas
