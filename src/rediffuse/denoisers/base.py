@@ -41,7 +41,8 @@ class NoiseSchedule:
         """From float64 tables (T,) of any parameterisation."""
         alpha, sigma = alpha.double(), sigma.double()
         if alpha.ndim != 1 or alpha.shape != sigma.shape or len(alpha) < 2:
-            raise ConfigError(f"alpha and sigma must be tables of one length of at least 2, got {tuple(alpha.shape)} and {tuple(sigma.shape)}")
+            shapes = f"{tuple(alpha.shape)} and {tuple(sigma.shape)}"
+            raise ConfigError(f"alpha and sigma must be tables (T,) of one length of at least 2, got {shapes}")
         ratio = sigma / alpha
         if bool((ratio[1:] < ratio[:-1]).any()):
             raise ConfigError("the noise level sigma / alpha must not fall with t; reverse the table")

@@ -2,9 +2,8 @@
 
     python -m rediffuse.recipes.bundled.autoencoder --data DATA --out RUNS/autoencoder --minutes 12
 
-Shows: what a small picture keeps on the way to latents and back. Expected: validation PSNR about 36 dB after 3,000 steps
-of 24 crops of 32x32 (25 minutes of one core). Every fourth step sees whole pictures. The loss is L1 + 0.5 MSE + 1e-6 KL with
-a sampled latent.
+Shows: what a small picture keeps on the way to latents and back. Expected: validation PSNR 34.5 dB after 4,000 steps of 24 crops
+of 32x32 (18 minutes of one core). Every fourth step sees whole pictures. The latent is sampled in training.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from rediffuse.recipes.bundled.common import (
 )
 from rediffuse.recipes.bundled.vocabulary import DIGIT, build_tokenizer
 
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 UNET: dict[str, Any] = {
     "sample_size": 32,
     "in_channels": 6,
@@ -208,7 +209,8 @@ def objective(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kep
     """Mean squared error in v = alpha * noise - sigma * x0 (Salimans & Ho, ICLR 2022, arXiv 2202.00512, appendix D), one value a sample."""
     alpha, sigma = kept[t].sqrt().view(-1, 1, 1, 1), (1 - kept[t]).sqrt().view(-1, 1, 1, 1)
     x_t = (alpha * x0 + sigma * noise).to(memory_format=torch.channels_last)
-    with torch.autocast(x0.device.type, torch.bfloat16):
+    on_cpu = x0.device.type == "cpu"  # 64 tokens at most: the fused backward is slower there
+    with torch.autocast(x0.device.type, torch.bfloat16), sdpa_kernel([SDPBackend.MATH] if on_cpu else ATTENTION):
         v: Tensor = pair(x_t, t, ids)
     return (v - (alpha * noise - sigma * x0)).square().mean((1, 2, 3))
 
