@@ -87,22 +87,33 @@ def decode_image(source: str | Path | bytes) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An upright 8-bit RGB copy of a Pillow image of any mode; raises DataError for pixel types without a known white."""
-    import numpy as np
-    from PIL import Image, ImageOps
+    """An upright 8-bit RGB copy of a Pillow image of any mode, without metadata; DataError for pixels that have no known white."""
+    from PIL import ImageOps
 
-    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    if image.mode in ("I", "F") and not sixteen:
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if image.mode in ("I", "F") and not deep:
         raise DataError(f"{image.mode}-mode pixels (32-bit) have no known white; save it with 8 or 16 bits a channel")
-    image = ImageOps.exif_transpose(image)
-    if sixteen:  # Pillow's own conversion clips at 255
-        deep = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        if image.mode in ("La", "RGBa"):
-            image = image.convert(image.mode[:-1] + "A")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    upright = ImageOps.exif_transpose(image)  # a copy
+    rgb = _sixteen_to_eight(upright) if deep else _over_white(upright) if upright.has_transparency_data else upright.convert("RGB")
+    rgb.info = {}  # else a file saved from it would carry the colour profile and orientation of other pixels
+    return rgb
+
+
+def _sixteen_to_eight(image: Image.Image) -> Image.Image:
+    """Scaled by 1 / 257; Pillow's own conversion clips at 255."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert(image.mode[:-1] + "A")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
 
 
 def pixels_sha256(image: Image.Image) -> str:

@@ -1,0 +1,110 @@
+"""Fitting to a square and back, against invariances: exact where it can be, in place, undone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from rediffuse.data.geometry import Fit, Geometry
+from rediffuse.data.images import to_tensor
+from rediffuse.errors import ConfigError, DataError
+
+MODES = ("pad", "crop", "squash")
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """A picture that resampling hardly changes: gradients."""
+    y, x = np.mgrid[0:height, 0:width]
+    channels = [255 * (x + 0.5) / width, 255 * (y + 0.5) / height, 255 * ((x + 0.5) / width + (y + 0.5) / height) / 2]
+    return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_image_of_the_models_size_passes_bit_by_bit(draw, mode):
+    image, fit = draw(1, (64, 64)), Fit(mode=mode, size=64)
+    tensor, geometry = fit.to_model(image)
+    assert torch.equal(tensor, to_tensor(image))
+    assert fit.undo(tensor, geometry).tobytes() == image.tobytes()
+
+
+@given(width=st.integers(1, 64), tall=st.booleans())
+def test_padding_alone_is_undone_exactly(draw, width, tall):
+    """The longer side is the model's: nothing is resampled."""
+    image, fit = draw(2, (width, 64) if tall else (64, width)), Fit(size=64)
+    tensor, geometry = fit.to_model(image)
+    assert tensor.shape == (3, 64, 64)
+    assert fit.undo(tensor, geometry, "source").tobytes() == image.tobytes()
+    assert fit.undo(tensor, geometry, "model").tobytes() == image.tobytes()
+
+
+@given(width=st.integers(1, 300), height=st.integers(1, 300), mode=st.sampled_from(MODES))
+def test_any_shape(width, height, mode):
+    fit = Fit(mode=mode, size=32)
+    image = Image.new("RGB", (width, height), (10, 200, 30))
+    tensor, geometry = fit.to_model(image)
+    assert tensor.shape == (3, 32, 32)
+    assert torch.equal(tensor, to_tensor(Image.new("RGB", (32, 32), (10, 200, 30))))  # a flat picture stays flat, padding included
+    undone = fit.undo(tensor, geometry)
+    assert undone.size == ((32, 32) if mode == "crop" else (width, height))
+    assert Geometry.from_row(geometry.to_row()) == geometry
+
+
+@pytest.mark.parametrize("mode", ["pad", "squash"])
+@pytest.mark.parametrize("size", [(200, 120), (40, 90), (64, 20)])
+def test_undone_pictures_are_where_they_were(mode, size):
+    fit = Fit(mode=mode, size=64)
+    image = smooth(*size)
+    tensor, geometry = fit.to_model(image)
+    error = np.abs(np.asarray(fit.undo(tensor, geometry)).astype(int) - np.asarray(image))
+    assert geometry.geometry == "preserved"
+    assert error.mean() < 1.5
+    assert error.max() <= 16  # at borders, where a kernel has half its support
+
+
+def test_pad_reflects_at_the_edge(draw):
+    image = draw(3, (8, 4))
+    tensor, geometry = Fit(size=8).to_model(image)
+    assert (geometry.left, geometry.top, geometry.width, geometry.height) == (0, 2, 8, 4)
+    rows = to_tensor(image)  # (3, 4, 8)
+    assert torch.equal(tensor, rows[:, [2, 1, 0, 1, 2, 3, 2, 1]])
+
+
+def test_crop_is_the_centre_and_not_undone(draw):
+    image = draw(4, (100, 64))
+    fit = Fit(mode="crop", size=64)
+    tensor, geometry = fit.to_model(image)
+    assert torch.equal(tensor, to_tensor(image)[:, :, 18:82])
+    assert geometry.geometry == "unknown"
+    assert fit.undo(tensor, geometry, "source").size == (64, 64)
+
+
+def test_model_size_keeps_the_aspect(draw):
+    fit = Fit(size=64)
+    tensor, geometry = fit.to_model(draw(5, (200, 100)))
+    assert fit.undo(tensor, geometry, "model").size == (64, 32)
+    squash = Fit(mode="squash", size=64)
+    assert squash.undo(*squash.to_model(draw(5, (200, 100))), "model").size == (64, 64)
+
+
+def test_other_modes_of_image(draw):
+    tensor, _ = Fit(size=16).to_model(draw(6, (16, 16), mode="RGBA"))
+    assert tensor.shape == (3, 16, 16)
+
+
+def test_bad_settings():
+    with pytest.raises(ConfigError, match="pad, crop, squash, got 'stretch'"):
+        Fit(mode="stretch", size=64)
+    with pytest.raises(ConfigError, match=r"multiple of 8 .* got 60; nearest: 56, 64"):
+        Fit(size=60, multiple_of=8)
+    with pytest.raises(ConfigError, match="at least 1"):
+        Fit(size=0)
+    fit = Fit(size=8)
+    _, geometry = fit.to_model(Image.new("RGB", (8, 4)))
+    with pytest.raises(DataError, match=r"\(3, 8, 8\) .* got \(3, 16, 16\)"):
+        fit.undo(torch.zeros(3, 16, 16), geometry)
+    with pytest.raises(ConfigError, match="source or model"):
+        fit.undo(torch.zeros(3, 8, 8), geometry, "both")

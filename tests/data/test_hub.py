@@ -1,0 +1,79 @@
+"""Sets of the `datasets` library, with the library itself; no network."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from rediffuse.data import folder, open_images
+from rediffuse.data.hub import hub
+from rediffuse.errors import DataError
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture
+def rows(draw):
+    features = datasets.Features({"picture": datasets.Image(), "label": datasets.ClassLabel(names=["zebra", "ape"])})
+    return datasets.Dataset.from_dict({"picture": [draw(number) for number in range(4)], "label": [1, 0, 1, 0]}, features=features)
+
+
+def test_an_object(draw, rows):
+    images = open_images(rows)
+    assert images.classes == ("zebra", "ape")
+    assert images.labels == (1, 0, 1, 0)
+    assert images.ids == tuple(f"row/{row:06d}" for row in range(4))
+    assert [example.image.tobytes() for example in images] == [draw(number).tobytes() for number in range(4)]
+
+
+def test_a_class_folder_read_by_both(fill, tmp_path):
+    root = fill(tmp_path / "p", {"ape": 2, "zebra": 3})
+    theirs = hub(datasets.load_dataset(str(root), split="train", cache_dir=str(tmp_path / "cache")))
+    ours = folder(root)
+    assert theirs.classes == ours.classes
+    assert sorted(zip(theirs.digests, theirs.labels, strict=True)) == sorted(zip(ours.digests, ours.labels, strict=True))
+
+
+def test_words_as_labels_and_rows_without(draw):
+    features = datasets.Features({"image": datasets.Image(), "category": datasets.Value("string")})
+    rows = datasets.Dataset.from_dict({"image": [draw(1), draw(2), draw(3), None], "category": ["b", None, "a", "a"]}, features=features)
+    images = hub(rows)
+    assert images.classes == ("a", "b")
+    assert images.labels == (1, 0)
+    assert {line.id: line.reason for line in images.rejected} == {
+        "row/000001": "no label in this row",
+        "row/000003": "no picture in this row",
+    }
+
+
+def test_splits_are_chosen(rows):
+    both = datasets.DatasetDict({"train": rows, "test": rows.select([0])})
+    assert len(hub(both, split="test")) == 1
+    with pytest.raises(DataError, match="train, test"):
+        hub(both)
+    with pytest.raises(DataError, match="no split 'val'"):
+        hub(both, split="val")
+
+
+def test_what_cannot_be_read_is_named(rows):
+    with pytest.raises(DataError, match=r"no column .* of pictures"):
+        hub(rows.remove_columns("picture"))
+    with pytest.raises(DataError, match="labelled=False"):
+        hub(rows.rename_column("label", "n"))
+    assert hub(rows.rename_column("label", "n"), labelled=False).classes == ()
+    with pytest.raises(DataError, match="no fixed rows"):
+        hub(rows.to_iterable_dataset())
+    with pytest.raises(DataError, match="no rows"):
+        hub(rows.select([]))
+
+
+def test_a_name_that_cannot_be_fetched():
+    with pytest.raises(DataError, match=r"nobody/nothing.*cannot be loaded.*check the name and the network"):
+        open_images("hub:nobody/nothing")
+
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # what an interpreter without it answers
+    with pytest.raises(DataError, match=r'pip install "rediffuse\[data\]"'):
+        hub("any")

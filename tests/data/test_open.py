@@ -1,0 +1,84 @@
+"""One door: which reader a spec leads to, and what is said when none fits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import rediffuse.data
+from rediffuse.data import digits, folder, open_images
+from rediffuse.data.export import export_folders
+from rediffuse.errors import DataError
+
+
+def test_each_spec_finds_its_reader(collect, fill, tmp_path):
+    root = fill(tmp_path / "p", {"cat": 2, "dog": 1})
+    assert open_images(str(root)).ids == open_images(root).ids == folder(root).ids
+    (root / "t.csv").write_text("file,label\ncat/0.png,x\n")
+    assert open_images(root / "t.csv").classes == ("x",)
+    assert open_images("digits").ids == digits().ids
+    assert open_images("digits", split="test").ids == digits(split="test").ids
+    assert open_images("digits", flips=True).flips is False
+    images = collect({"a": 1})
+    assert open_images(images) is images
+
+
+def test_a_split_may_be_a_subfolder(fill, tmp_path):
+    fill(tmp_path / "train", {"cat": 2, "dog": 1})
+    fill(tmp_path / "test", {"cat": 1, "dog": 1})
+    assert len(open_images(tmp_path, split="train")) == 3
+    with pytest.raises(DataError, match=r"looks like splits \(test, train\).*split='test'"):
+        open_images(tmp_path)
+    with pytest.raises(DataError, match=r"no split 'val'.*test, train"):
+        open_images(tmp_path, split="val")
+
+
+def test_classes_called_like_splits_are_classes(fill, tmp_path):
+    root = fill(tmp_path / "p", {"train": 1, "test": 1, "val": 1})
+    assert open_images(root).classes == ("test", "train", "val")
+
+
+def test_nothing_fits(draw, fill, tmp_path):
+    fill(tmp_path / "photos", {"cat": 1})
+    with pytest.raises(DataError, match=r"no images at .*did you mean 'photos'.*hub:NAME"):
+        open_images(tmp_path / "photo")
+    draw().save(tmp_path / "one.png")
+    with pytest.raises(DataError, match="is one picture"):
+        open_images(tmp_path / "one.png")
+    with pytest.raises(DataError, match="got int"):
+        open_images(3)
+
+
+def test_the_package_loads_nothing_heavy_and_names_stay_functions():
+    """In a fresh interpreter, with submodules imported before the names are used."""
+    code = (
+        "import sys, rediffuse.data as data\n"
+        "assert not {'torch', 'PIL', 'numpy', 'pyarrow', 'sklearn'} & set(sys.modules), sorted(sys.modules)\n"
+        "import rediffuse.data.folder, rediffuse.data.table, rediffuse.data.digits\n"
+        "from rediffuse.data.folder import folder\n"
+        "assert data.folder is folder and callable(data.table) and callable(data.digits)\n"
+        "assert all(callable(getattr(data, name)) for name in data.__all__)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(next(iter(rediffuse.__path__)) + "/..")})
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        rediffuse.data.nothing  # noqa: B018
+
+
+def test_real_sets_through_the_door_and_back(shared_data, tmp_path):
+    images = open_images(shared_data / "flowers17-64", split="test")
+    assert (len(images), len(images.classes)) == (680, 17)
+    again = open_images(export_folders(images[:60], tmp_path / "out"))
+    assert sorted(again.digests) == sorted(images[:60].digests)
+
+
+@pytest.mark.slow
+def test_every_real_set_opens(shared_data):
+    sizes = {"cifar10": (50000, 10), "tiny-imagenet-base": (51000, 170), "caltech101-64": (1600, 100), "tiny-imagenet-known": (2000, 20)}
+    for name, (count, classes) in sizes.items():
+        images = open_images(shared_data / name, split="train")
+        assert (len(images), len(images.classes), images.rejected) == (count, classes, ())
