@@ -6,8 +6,14 @@ alpha² = prod(1 - beta) (Ho et al., NeurIPS 2020, arXiv 2006.11239, Eq. 4).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
 import torch
 from torch import Tensor
+
+from rediffuse.denoisers.base import NoiseSchedule, Prediction
+from rediffuse.errors import ModelError
 
 
 def linear_betas(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Tensor:
@@ -37,3 +43,56 @@ def divide_noise(betas: Tensor, factor: float) -> Tensor:
     ratio = ((1 - kept) / kept).sqrt() / factor
     kept = 1 / (1 + ratio.square())
     return 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
+
+
+def zero_terminal_snr(betas: Tensor) -> Tensor:
+    """The betas whose last step holds no signal at all; v- and sample-prediction only. (T,) -> (T,) float64.
+
+    sqrt(abar) is shifted to end at 0 and scaled to start where it did. Reference: Lin et al., WACV 2024, arXiv 2305.08891, Algorithm 1.
+    """
+    root = (1 - betas.double()).cumprod(0).sqrt()
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    kept = root.square()
+    return 1 - torch.cat([kept[:1], kept[1:] / kept[:-1]])
+
+
+def betas_of(config: Mapping[str, Any]) -> Tensor:
+    """Betas (T,) float64 of a scheduler_config.json; entries that are missing have the defaults of diffusers' schedulers.
+
+    Raises ModelError for a schedule that is not made of betas.
+    """
+    kind = config.get("beta_schedule", "linear")
+    steps, start, end = int(config.get("num_train_timesteps", 1000)), config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+    trained = config.get("trained_betas")
+    if "FlowMatch" in str(config.get("_class_name", "")):
+        raise ModelError(f"the scheduler {config['_class_name']} is a flow, not a table of betas; this model family is not supported")
+    if trained is not None:
+        betas = torch.tensor(trained, dtype=torch.float64)
+    elif kind == "linear":
+        betas = linear_betas(steps, start, end)
+    elif kind == "scaled_linear":
+        betas = scaled_linear_betas(steps, start, end)
+    elif kind == "squaredcos_cap_v2":
+        betas = cosine_betas(steps)
+    else:
+        raise ModelError(f"beta_schedule {kind!r} is not known; known are linear, scaled_linear, squaredcos_cap_v2 and trained_betas")
+    if betas.ndim != 1 or len(betas) < 2 or not bool(((betas > 0) & (betas < 1)).all()):
+        raise ModelError(
+            f"betas must be a list of at least 2 numbers between 0 and 1, got {len(betas)} from {betas.min():g} to {betas.max():g}"
+        )
+    return zero_terminal_snr(betas) if config.get("rescale_betas_zero_snr") else betas
+
+
+def prediction_of(config: Mapping[str, Any]) -> Prediction:
+    """What the network puts out, by a scheduler_config.json. Raises ModelError for anything but epsilon, v_prediction and sample."""
+    kind: str = config.get("prediction_type", "epsilon")
+    if kind not in get_args(Prediction):
+        raise ModelError(f"prediction_type {kind!r} is not known; known are {', '.join(get_args(Prediction))}")
+    if kind == "epsilon" and config.get("rescale_betas_zero_snr"):
+        raise ModelError("rescale_betas_zero_snr leaves no signal at the last step, where epsilon says nothing about x0; use v_prediction")
+    return cast(Prediction, kind)
+
+
+def schedule_of(config: Mapping[str, Any]) -> NoiseSchedule:
+    """The table of a scheduler_config.json."""
+    return NoiseSchedule.from_betas(betas_of(config))

@@ -1,0 +1,95 @@
+"""Where a network runs and in which numbers: half precision for the trunk, float32 for everything that decides x0_hat."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from rediffuse.errors import ConfigError
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device to run on; "auto" is the first accelerator that is there, else the processor. Raises ConfigError if it is not there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device must be auto, cpu, cuda, cuda:N or mps, got {device!r}") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices; use auto or cpu")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device mps is not there; use auto or cpu")
+    return found
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The numbers of the trunk; "auto" is half precision where the hardware computes it, else float32.
+
+    CUDA: bfloat16 where native, else float16. Processor: bfloat16 with AMX or AVX512-BF16 alone (8 times slower than float32 without).
+    """
+    if dtype == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if device.type == "cpu" and cpu_computes_bfloat16() else torch.float32
+    found = DTYPES.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise ConfigError(f"dtype must be auto or one of {', '.join(DTYPES)}, got {dtype!r}")
+    return found
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16. The checks have underscore names in torch: without them the answer is no."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(check is not None and bool(check()) for check in checks)
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that stays in float32 inside a half precision region: the last layer of a trunk."""
+
+    @classmethod
+    def like(cls, conv: nn.Conv2d) -> Float32Conv2d:
+        """The same weights under the same names, in float32."""
+        kernel, stride, dilation = (tuple(getattr(conv, name)) for name in ("kernel_size", "stride", "dilation"))
+        head = cls(
+            conv.in_channels,
+            conv.out_channels,
+            kernel,
+            stride,
+            conv.padding,
+            dilation,
+            conv.groups,
+            conv.bias is not None,
+            device=conv.weight.device,
+        )
+        head.load_state_dict(conv.state_dict())
+        return head.requires_grad_(conv.weight.requires_grad).train(conv.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
+def lower_trunk(network: nn.Module, dtype: torch.dtype) -> None:
+    """Store the weights of matrix products in `dtype`, in place; norms and heads (Float32Conv2d) keep float32."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, Float32Conv2d):
+            module.to(dtype)
+
+
+def trunk_region(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Autocast to `dtype`; for float32 nothing, so that a caller's own autocast region holds."""
+    return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
