@@ -27,7 +27,7 @@ from rediffuse.recipes.bundled import features
 from rediffuse.recipes.bundled.common import Pictures, read_pictures, save_grid
 from rediffuse.sampling.guided import ClassifierFree
 from rediffuse.sampling.sampler import run_jobs
-from rediffuse.sampling.solvers import trajectory
+from rediffuse.sampling.solvers import from_noise, trajectory
 from rediffuse.sampling.table import SamplingJob
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
@@ -68,7 +68,7 @@ def edits(
     prompts = sorted(set(names))
     condition = model.embed([GENERATION_TEMPLATE.format(name) for name in prompts])
     place = {prompt: index for index, prompt in enumerate(prompts)}
-    table = trajectory(model.schedule, "dpm++2m", steps, None if images is None else strength)
+    table = from_noise(model.schedule, "dpm++2m", steps) if images is None else trajectory(model.schedule, "dpm++2m", steps, strength)
     blank = torch.zeros(model.channels, 64 // model.factor, 64 // model.factor)
     out = []
     for start in range(0, len(names), 4 * batch):
