@@ -5,6 +5,10 @@ Reference: Gal et al., ICLR 2023, arXiv 2208.01618 (textual inversion); the 27 t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rediffuse.errors import ConfigError
+
 TEMPLATES: tuple[str, ...] = (
     "a photo of a {}",
     "a rendering of a {}",
@@ -35,3 +39,30 @@ TEMPLATES: tuple[str, ...] = (
     "a photo of a small {}",
 )
 GENERATION_TEMPLATE = TEMPLATES[0]
+SLOT = "{}"
+
+
+def fill(template: str, word: str) -> str:
+    """The prompt that says `word` where the template has its slot; the word is taken as it is, braces and all.
+
+    Args:
+        template: text with one `{}`.
+        word: a placeholder such as `<goldfish>`, or a name.
+    Raises:
+        ConfigError: the template has no slot, or more than one.
+    """
+    return check_template(template).replace(SLOT, word)
+
+
+def check_template(template: str) -> str:
+    """The template as it came, if it has exactly one slot."""
+    if template.count(SLOT) != 1:
+        raise ConfigError(f"a template must hold {SLOT} once, for the word, got {template!r}; for example {GENERATION_TEMPLATE!r}")
+    return template
+
+
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """The templates as a tuple, if there is one at least and each has its slot."""
+    if isinstance(templates, str) or not templates:
+        raise ConfigError(f"templates must be a list of at least one text with {SLOT}, got {templates!r}")
+    return tuple(check_template(template) for template in templates)

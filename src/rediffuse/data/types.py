@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Literal, Protocol, overload
 
 from rediffuse.data.images import hash_pixels, to_rgb
 from rediffuse.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) while a set is opened."""
@@ -167,6 +168,13 @@ class ImageSet(Sequence[Example]):
             )
         records = [replace(record, label=None if record.label is None else places[self.classes[record.label]]) for record in self._records]
         return ImageSet(records, classes=classes, name=self.name, flips=self.flips, rejected=self.rejected)
+
+    def fitted(self, size: int, *, mode: Literal["pad", "crop", "squash"] = "pad", multiple_of: int = 1) -> Iterator[Tensor]:
+        """Each image in order as a model's square, (3, size, size) float in [0, 1]; see `geometry.Fit`, which also gives the way back."""
+        from rediffuse.data.geometry import Fit
+
+        fit = Fit(mode=mode, size=size, multiple_of=multiple_of)
+        return (fit.to_model(example.image)[0] for example in self)
 
     def counts(self) -> tuple[int, ...]:
         """Images of each class."""

@@ -1,0 +1,96 @@
+"""A learning under way, on disk: a killed run continues to the same words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from rediffuse.concepts.concepts import write_tensors
+from rediffuse.concepts.recipes import InversionRecipe
+from rediffuse.errors import ModelError, PlanError
+
+_FIELDS = ("rows", "first", "second")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LearningState:
+    """After `step` updates: rows (C, k, D) and AdamW's two moments of the same shape; starts: JSON, how each word began."""
+
+    step: int
+    rows: Tensor
+    first: Tensor
+    second: Tensor
+    starts: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def begin(cls, rows: Sequence[Tensor], starts: Sequence[Mapping[str, Any]]) -> Self:
+        """Before the first update. rows: (k, D) for each class."""
+        stacked = torch.stack(list(rows))
+        return cls(step=0, rows=stacked, first=torch.zeros_like(stacked), second=torch.zeros_like(stacked), starts=starts)
+
+    def optimizer(self, rows: Tensor, recipe: InversionRecipe) -> torch.optim.AdamW:
+        """AdamW on the new rows alone, as it was at this step. It works elementwise, so words do not touch each other."""
+        optimizer = torch.optim.AdamW(
+            [rows], lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.epsilon, weight_decay=recipe.weight_decay
+        )
+        moments = {"exp_avg": self.first.to(rows.device, copy=True), "exp_avg_sq": self.second.to(rows.device, copy=True)}
+        optimizer.state[rows] = {"step": torch.tensor(float(self.step)), **moments}
+        return optimizer
+
+    def after(self, step: int, rows: Tensor, optimizer: torch.optim.AdamW) -> Self:
+        """The state at a later step; copies, on the CPU."""
+        moments = optimizer.state[rows]
+        words, first, second = (tensor.detach().to("cpu", copy=True) for tensor in (rows, moments["exp_avg"], moments["exp_avg_sq"]))
+        return replace(self, step=step, rows=words, first=first, second=second)
+
+    def save(self, file: Path, task: Mapping[str, Any]) -> None:
+        """Write it with the task that it belongs to."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
+        write_tensors(file, tensors, {"task": json.dumps(task), "step": str(self.step), "starts": json.dumps(list(self.starts))})
+
+    @classmethod
+    def load(cls, file: Path, task: Mapping[str, Any]) -> Self | None:
+        """The state of an earlier run of this task; None where there is no file.
+
+        Raises:
+            PlanError: the file belongs to another task; the difference is named.
+            ModelError: the file is no such state.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not file.exists():
+            return None
+        try:
+            with safe_open(file, framework="pt") as opened:
+                metadata = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            theirs, step, starts = json.loads(metadata["task"]), int(metadata["step"]), json.loads(metadata["starts"])
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise ModelError(f"{file} is no checkpoint of a learning ({error}); delete it or name another") from error
+        differences = list(_differences(json.loads(json.dumps(task)), theirs))
+        if differences:
+            raise PlanError(f"{file} belongs to another learning: {'; '.join(differences[:5])}. Delete it, or name another file")
+        return cls(step=step, starts=starts, **{name: tensors[name] for name in _FIELDS})
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines: list[str] = []
+    for name in sorted({*ours, *theirs}):
+        mine, other = ours.get(name), theirs.get(name)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            lines += _differences(mine, other, f"{prefix}{name}.")
+        elif mine != other:
+            lines.append(f"{prefix}{name} was {_short(other)}, now {_short(mine)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
