@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from typing import Any, Literal, Self
 
 import torch
@@ -35,6 +36,7 @@ class NoiseSchedule:
     sigma: Tensor
     ratio: Tensor
     log_snr: Tensor
+    _copies: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)  # so that `at` never waits
 
     @classmethod
     def from_tables(cls, alpha: Tensor, sigma: Tensor) -> Self:
@@ -64,9 +66,11 @@ class NoiseSchedule:
 
     def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha[t] and sigma[t] shaped to multiply `like` (B, ...), in float32 on its device."""
-        shape = (-1,) + (1,) * (like.ndim - 1)
-        index = t.to(self.alpha.device)
-        return self.alpha[index].view(shape).to(like.device), self.sigma[index].view(shape).to(like.device)
+        if like.device not in self._copies:
+            self._copies[like.device] = (self.alpha.to(like.device), self.sigma.to(like.device))
+        alpha, sigma = self._copies[like.device]
+        shape, index = (-1,) + (1,) * (like.ndim - 1), t.to(like.device)
+        return alpha[index].view(shape), sigma[index].view(shape)
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = alpha[t] x0 + sigma[t] noise. x0, noise: (B, ...); t: (B,) int64."""
@@ -180,7 +184,7 @@ class Denoiser(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        return next((p.device for p in self.parameters()), self.schedule.alpha.device)
+        return next((value.device for value in chain(self.parameters(), self.buffers())), self.schedule.alpha.device)
 
 
 def clean_from_output(output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, ModelError
 
 DTYPES = {
     "float32": torch.float32,
@@ -63,18 +63,12 @@ class Float32Conv2d(nn.Conv2d):
     @classmethod
     def like(cls, conv: nn.Conv2d) -> Float32Conv2d:
         """The same weights under the same names, in float32."""
-        kernel, stride, dilation = (tuple(getattr(conv, name)) for name in ("kernel_size", "stride", "dilation"))
-        head = cls(
-            conv.in_channels,
-            conv.out_channels,
-            kernel,
-            stride,
-            conv.padding,
-            dilation,
-            conv.groups,
-            conv.bias is not None,
-            device=conv.weight.device,
-        )
+        if isinstance(conv.padding, str):
+            raise ModelError(f"the last layer of this network pads by name ({conv.padding!r}), which no supported network does")
+        shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        kernel, stride, padding, dilation = ((height, width) for height, width in shape)
+        biased = conv.bias is not None
+        head = cls(conv.in_channels, conv.out_channels, kernel, stride, padding, dilation, conv.groups, biased, device=conv.weight.device)
         head.load_state_dict(conv.state_dict())
         return head.requires_grad_(conv.weight.requires_grad).train(conv.training)
 
