@@ -47,7 +47,7 @@ class Accuracy:
 
     @property
     def mean_per_class(self) -> float:
-        """Unweighted mean over the classes that have test images. A class without any is left out: counting it as 0 would punish every arm alike."""
+        """Unweighted mean over the classes that have test images; counting the others as 0 would punish every arm alike."""
         present = [value for value in self.per_class if value is not None]
         return float(np.mean(present))
 

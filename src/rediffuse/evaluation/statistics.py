@@ -30,8 +30,8 @@ class Interval:
         value: the mean.
         low, high: ends of the interval; None where nothing can be said (a single run, no test images to resample).
         runs: training runs behind the value.
-        basis: "seeds" (t interval over seeds), "one training run", "two training runs" or "three training runs" (test images resampled: it does not
-            hold what another seed would change), or "none".
+        basis: "seeds" (t interval over seeds), "one training run", "two training runs" or "three training runs" (test images resampled:
+            it does not hold what another seed would change), or "none".
     """
 
     value: float
@@ -91,8 +91,8 @@ def paired_bootstrap(
 ) -> Interval:
     """Interval of a difference in mean per-class accuracy when the test images, not the training, are drawn again.
 
-    Choose it with fewer than `MIN_SEEDS` runs. Images are drawn within their class, because the figure is a mean over classes; percentiles of
-    the resampled differences are the ends. It says nothing of what another training run would change, and its basis names that.
+    Choose it with fewer than `MIN_SEEDS` runs. Images are drawn within their class, because the figure is a mean over classes; percentiles
+    of the resampled differences are the ends. It says nothing of what another training run would change, and its basis names that.
 
     Args:
         ours, theirs: (runs, images), how right each run was on each test image: booleans, or shares where several runs are one value.
@@ -121,8 +121,13 @@ def paired_bootstrap(
 
 
 def bootstrap(ours: NDArray[Any], labels: Sequence[int], *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> Interval:
-    """Interval of a mean per-class accuracy over drawn test images; see `paired_bootstrap`. Args: ours (runs, images), how right each run was."""
-    return paired_bootstrap(ours, np.zeros_like(np.asarray(ours, dtype=np.float64)), labels, level=level, resamples=resamples, seed=seed)
+    """Interval of a mean per-class accuracy over drawn test images; see `paired_bootstrap`.
+
+    Args:
+        ours: (runs, images), how right each run was.
+    """
+    nothing = np.zeros_like(np.asarray(ours, dtype=np.float64))
+    return paired_bootstrap(ours, nothing, labels, level=level, resamples=resamples, seed=seed)
 
 
 def basis_of_runs(runs: int) -> str:

@@ -1,0 +1,257 @@
+"""Image classifiers: a small network from random weights, the bundled features, any transformers image classifier by folder or hub name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.training.augment import generator_of
+from rediffuse.training.preprocessing import Preprocessing
+
+SCRATCH = "scratch"
+SCRATCH_WIDTHS = (32, 64, 128, 256)
+"""Channels of the stages of the network that starts from random weights: 20 million multiplications a 64-pixel picture."""
+CHUNK = 128
+"""Pictures a call when nothing is learned."""
+
+
+class Classifier(nn.Module):
+    """A transformers image classifier with its preprocessing and the names of its classes.
+
+    Choose `fit_classifier` to make one and `Classifier.load` to use a saved one. `save` writes a plain transformers folder, which
+    `AutoModelForImageClassification` and `AutoImageProcessor` read.
+
+    Attributes:
+        model: the transformers module; its head has one output a class.
+        preprocessing: what it wants pictures to be.
+        classes: names, in label order.
+    Shape: (B, 3, H, W) in [0, 1] -> logits (B, classes).
+    """
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.preprocessing, self.classes = model, preprocessing, tuple(classes)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer with one output a class."""
+        return _head(self.model, len(self.classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.from_input(self.preprocessing(images))
+
+    def from_input(self, inputs: Tensor) -> Tensor:
+        """Logits of pictures that are preprocessed already."""
+        logits: Tensor = self.model(pixel_values=inputs).logits
+        return logits
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) in evaluation mode, a chunk at a time; uint8 pictures are taken as [0, 255]."""
+        with evaluating(self):
+            chunks = [self(to_unit(chunk)) for chunk in images.split(CHUNK)]
+        return torch.cat(chunks) if chunks else torch.zeros(0, len(self.classes))
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """(N, D): what the head sees, in evaluation mode (BatchNorm with its stored statistics)."""
+        kept: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1)))
+        try:
+            self.predict(images)
+        finally:
+            hook.remove()
+        return torch.cat(kept) if kept else torch.zeros(0, self.head.in_features)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write configuration with class names, safetensors and preprocessing; returns the folder."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(target, safe_serialization=True)  # type: ignore[operator]  # a transformers module
+        self.preprocessing.save(target)
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """A saved classifier with the classes that it was trained on."""
+        path = model_folder(str(folder))
+        config = read_config(path)
+        names = config.get("id2label") or {}
+        if not names:
+            raise ModelError(f"{path} names no classes (id2label in config.json); it is no classifier")
+        model = _pretrained(path, None)
+        return cls(model, Preprocessing.read(path, config), [names[key] for key in sorted(names, key=int)])
+
+
+def open_backbone(level: str, classes: Sequence[str], *, seed: int = 0, size: int = 64) -> Classifier:
+    """A classifier of these classes that has not learned them yet.
+
+    Args:
+        level: "scratch" (a small ResNet from random weights), a bundled name ("resnet-64"), a transformers folder, or a hub name
+            (NAME or NAME@REVISION).
+        classes: names, in label order.
+        seed: of the random weights: all of them from scratch, else the head's.
+        size: side of the pictures in pixels; the input of a network from scratch.
+    Raises:
+        ModelError: a name or folder that is no image classifier in safetensors.
+    """
+    if len(classes) < 2:
+        raise DataError(f"a classifier needs at least two classes, got {len(classes)}: {', '.join(map(repr, classes)) or 'none'}")
+    if level == SCRATCH:
+        return _scratch(classes, seed, size)
+    folder = model_folder(level)
+    config = read_config(folder)
+    classifier = Classifier(_pretrained(folder, classes), Preprocessing.read(folder, config), classes)
+    start_head(classifier.head, seed)
+    return classifier
+
+
+def start_head(head: nn.Linear, seed: int) -> None:
+    """Small random weights that are a function of the seed."""
+    generator = generator_of("head", seed)
+    with torch.no_grad():
+        head.weight.copy_(0.01 * torch.randn(head.weight.shape, generator=generator))
+        if head.bias is not None:
+            head.bias.zero_()
+
+
+def model_folder(spec: str) -> Path:
+    """Where a level's files lie: a folder, a bundled model, or the hub's cache. Raises ModelError with what was tried."""
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        return folder
+    bundled = Path(str(files("rediffuse"))) / "weights" / spec
+    if "/" not in spec and (bundled / "config.json").is_file():
+        return bundled
+    if spec.count("/") > 1 or spec.startswith((".", "/", "~")):
+        raise ModelError(
+            f"no classifier at {spec!r}: there is no such folder; give scratch, resnet-64, a transformers folder or a hub name"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = spec.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"no classifier {spec!r}: neither scratch, nor a bundled model, nor a folder, and the hub does not give it "
+            f"({type(error).__name__}); give a transformers folder, or check the name and the network"
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of an image classifier in safetensors; anything else is a ModelError."""
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} has no config.json; give a folder that transformers' save_pretrained wrote") from error
+    except ValueError as error:
+        raise ModelError(f"config.json of {folder} is not JSON: {error}") from error
+    if "auto_map" in config:
+        raise ModelError(
+            f"{folder} brings code of its own ({config['auto_map']}), which is never run; use a model of the transformers library"
+        )
+    if not any(folder.glob("*.safetensors")):
+        found = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
+        raise ModelError(
+            f"{folder} holds {found}; only safetensors are read: save it again with save_pretrained(..., safe_serialization=True)"
+        )
+    return config
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 in [0, 255] to float in [0, 1]; floats pass."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, the mode of before afterwards."""
+    before = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(before)
+
+
+@contextmanager
+def seeded(*key: int | str) -> Iterator[None]:
+    """torch's own random state set from a key inside, untouched outside: for libraries that take no generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.set_state(generator_of(*key).get_state())
+        yield
+
+
+def _scratch(classes: Sequence[str], seed: int, size: int) -> Classifier:
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(
+        embedding_size=SCRATCH_WIDTHS[0],
+        hidden_sizes=list(SCRATCH_WIDTHS),
+        depths=[1] * len(SCRATCH_WIDTHS),
+        layer_type="basic",
+        id2label=dict(enumerate(classes)),
+        label2id={name: index for index, name in enumerate(classes)},
+    )
+    with seeded("scratch", seed):
+        model = ResNetForImageClassification(config)
+    return Classifier(model, Preprocessing(height=size, width=size), classes)
+
+
+def _pretrained(folder: Path, classes: Sequence[str] | None) -> nn.Module:
+    """The folder's network, with a head for these classes or (None) its own."""
+    from transformers import AutoModelForImageClassification
+
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False, "dtype": torch.float32}
+    if classes is not None:
+        options |= {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
+        options["ignore_mismatched_sizes"] = True
+    try:
+        with quiet_transformers(), seeded("head"):
+            model: nn.Module = AutoModelForImageClassification.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{folder} cannot be read as a transformers image classifier: {error}") from error
+    return model.eval()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the library's report on the head, which is new on purpose."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _head(model: nn.Module, count: int) -> nn.Linear:
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == count]
+    if not linear:
+        raise ModelError(
+            f"{type(model).__name__} has no linear layer with {count} outputs to train; choose a classifier with a linear head"
+        )
+    return linear[-1]
+
+
+def parse_level(text: str) -> tuple[str, str]:
+    """Its name in tables and where its weights lie: "forty=runs/forty" to ("forty", "runs/forty"), a bare word to itself twice."""
+    name, sign, where = text.partition("=")
+    if not name or (sign and not where):
+        raise ConfigError(f"a level is NAME or NAME=FOLDER, got {text!r}")
+    return name, where or name

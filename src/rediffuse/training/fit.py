@@ -1,0 +1,127 @@
+"""One door to every training: a labelled set in, a classifier out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rediffuse.data.geometry import Fit
+from rediffuse.data.mixing import Mixed
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.training.augment import StandardViews
+from rediffuse.training.backbones import SCRATCH, Classifier, open_backbone
+from rediffuse.training.linear import Progress, features, fit_head
+from rediffuse.training.loop import fit_network
+from rediffuse.training.pool import PixelBank, Pool, pool_of
+from rediffuse.training.settings import DEFAULTS, MODES, Mode, TrainSettings
+
+TrainSet = Pool | Mixed | ImageSet | Any
+"""Or any map-style data set of (float (3, H, W) in [0, 1], label)."""
+
+
+def fit_classifier(
+    train_set: TrainSet,
+    classes: Sequence[str],
+    *,
+    level: str = SCRATCH,
+    mode: Mode | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    seed: int = 0,
+    size: int = 64,
+    fit: str = "pad",
+    flips: bool | None = None,
+    checkpoint: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Classifier:
+    """Train an image classifier.
+
+    Choose mode "linear" for a handful of images and features that know something, "whole" for random weights or when images are many.
+
+    Args:
+        train_set: an ImageSet, a Mixed (its alpha counts), a Pool, or any data set of (float (3, H, W) in [0, 1], label)
+            that fits into memory.
+        classes: names, in label order.
+        level: what the network knows at the start: "scratch", "resnet-64", a transformers folder or a hub name.
+        mode: "linear" (a head on frozen features) or "whole"; None takes linear where the network knows something.
+        steps, batch, learning_rate, weight_decay: None takes the mode's own (`settings.DEFAULTS`).
+        seed: of the start, the draws and the augmentation.
+        size: side in pixels at which pictures are held.
+        fit: how other shapes become that square: pad, crop or squash.
+        flips: whether a mirrored picture keeps its label; None asks the set.
+        checkpoint: file from which a killed training of the whole network continues.
+        progress: called with (steps done, in all).
+    Returns:
+        The classifier, in evaluation mode.
+    Raises:
+        ConfigError: linear from scratch (a head on random features), or a setting outside its range.
+        DataError: no labels, or fewer than two classes.
+    """
+    chosen: Mode = ("whole" if level == SCRATCH else "linear") if mode is None else mode
+    if chosen not in MODES:
+        raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if chosen == "linear" and level == SCRATCH:
+        raise ConfigError("mode linear needs features that know something; choose level resnet-64, a folder or a hub name, or mode whole")
+    given: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay}
+    settings = replace(DEFAULTS[chosen], **{name: value for name, value in given.items() if value is not None})
+    pool, own_flips = as_pool(train_set, classes, size, fit)
+    mirrored = own_flips if flips is None else flips
+    start = open_backbone(level, classes, seed=seed, size=size)
+    if chosen == "linear":
+        return with_head(start, replace(pool, items=features(start, pool.items, mirrored)), settings, seed)
+    views = StandardViews(flips=mirrored)
+    return fit_network(start, pool, settings=settings, views=views, seed=seed, checkpoint=checkpoint, progress=progress)
+
+
+def with_head(classifier: Classifier, pool: Pool, settings: TrainSettings, seed: int) -> Classifier:
+    """Put a head learned on features into a classifier, in place."""
+    learned = fit_head(pool, len(classifier.classes), settings=settings, seed=seed)
+    with torch.no_grad():
+        classifier.head.weight.copy_(learned.weight)
+        classifier.head.bias.copy_(learned.bias)
+    return classifier.eval()
+
+
+def as_pool(train_set: TrainSet, classes: Sequence[str], size: int, fit: str) -> tuple[Pool, bool]:
+    """A training set in memory, and whether flips keep its labels."""
+    if isinstance(train_set, Pool):
+        pool, flips = train_set, True
+    elif isinstance(train_set, ImageSet):
+        pool, flips = pool_of(train_set, None, _bank(size, fit)), train_set.flips
+    elif isinstance(train_set, Mixed):
+        pool, flips = pool_of(train_set.real, train_set.synthetic, _bank(size, fit), train_set.alpha), train_set.real.flips
+    else:
+        pool, flips = _from_items(train_set), True
+    outside = [int(label) for label in pool.labels if not 0 <= int(label) < len(classes)]
+    if outside:
+        raise DataError(f"label {outside[0]} is outside the {len(classes)} classes: {', '.join(map(repr, classes[:5]))}")
+    return pool, flips
+
+
+def _bank(size: int, fit: str) -> PixelBank:
+    Fit(mode=fit, size=size)  # type: ignore[arg-type]  # checks the word
+    return PixelBank(size, fit)  # type: ignore[arg-type]
+
+
+def _from_items(items: Any) -> Pool:
+    images: list[Tensor] = []
+    labels: list[int] = []
+    for place in range(len(items)):
+        image, label = items[place]
+        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:
+            raise DataError(f"item {place} must be (float tensor (3, H, W) in [0, 1], label), got {type(image).__name__}")
+        images.append(image if image.dtype == torch.uint8 else image.mul(255).round().clamp(0, 255).to(torch.uint8))
+        labels.append(int(label))
+    if len({tuple(image.shape) for image in images}) > 1:
+        raise DataError("items differ in size; resize them to one, or give an ImageSet")
+    if not images:
+        raise DataError("a training set needs at least one image, got none")
+    return Pool.build(torch.stack(images), torch.tensor(labels), None, [()] * len(labels), 0.0)

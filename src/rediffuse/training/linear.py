@@ -1,0 +1,89 @@
+"""A linear head on frozen features. Features are computed once; hundreds of heads then cost seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rediffuse.data.types import ImageSet
+from rediffuse.training.augment import generator_of
+from rediffuse.training.backbones import CHUNK, Classifier, start_head, to_unit
+from rediffuse.training.pool import PixelBank, Pool
+from rediffuse.training.settings import LINEAR, TrainSettings
+
+Progress = Callable[[int, int], None]
+"""Called with (done, in all)."""
+
+
+class FeatureBank:
+    """Features of pictures under one frozen network, each computed once: as the picture is and, where flips keep the label, mirrored.
+
+    Args:
+        classifier: the network; its head is not used.
+        pixels: where pictures come from.
+        flips: whether a mirrored view is part of the set.
+    """
+
+    def __init__(self, classifier: Classifier, pixels: PixelBank, flips: bool) -> None:
+        self.classifier, self.pixels, self.flips = classifier, pixels, flips
+        self._held: dict[str, Tensor] = {}
+
+    @property
+    def views(self) -> int:
+        return 2 if self.flips else 1
+
+    def of(self, images: ImageSet, progress: Progress | None = None) -> Tensor:
+        """(N, views, D) float32, in the set's order; the first view is the picture as it is."""
+        fresh = dict.fromkeys(digest for digest in images.digests if digest not in self._held)
+        rows = [images.digests.index(digest) for digest in fresh]
+        for start in range(0, len(rows), CHUNK):
+            chunk = images.subset(rows[start : start + CHUNK])
+            for digest, value in zip(chunk.digests, features(self.classifier, self.pixels.of(chunk), self.flips), strict=True):
+                self._held[digest] = value
+            if progress is not None:
+                progress(min(start + CHUNK, len(rows)), len(rows))
+        if len(images) == 0:
+            return torch.zeros(0, self.views, self.classifier.head.in_features)
+        return torch.stack([self._held[digest] for digest in images.digests])
+
+
+def features(classifier: Classifier, images: Tensor, flips: bool) -> Tensor:
+    """(N, views, D) of pictures (N, 3, H, W), uint8 or in [0, 1]."""
+    unit = to_unit(images)
+    views = [unit, unit.flip(-1)] if flips else [unit]
+    return torch.stack([classifier.features(view) for view in views], 1)
+
+
+def fit_head(pool: Pool, classes: int, *, settings: TrainSettings = LINEAR, seed: int = 0) -> nn.Linear:
+    """Learn a linear classifier of features.
+
+    The features are divided by one number, their root mean square over the real ones, so that a learning rate means the same for every
+    network; the head that comes back takes them as they are.
+
+    Args:
+        pool: features (N + S, views, D); a draw takes one view of each, uniform.
+        classes: outputs.
+        settings: budget.
+        seed: of the start and of the draws.
+    """
+    scale = pool.items[: len(pool.labels)].square().mean().sqrt().clamp(min=1e-8)
+    items = pool.items / scale
+    head = nn.Linear(items.shape[-1], classes)
+    start_head(head, seed)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True)
+    generator = generator_of("linear", seed)
+    for step in range(settings.steps):
+        draw = pool.draw(settings.batch, generator)
+        view = torch.randint(items.shape[1], (settings.batch,), generator=generator)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.rate(step)
+        loss = F.cross_entropy(head(items[draw.row, view]), pool.labels[draw.index], label_smoothing=settings.smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        head.weight.div_(scale)
+    return head

@@ -1,0 +1,135 @@
+"""Real and synthetic items of one training set as tensors in memory, drawn by the law of `data.Mixed` many at a time.
+
+The index is uniform over real images; with probability alpha one of its copies stands in for it.
+
+Reference: Trabucco et al., ICLR 2024, arXiv 2302.07944, section on balancing real and synthetic data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rediffuse.data.geometry import Fit
+from rediffuse.data.mixing import Mixed
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolDraw:
+    """What a batch holds. index: (B,) int64, the real image of each; row: (B,) int64, the item that stands for it."""
+
+    index: Tensor
+    row: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pool:
+    """A training set that fits into memory: pictures (uint8) or their features (float32).
+
+    Args:
+        items: (N + S, ...) the N real ones first, then S synthetic.
+        labels: (N,) int64, of the real ones; a copy has its source's.
+        copies: (N, M) int64 rows of `items`, those of each real one first; what is behind `counts` is not read.
+        counts: (N,) int64, how many copies each real one has.
+        alpha: probability of a copy where there is one, in [0, 1].
+    """
+
+    items: Tensor
+    labels: Tensor
+    copies: Tensor
+    counts: Tensor
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise ConfigError(f"alpha is the probability of a synthetic image and must be in [0, 1], got {self.alpha}")
+        if len(self.labels) == 0:
+            raise DataError("a training set needs at least one image, got none")
+
+    @classmethod
+    def build(cls, real: Tensor, labels: Tensor, synthetic: Tensor | None, copies: Sequence[Sequence[int]], alpha: float) -> Pool:
+        """From items and, for each real one, the rows of `synthetic` that were made from it (as `data.Mixed.copies`)."""
+        most = max([1, *map(len, copies)])
+        table = torch.zeros(len(labels), most, dtype=torch.int64)
+        for index, own in enumerate(copies):
+            table[index, : len(own)] = torch.tensor(own, dtype=torch.int64) + len(labels)
+        items = real if synthetic is None else torch.cat([real, synthetic])
+        counts = torch.tensor([len(own) for own in copies], dtype=torch.int64)
+        return cls(items=items, labels=labels, copies=table, counts=counts, alpha=alpha)
+
+    def draw(self, batch: int, generator: torch.Generator) -> PoolDraw:
+        """`batch` draws with replacement: i uniform over the real images, then with probability alpha one of its copies, uniform."""
+        index = torch.randint(len(self.labels), (batch,), generator=generator)
+        coin = torch.rand(batch, generator=generator, dtype=torch.float64) < self.alpha
+        count = self.counts[index]
+        place = (torch.rand(batch, generator=generator, dtype=torch.float64) * count).long()
+        row = torch.where(coin & (count > 0), self.copies[index, place], index)
+        return PoolDraw(index=index, row=row)
+
+    def take(self, draw: PoolDraw) -> tuple[Tensor, Tensor]:
+        """(items, labels) of a draw."""
+        return self.items[draw.row], self.labels[draw.index]
+
+    def fingerprint(self) -> str:
+        """A hash of everything that a draw depends on, so that a training can tell whether a checkpoint is its own."""
+        digest = hashlib.sha256(repr((tuple(self.items.shape), str(self.items.dtype), self.alpha)).encode())
+        for part in (self.items, self.labels, self.copies, self.counts):
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class PixelBank:
+    """Pictures as uint8 squares, each decoded once however many training sets it is part of.
+
+    Args:
+        size: side of the square in pixels.
+        fit: how other shapes become it; see `data.geometry.Fit`.
+    """
+
+    def __init__(self, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> None:
+        self.fit = Fit(mode=fit, size=size)
+        self._held: dict[str, Tensor] = {}
+
+    @property
+    def size(self) -> int:
+        return self.fit.size
+
+    def of(self, images: ImageSet) -> Tensor:
+        """(N, 3, size, size) uint8, in the set's order. Pictures are told apart by their pixels' hash."""
+        for row, digest in enumerate(images.digests):
+            if digest not in self._held:
+                self._held[digest] = self.fit.to_model(images[row].image)[0].mul(255).round().to(torch.uint8)
+        if len(images) == 0:
+            return torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
+        return torch.stack([self._held[digest] for digest in images.digests])
+
+    def forget(self) -> None:
+        """Let go of all pictures."""
+        self._held.clear()
+
+
+def pool_of(real: ImageSet, synthetic: ImageSet | None, bank: PixelBank, alpha: float = 0.5) -> Pool:
+    """The pool of a labelled set and, if given, what was made from it.
+
+    Raises:
+        DataError: an unlabelled set, or synthetic images none of which belongs to a real one.
+    """
+    mixed = Mixed(real, synthetic, alpha)
+    return Pool.build(bank.of(real), labels_of(real), None if synthetic is None else bank.of(synthetic), mixed.copies, alpha)
+
+
+def labels_of(images: ImageSet) -> Tensor:
+    """(N,) int64. Raises DataError where one is missing."""
+    missing = [name for name, label in zip(images.ids, images.labels, strict=True) if label is None]
+    if missing:
+        raise DataError(
+            f"{missing[0]} of {images.name} has no label; sort the images into one folder a class, or give a table of file and label"
+        )
+    return torch.tensor([label for label in images.labels if label is not None], dtype=torch.int64)

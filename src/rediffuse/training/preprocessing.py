@@ -1,0 +1,102 @@
+"""What a network wants its pictures to be: a size and a normalisation, read from and written to `preprocessor_config.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rediffuse.errors import ModelError
+
+FILE_NAME = "preprocessor_config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Size and normalisation of a network's input; every picture becomes the whole square, as the paper's classifiers see it.
+
+    Args:
+        height, width: in pixels.
+        mean, std: of each channel, on [0, 1].
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(x - mean) / std. images: (B, 3, H, W) in [0, 1]."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        return (images - mean) / std
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Resize and normalise. images: (B, 3, H, W) in [0, 1] -> (B, 3, height, width)."""
+        if tuple(images.shape[-2:]) != self.size:
+            smaller = images.shape[-2] > self.height or images.shape[-1] > self.width
+            images = F.interpolate(images, size=self.size, mode="bilinear", align_corners=False, antialias=smaller)
+        return self.normalise(images)
+
+    def save(self, folder: Path) -> None:
+        """Write it in the layout that `AutoImageProcessor` reads."""
+        values = {
+            "image_processor_type": "ViTImageProcessor",
+            "do_resize": True,
+            "size": {"height": self.height, "width": self.width},
+            "resample": 2,  # bilinear
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.std),
+        }
+        (folder / FILE_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path, config: Mapping[str, Any]) -> Preprocessing:
+        """Of a model folder; without the file, the size is the configuration's and values go to [-1, 1].
+
+        Raises:
+            ModelError: the file cannot be read, or neither it nor the configuration names a size.
+        """
+        path = folder / FILE_NAME
+        try:
+            values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            height, width = _size(values.get("crop_size") if values.get("do_center_crop") else values.get("size"), config.get("image_size"))
+            normalised = values.get("do_normalize", True)
+            mean = values.get("image_mean", (0.5, 0.5, 0.5)) if normalised else (0.0, 0.0, 0.0)
+            std = values.get("image_std", (0.5, 0.5, 0.5)) if normalised else (1.0, 1.0, 1.0)
+            return cls(height=height, width=width, mean=_triple(mean), std=_triple(std))
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ModelError(f"{path} cannot be used: {error}; it must give size, image_mean and image_std") from error
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _size(given: Any, fallback: Any) -> tuple[int, int]:
+    """(height, width) of the forms that processors have had over the years."""
+    for size in (given, fallback):
+        if isinstance(size, int):
+            return size, size
+        if isinstance(size, list | tuple) and len(size) == 2:
+            return int(size[0]), int(size[1])
+        if isinstance(size, Mapping):
+            if "height" in size:
+                return int(size["height"]), int(size["width"])
+            if "shortest_edge" in size:
+                return int(size["shortest_edge"]), int(size["shortest_edge"])
+    raise ValueError("no size of the input is given")

@@ -1,0 +1,68 @@
+"""Standard views: what they keep, what they may do, and that they are a function of their key."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rediffuse.errors import ConfigError
+from rediffuse.training.augment import StandardViews, apply_views, generator_of
+
+IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_view_that_may_do_nothing_is_the_picture() -> None:
+    law = StandardViews(smallest=1, stretch=1, rotation=0, flips=False)
+    views = law.draw(6, generator_of("x"))
+    assert torch.allclose(views, torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(6, 2, 3), atol=1e-6)
+    assert torch.allclose(apply_views(IMAGES, views, (16, 16)), IMAGES, atol=1e-5)
+
+
+def test_flips_alone_give_the_picture_or_its_mirror() -> None:
+    law = StandardViews(smallest=1, stretch=1, rotation=0)
+    seen = apply_views(IMAGES, law.draw(6, generator_of("flips")), (16, 16))
+    mirrored = [torch.allclose(a, b.flip(-1), atol=1e-5) for a, b in zip(seen, IMAGES, strict=True)]
+    kept = [torch.allclose(a, b, atol=1e-5) for a, b in zip(seen, IMAGES, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
+    assert 0 < sum(mirrored) < 6
+
+
+def test_a_turn_by_ninety_degrees_is_a_rotation_of_the_grid() -> None:
+    views = torch.tensor([[0.0, -1, 0], [1, 0, 0]]).expand(6, 2, 3)
+    assert torch.allclose(apply_views(IMAGES, views, (16, 16)), IMAGES.rot90(1, (2, 3)), atol=1e-5)
+
+
+def test_draws_keep_their_law() -> None:
+    views = StandardViews(smallest=0.25, stretch=4 / 3, rotation=15).draw(4000, generator_of("law"))
+    linear = views[:, :, :2].double()
+    area = linear.det().abs()
+    assert 0.2 < float(area.min()) < 0.27
+    assert float(area.max()) <= 1 + 1e-6
+    assert abs(float((linear.det() < 0).double().mean()) - 0.5) < 4 * math.sqrt(0.25 / 4000)
+    angle = torch.atan2(linear[:, 1, 1], -linear[:, 0, 1]).rad2deg() - 90
+    assert float(angle.abs().max()) <= 15 + 1e-3
+    assert float(angle.abs().max()) > 14
+    # A crop lies in the picture (before it is turned).
+    sides = linear.norm(dim=1)
+    assert bool((views[:, :, 2].abs() <= 1 - sides + 1e-5).all())
+
+
+def test_flips_change_no_other_number() -> None:
+    with_flips = StandardViews().draw(32, generator_of("same"))
+    without = StandardViews(flips=False).draw(32, generator_of("same"))
+    assert torch.equal(with_flips[:, :, 1:], without[:, :, 1:])
+    assert torch.equal(with_flips[:, :, 0].abs(), without[:, :, 0].abs())
+
+
+def test_a_generator_is_a_function_of_its_key() -> None:
+    first, again, other = (torch.rand(4, generator=generator_of(*key)) for key in (("a", 1), ("a", 1), ("a", 2)))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("option", "value"), [("smallest", 0.0), ("smallest", 1.5), ("stretch", 0.9), ("rotation", -1.0)])
+def test_settings_outside_their_range(option: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{option}.*got {value}"):
+        StandardViews(**{option: value})

@@ -1,0 +1,156 @@
+"""Classifiers as folders: saved, read by transformers itself, opened again; and the folders that are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.training.backbones import Classifier, open_backbone, parse_level
+from rediffuse.training.preprocessing import Preprocessing
+
+IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+NAMES = ["cat", "dog <b>", "ünï"]
+
+
+def test_a_saved_classifier_is_a_transformers_folder(tmp_path: Path) -> None:
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    ours = open_backbone("scratch", NAMES, seed=3, size=16).eval()
+    ours.save(tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    theirs = AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()
+    assert theirs.config.id2label == dict(enumerate(NAMES))
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "model")
+    bytes_ = IMAGES.mul(255).round().to(torch.uint8)
+    inputs = processor([Image.fromarray(image.permute(1, 2, 0).numpy()) for image in bytes_], return_tensors="pt")
+    with torch.no_grad():
+        assert torch.allclose(theirs(**inputs).logits, ours.predict(bytes_), atol=1e-5)
+    again = Classifier.load(tmp_path / "model")
+    assert again.classes == tuple(NAMES)
+    assert torch.equal(again.predict(IMAGES), ours.predict(IMAGES))
+
+
+def test_scratch_is_a_function_of_its_seed_and_leaves_torch_alone() -> None:
+    before = torch.get_rng_state()
+    first, again, other = (open_backbone("scratch", NAMES, seed=seed, size=16).predict(IMAGES) for seed in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+def test_a_folder_keeps_its_features_and_gets_a_new_head(toys: ModuleType, tmp_path: Path) -> None:
+    folder = toys.resnet_folder(tmp_path / "net", classes=7)
+    before = Classifier.load(folder)
+    opened = open_backbone(str(folder), NAMES, seed=0)
+    assert opened.predict(IMAGES).shape == (5, 3)
+    assert torch.equal(opened.features(IMAGES), before.features(IMAGES))
+    assert opened.features(IMAGES).shape == (5, 16)
+    by_hand = opened.head(opened.features(IMAGES))
+    assert torch.allclose(by_hand, opened.predict(IMAGES), atol=1e-6)
+    heads = [open_backbone(str(folder), NAMES, seed=seed).head.weight for seed in (0, 0, 1)]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_head_of_the_same_width_is_new_as_well(toys: ModuleType, tmp_path: Path) -> None:
+    folder = toys.resnet_folder(tmp_path / "net", classes=3)
+    assert not torch.allclose(open_backbone(str(folder), NAMES).head.weight, Classifier.load(folder).head.weight)
+
+
+def test_other_families_work_by_the_same_door(tmp_path: Path) -> None:
+    from transformers import ConvNextConfig, ConvNextForImageClassification, ViTConfig, ViTForImageClassification
+
+    small = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 16,
+        "patch_size": 8,
+    }
+    nets: dict[str, nn.Module] = {
+        "vit": ViTForImageClassification(ViTConfig(**small)),
+        "convnext": ConvNextForImageClassification(ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, image_size=16)),
+    }
+    for name, net in nets.items():
+        net.save_pretrained(tmp_path / name)  # type: ignore[operator]
+        opened = open_backbone(str(tmp_path / name), NAMES)
+        assert opened.preprocessing.size == (16, 16)  # from the configuration: there is no preprocessor file
+        assert torch.allclose(opened.head(opened.features(IMAGES)), opened.predict(IMAGES), atol=1e-5)
+
+
+def test_evaluation_leaves_batchnorm_and_mode_alone(toys: ModuleType, tmp_path: Path) -> None:
+    opened = open_backbone(str(toys.resnet_folder(tmp_path / "net")), NAMES).train()
+    before = {name: value.clone() for name, value in opened.state_dict().items()}
+    opened.features(IMAGES)
+    assert opened.training
+    assert all(torch.equal(value, before[name]) for name, value in opened.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"size": 32}, (32, 32)),
+        ({"size": {"height": 20, "width": 24}}, (20, 24)),
+        ({"size": {"shortest_edge": 40}}, (40, 40)),
+        ({"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}}, (32, 32)),
+        ({}, (16, 16)),
+    ],
+)
+def test_sizes_of_every_age(values: dict[str, object], expected: tuple[int, int], tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    assert Preprocessing.read(tmp_path, {"image_size": 16}).size == expected
+
+
+def test_preprocessing_is_resize_then_normalise() -> None:
+    rule = Preprocessing(height=8, width=8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0))
+    found = rule(torch.full((1, 3, 16, 16), 0.6))
+    assert found.shape == (1, 3, 8, 8)
+    assert torch.allclose(found[0, :, 0, 0], torch.tensor([1.0, 1.6, 0.3]))
+
+
+def test_folders_that_are_refused(toys: ModuleType, tmp_path: Path) -> None:
+    folder = toys.resnet_folder(tmp_path / "net")
+    with pytest.raises(ModelError, match="there is no such folder"):
+        open_backbone(str(tmp_path / "gone"), NAMES)
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        open_backbone(str(tmp_path), NAMES)
+    weights = (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"pytorch_model\.bin; only safetensors"):
+        open_backbone(str(folder), NAMES)
+    weights.rename(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoConfig": "evil.Config"}}))
+    with pytest.raises(ModelError, match="code of its own"):
+        open_backbone(str(folder), NAMES)
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "clap"}))
+    with pytest.raises(ModelError, match="cannot be read as a transformers image classifier"):
+        open_backbone(str(folder), NAMES)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="is not JSON"):
+        open_backbone(str(folder), NAMES)
+
+
+def test_one_class_is_no_classifier() -> None:
+    with pytest.raises(DataError, match="at least two classes, got 1: 'cat'"):
+        open_backbone("scratch", ["cat"])
+
+
+def test_a_name_that_the_hub_cannot_give() -> None:
+    with pytest.raises(ModelError, match="no classifier 'nobody/nothing'"):
+        open_backbone("nobody/nothing", NAMES)
+
+
+def test_levels_are_named() -> None:
+    assert parse_level("forty=runs/forty") == ("forty", "runs/forty")
+    assert parse_level("resnet-64") == ("resnet-64", "resnet-64")
+    for text in ("", "=x", "forty="):
+        with pytest.raises(ConfigError, match="NAME=FOLDER"):
+            parse_level(text)

@@ -1,0 +1,172 @@
+"""Training: it learns what can be learned, learns nothing from random labels, and continues bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from rediffuse.data import Mixed
+from rediffuse.data.images import to_tensor
+from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.training import fit_classifier
+from rediffuse.training.augment import StandardViews, generator_of
+from rediffuse.training.backbones import Classifier, open_backbone
+from rediffuse.training.linear import FeatureBank, fit_head
+from rediffuse.training.loop import fit_network
+from rediffuse.training.pool import PixelBank, Pool, labels_of, pool_of
+from rediffuse.training.settings import LINEAR, WHOLE, TrainSettings
+
+FAST = TrainSettings(steps=12, batch=8, learning_rate=2e-3, weight_decay=0.05)
+
+
+def share_right(classifier: Classifier, images: object) -> float:
+    found = classifier.predict(PixelBank(16).of(images)).argmax(1)  # type: ignore[arg-type]
+    return float((found == labels_of(images)).float().mean())  # type: ignore[arg-type]
+
+
+def test_stripes_are_learned_and_random_labels_are_not(toys: ModuleType) -> None:
+    test = toys.striped(20, seed=9, start=100)
+    # Rotation would mix the directions.
+    views = StandardViews(rotation=0, flips=False)
+    learned = []
+    for random_labels in (False, True):
+        images = toys.striped(20, seed=1, random_labels=random_labels)
+        start = open_backbone("scratch", images.classes, size=16)
+        settings = TrainSettings(steps=60, batch=16, learning_rate=2e-3, weight_decay=0.05)
+        learned.append(share_right(fit_network(start, pool_of(images, None, PixelBank(16)), settings=settings, views=views), test))
+    assert learned[0] > 0.9
+    assert learned[1] < 0.5
+
+
+def test_a_killed_training_continues_to_the_same_weights(toys: ModuleType, tmp_path: Path) -> None:
+    images = toys.striped(4)
+    pool = pool_of(images, toys.copies_of(images, 2), PixelBank(16))
+
+    def train(checkpoint: Path | None, stop: int | None = None) -> Classifier:
+        def perhaps_stop(done: int, _: int) -> None:
+            if done == stop:
+                raise KeyboardInterrupt
+
+        start = open_backbone("scratch", images.classes, seed=5, size=16)
+        return fit_network(start, pool, settings=FAST, seed=5, checkpoint=checkpoint, checkpoint_every=4, progress=perhaps_stop)
+
+    whole = train(None)
+    for stop in (3, 7, 11):  # before the first checkpoint, between two, before the last
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "state.pt", stop)
+    continued = train(tmp_path / "state.pt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, continued.state_dict()[name]), name
+    steps: list[int] = []
+    start = open_backbone("scratch", images.classes, seed=5, size=16)
+    fit_network(start, pool, settings=FAST, seed=5, checkpoint=tmp_path / "state.pt", progress=lambda done, _: steps.append(done))
+    assert steps == []  # all of it was done already
+
+
+def test_a_checkpoint_of_another_training_is_refused(toys: ModuleType, tmp_path: Path) -> None:
+    images = toys.striped(2)
+    path = tmp_path / "state.pt"
+    options = {"steps": 2, "batch": 4, "size": 16, "checkpoint": path}
+    fit_classifier(images, images.classes, **options)
+    with pytest.raises(ConfigError, match="another training"):
+        fit_classifier(images, images.classes, seed=1, **options)
+    with pytest.raises(ConfigError, match="another training"):
+        fit_classifier(images.subset(range(7)), images.classes, **options)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ModelError, match="remove it to begin again"):
+        fit_classifier(images, images.classes, **options)
+
+
+def test_training_is_a_function_of_its_seed_and_leaves_torch_alone(toys: ModuleType) -> None:
+    images = toys.striped(2)
+    before = torch.get_rng_state()
+    first, again, other = (fit_classifier(images, images.classes, steps=3, batch=4, size=16, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+
+
+def test_a_head_finds_what_logistic_regression_finds() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(5, 12, generator=generator)
+    labels = torch.arange(5).repeat_interleave(40)
+    items = (centres[labels] + 0.9 * torch.randn(200, 12, generator=generator)) * 37.0  # a scale that no learning rate was made for
+    held = (centres[labels] + 0.9 * torch.randn(200, 12, generator=generator)) * 37.0
+    pool = Pool.build(items[:, None], labels, None, [()] * 200, 0.0)
+    ours = fit_head(pool, 5, settings=LINEAR)
+    theirs = LogisticRegression(max_iter=2000).fit((items / 37).numpy(), labels.numpy())
+    with torch.no_grad():
+        right = float((ours(held).argmax(1) == labels).float().mean())
+    assert right > theirs.score((held / 37).numpy(), labels.numpy()) - 0.03
+
+
+def test_linear_training_changes_the_head_alone(toys: ModuleType, tmp_path: Path) -> None:
+    folder = toys.resnet_folder(tmp_path / "net")
+    images = toys.striped(6)
+    trained = fit_classifier(images, images.classes, level=str(folder), size=16, steps=50)
+    start = open_backbone(str(folder), images.classes)
+    for name, value in start.state_dict().items():
+        same = torch.equal(value, trained.state_dict()[name])
+        assert same != name.startswith("model.classifier"), name
+    assert not trained.training
+
+
+def test_features_are_computed_once(toys: ModuleType, tmp_path: Path) -> None:
+    classifier = open_backbone(str(toys.resnet_folder(tmp_path / "net")), ["a", "b"])
+    calls: list[int] = []
+    classifier.model.register_forward_pre_hook(lambda module, args, kwargs: calls.append(len(kwargs["pixel_values"])), with_kwargs=True)
+    images = toys.striped(3, classes=2)
+    bank = FeatureBank(classifier, PixelBank(16), flips=True)
+    found = bank.of(images)
+    assert found.shape == (6, 2, 16)
+    assert sum(calls) == 12
+    assert torch.equal(bank.of(images.subset([4, 1])), found[[4, 1]])
+    bank.of(toys.copies_of(images, 1))
+    assert sum(calls) == 24
+    pixels = PixelBank(16).of(images)
+    assert torch.allclose(found[:, 1], classifier.features(pixels.flip(-1)), atol=1e-5)
+
+
+def test_every_kind_of_set_is_taken(toys: ModuleType) -> None:
+    images = toys.striped(2)
+    made = toys.copies_of(images, 2)
+    pairs = [(to_tensor(example.image), example.label) for example in images]
+    options = {"steps": 3, "batch": 4, "size": 16, "flips": False}
+    plain = fit_classifier(images, images.classes, **options)
+    listed = fit_classifier(pairs, images.classes, **options)
+    assert torch.equal(plain.head.weight, fit_classifier(Mixed(images, None), images.classes, **options).head.weight)
+    assert torch.equal(plain.head.weight, listed.head.weight)
+    mixed = fit_classifier(Mixed(images, made, alpha=1.0), images.classes, **options)
+    assert not torch.equal(plain.head.weight, mixed.head.weight)
+
+
+def test_settings_that_make_no_sense(toys: ModuleType) -> None:
+    images = toys.striped(1)
+    with pytest.raises(ConfigError, match="features that know something"):
+        fit_classifier(images, images.classes, mode="linear")
+    with pytest.raises(ConfigError, match="got 'both'"):
+        fit_classifier(images, images.classes, mode="both")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="learning_rate must be above 0"):
+        fit_classifier(images, images.classes, learning_rate=-1.0)
+    with pytest.raises(ConfigError, match="fit must be one of"):
+        fit_classifier(images, images.classes, fit="stretch")
+    with pytest.raises(DataError, match="outside the 2 classes"):
+        fit_classifier(images, images.classes[:2])
+    with pytest.raises(DataError, match="item 0 must be"):
+        fit_classifier([("x", 0)], images.classes)
+    with pytest.raises(DataError, match="lower learning_rate"):
+        fit_classifier(images, images.classes, learning_rate=1e30, steps=8, batch=4, size=16)
+
+
+def test_the_rate_warms_up_and_ends_near_zero() -> None:
+    rates = [WHOLE.rate(step) for step in range(WHOLE.steps)]
+    warm = round(WHOLE.warmup * WHOLE.steps)
+    assert rates[0] == pytest.approx(WHOLE.learning_rate / warm)
+    assert max(rates) == pytest.approx(WHOLE.learning_rate)
+    assert rates[-1] < 1e-3 * WHOLE.learning_rate
+    assert all(a >= b for a, b in zip(rates[warm:], rates[warm + 1 :], strict=False))
+    assert generator_of("x").initial_seed() >= 0

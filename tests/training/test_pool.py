@@ -1,0 +1,106 @@
+"""The pool draws by the law of data.Mixed; its pictures are those of the set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+import torch
+from scipy import stats
+
+from rediffuse.data import Mixed
+from rediffuse.data.images import to_tensor
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.training.augment import generator_of
+from rediffuse.training.pool import PixelBank, Pool, pool_of
+
+DRAWS = 60_000
+
+
+def uneven(toys: ModuleType) -> tuple[object, object]:
+    """Six real pictures with 3, 3, 1, 0, 2, 3 copies."""
+    real = toys.striped(3, classes=2)
+    made = toys.copies_of(real, 3)
+    wanted = [3, 3, 1, 0, 2, 3]
+    return real, made.subset([3 * index + copy for index, count in enumerate(wanted) for copy in range(count)])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_frequencies_are_those_of_mixed(toys: ModuleType, alpha: float) -> None:
+    real, made = uneven(toys)
+    bank = PixelBank(16)
+    pool = pool_of(real, made, bank, alpha)
+    draw = pool.draw(DRAWS, generator_of("frequencies"))
+    mixed = Mixed(real, made, alpha)
+    expected = torch.zeros(len(pool.items), dtype=torch.float64)
+    passes = 4000
+    for epoch in range(passes):
+        for index in range(len(real)):
+            row = mixed.choose(index, epoch)
+            expected[index if row is None else len(real) + row] += 1 / (passes * len(real))
+    found = torch.bincount(draw.row, minlength=len(pool.items)).double() / DRAWS
+    noise = (expected * (1 - expected) * (1 / DRAWS + 1 / (passes * len(real)))).sqrt()
+    assert bool(((found - expected).abs() <= 5 * noise + 1e-12).all())
+    assert bool((found[expected == 0] == 0).all())
+
+
+def test_the_law_by_hand(toys: ModuleType) -> None:
+    real, made = uneven(toys)
+    pool = pool_of(real, made, PixelBank(16), 0.5)
+    draw = pool.draw(DRAWS, generator_of("hand"))
+    counts = torch.bincount(draw.index, minlength=6)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-4  # synthetic images never change the frequency of a real one
+    first = draw.row[draw.index == 0]
+    assert abs(float((first >= 6).double().mean()) - 0.5) < 5 * math.sqrt(0.25 / len(first))
+    assert bool((draw.row[draw.index == 3] == 3).all())  # no copies: always real
+    own = torch.bincount(first[first >= 6], minlength=9)[6:9]
+    assert stats.chisquare(own.numpy()).pvalue > 1e-4  # copies of one image are drawn alike
+
+
+def test_labels_and_pictures_belong_to_the_draw(toys: ModuleType) -> None:
+    real, made = uneven(toys)
+    pool = pool_of(real, made, PixelBank(16), 0.7)
+    draw = pool.draw(200, generator_of("own"))
+    images, labels = pool.take(draw)
+    for index, row, image, label in zip(draw.index.tolist(), draw.row.tolist(), images, labels.tolist(), strict=True):
+        example = real[index] if row < 6 else made[row - 6]
+        assert label == real.labels[index]
+        assert example.source in (None, real.ids[index])
+        assert torch.equal(image.float() / 255, to_tensor(example.image))
+
+
+def test_a_picture_of_another_shape_becomes_the_square(toys: ModuleType) -> None:
+    bank = PixelBank(16, "squash")
+    found = bank.of(toys.striped(2, classes=2, size=24))
+    assert found.shape == (4, 3, 16, 16)
+    assert found.dtype == torch.uint8
+    bank.forget()
+    assert bank.of(toys.striped(1, classes=2)[:0]).shape == (0, 3, 16, 16)
+
+
+def test_the_fingerprint_knows_every_part(toys: ModuleType) -> None:
+    real, made = uneven(toys)
+    pool = pool_of(real, made, PixelBank(16))
+    changed = pool.items.clone()
+    changed[0, 0, 0, 0] += 1
+    prints = {
+        pool.fingerprint(),
+        replace(pool, items=changed).fingerprint(),
+        replace(pool, alpha=0.4).fingerprint(),
+        replace(pool, labels=pool.labels.flip(0)).fingerprint(),
+        replace(pool, counts=pool.counts.clamp(max=1)).fingerprint(),
+    }
+    assert len(prints) == 5
+    assert pool_of(real, made, PixelBank(16)).fingerprint() == pool.fingerprint()
+
+
+def test_what_is_no_pool(toys: ModuleType) -> None:
+    real, made = uneven(toys)
+    with pytest.raises(ConfigError, match=r"got 1\.5"):
+        pool_of(real, made, PixelBank(16), 1.5)
+    with pytest.raises(DataError, match="mix a run with the set"):
+        pool_of(toys.striped(1, classes=2, start=50), made, PixelBank(16))
+    with pytest.raises(DataError, match="at least one image"):
+        Pool.build(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), None, [], 0.5)
