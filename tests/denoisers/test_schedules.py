@@ -1,0 +1,145 @@
+"""Schedules against published figures and against diffusers' own tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rediffuse.denoisers.base import NoiseSchedule
+from rediffuse.denoisers.schedules import (
+    betas_of,
+    cosine_betas,
+    divide_noise,
+    linear_betas,
+    prediction_of,
+    scaled_linear_betas,
+    schedule_of,
+    zero_terminal_snr,
+)
+from rediffuse.errors import ConfigError, ModelError
+
+# ADM's linear schedule of 1,000 steps: t, alpha, sigma, sigma / alpha, log SNR, with the digits that were printed.
+ADM = """
+0    .99995 .0100  0.0100  9.21
+50   .98486 .17335 0.1760  3.47
+100  .94612 .32382 0.3423  2.14
+150  .88650 .46272 0.5220  1.30
+200  .81015 .58622 0.7236  0.65
+250  .72210 .69179 0.9580  0.09
+300  .62770 .77845 1.2402 -0.43
+350  .53215 .84665 1.5910 -0.93
+400  .43997 .89801 2.0411 -1.43
+450  .35474 .93497 2.6357 -1.94
+500  .27892 .96031 3.4430 -2.47
+600  .15990 .98713 6.1735 -3.64
+700  .08288 .99656 12.025 -4.97
+800  .03883 .99925 25.736 -6.50
+900  .01644 .99987 60.822 -8.22
+999  .00635 .99998 157.41 -10.12
+"""
+QUANTILES = torch.tensor([0.10, 0.25, 0.50, 0.75, 0.90], dtype=torch.float64)
+
+
+def agrees(value: float, printed: str) -> bool:
+    """Whether the value is what was printed, up to half a unit of its last digit (and float32)."""
+    unit = 10.0 ** -len(printed.split(".")[1])
+    return abs(value - float(printed)) <= 0.5 * unit * (1 + 1e-3) + 1e-6 * abs(value)
+
+
+@pytest.mark.parametrize("line", ADM.strip().splitlines())
+def test_the_printed_table(line: str) -> None:
+    t, *printed = line.split()
+    schedule = NoiseSchedule.from_betas(linear_betas())
+    values = [float(table[int(t)]) for table in (schedule.alpha, schedule.sigma, schedule.ratio, schedule.log_snr)]
+    assert all(agrees(value, text) for value, text in zip(values, printed, strict=True)), values
+
+
+@pytest.mark.parametrize(
+    ("betas", "printed"),
+    [(linear_betas(), (".34", ".96", "3.43", "17.3", "60")), (cosine_betas(4000), (".17", ".43", "1.01", "2.4", "6.4"))],
+    ids=["linear-1000", "cosine-4000"],
+)
+def test_quantiles_of_the_noise_under_uniform_t(betas: Tensor, printed: tuple[str, ...]) -> None:
+    quantiles = NoiseSchedule.from_betas(betas).ratio.double().quantile(QUANTILES)
+    for value, text in zip(quantiles.tolist(), printed, strict=True):
+        digits = len(text.replace(".", "").lstrip("0"))
+        assert float(f"{value:.{digits}g}") == float(text)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"beta_schedule": "linear", "beta_start": 0.0015, "beta_end": 0.0155, "num_train_timesteps": 300},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"trained_betas": [0.01, 0.02, 0.1]},
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "rescale_betas_zero_snr": True},
+    ],
+    ids=["defaults", "linear", "scaled_linear", "cosine", "trained", "zero terminal SNR"],
+)
+def test_configs_give_the_tables_of_diffusers(config: dict[str, Any]) -> None:
+    from diffusers import DDIMScheduler
+
+    theirs = DDIMScheduler(**config).alphas_cumprod
+    schedule = schedule_of({**config, "prediction_type": "v_prediction"})
+    torch.testing.assert_close(schedule.alpha.square(), theirs, atol=2e-6, rtol=1e-4)
+    torch.testing.assert_close(schedule.sigma.square(), 1 - theirs, atol=2e-6, rtol=1e-4)
+
+
+def test_zero_terminal_snr_ends_silent_and_starts_where_it_did() -> None:
+    betas = scaled_linear_betas()
+    before, after = NoiseSchedule.from_betas(betas), NoiseSchedule.from_betas(zero_terminal_snr(betas))
+    assert float(after.alpha[-1]) == 0
+    assert float(after.sigma[-1]) == 1
+    torch.testing.assert_close(after.alpha[0], before.alpha[0])
+    root, shifted = before.alpha.double(), after.alpha.double()
+    slope = (root[0] - root[500]) / (shifted[0] - shifted[500])
+    torch.testing.assert_close(root[0] - root, slope * (shifted[0] - shifted), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_divided_noise_is_that_of_the_same_step_divided(factor: float) -> None:
+    plain, divided = (NoiseSchedule.from_betas(betas) for betas in (scaled_linear_betas(), divide_noise(scaled_linear_betas(), factor)))
+    torch.testing.assert_close(divided.ratio, plain.ratio / factor, rtol=1e-5, atol=0)
+    torch.testing.assert_close(divided.alpha.square() + divided.sigma.square(), torch.ones(1000))
+
+
+def test_rounded_trained_betas_keep_the_schedule() -> None:
+    """A config file holds decimal numbers; ten digits after the point are enough."""
+    betas = divide_noise(scaled_linear_betas(), 2.0)
+    written = schedule_of({"trained_betas": [round(value, 10) for value in betas.tolist()]})
+    torch.testing.assert_close(written.ratio, NoiseSchedule.from_betas(betas).ratio, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"beta_schedule": "sigmoid"}, "sigmoid"),
+        ({"trained_betas": [0.1, 1.5]}, "1.5"),
+        ({"trained_betas": [0.1]}, "at least 2"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler"),
+    ],
+)
+def test_schedules_that_cannot_be_are_refused(config: dict[str, Any], named: str) -> None:
+    with pytest.raises(ModelError, match=named):
+        betas_of(config)
+
+
+def test_predictions() -> None:
+    assert prediction_of({}) == "epsilon"
+    assert prediction_of({"prediction_type": "v_prediction"}) == "v_prediction"
+    with pytest.raises(ModelError, match="flow_prediction"):
+        prediction_of({"prediction_type": "flow_prediction"})
+    with pytest.raises(ModelError, match="v_prediction"):
+        prediction_of({"prediction_type": "epsilon", "rescale_betas_zero_snr": True})
+
+
+def test_tables_must_fit_and_grow() -> None:
+    with pytest.raises(ConfigError, match="one length"):
+        NoiseSchedule.from_tables(torch.ones(3), torch.ones(4))
+    with pytest.raises(ConfigError, match="reverse"):
+        NoiseSchedule.from_ratios(torch.tensor([2.0, 1.0]))
