@@ -151,9 +151,8 @@ def _check_parts(unet: Any, vae: Any, text_encoder: Any, tokenizer: Any) -> None
     width, wanted = text_encoder.config.hidden_size, config.cross_attention_dim
     if any(width != dim for dim in (wanted if isinstance(wanted, list | tuple) else [wanted])):
         raise ModelError(f"the text encoder's states are {width} wide and the unet reads {wanted}: these parts are of different models")
-    if len(tokenizer) > text_encoder.config.vocab_size:
-        raise ModelError(
-            f"the tokenizer has {len(tokenizer)} entries and the text encoder {text_encoder.config.vocab_size}: take its own one"
-        )
+    entries, size = len(tokenizer), text_encoder.config.vocab_size
+    if entries > size:
+        raise ModelError(f"the tokenizer has {entries} entries and the text encoder {size}: these parts are of different models")
     if not math.isfinite(float(vae.config.scaling_factor)) or vae.config.scaling_factor <= 0:
         raise ModelError(f"the vae's scaling_factor must be positive, got {vae.config.scaling_factor}")
