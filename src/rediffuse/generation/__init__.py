@@ -1,0 +1,1 @@
+"""Many variants from many images: planned, priced, made in shards, committed. No numerics of its own."""

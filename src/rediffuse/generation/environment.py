@@ -1,0 +1,70 @@
+"""What pixels depend on beside the plan: the machine's print, and the model by the hash of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from rediffuse.denoisers.base import Denoiser
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+
+
+def environment(device: torch.device, threads: int) -> dict[str, Any]:
+    """The environment print: with an equal plan and an equal print, pixels are equal to the bit."""
+    from rediffuse import __version__
+
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return {
+        "rediffuse": __version__,
+        **{name: _version(name) for name in _LIBRARIES},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability() + (" AMX" if amx is not None and amx() else ""),
+        "threads": threads,
+    }
+
+
+def short_hash(content: Mapping[str, Any]) -> str:
+    """Twelve hex digits that tell two prints apart."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def identify(model: Denoiser) -> dict[str, Any]:
+    """Name, revision, weights' hash and number type of a denoiser; one that was built in memory is hashed as it stands."""
+    spec = model.spec
+    if spec is not None and spec.weights_hash:
+        return {"name": spec.name, "revision": spec.revision, "weights_hash": spec.weights_hash, "dtype": dtype_of(model)}
+    name = type(model).__name__ if spec is None else spec.name
+    return {"name": name, "revision": None, "weights_hash": _hash(model), "dtype": dtype_of(model)}
+
+
+def dtype_of(model: Denoiser) -> str:
+    """Of the model's trunk."""
+    found = getattr(model, "dtype", None)
+    if not isinstance(found, torch.dtype):
+        found = next((parameter.dtype for parameter in model.parameters()), torch.float32)
+    return str(found).removeprefix("torch.")
+
+
+def _hash(model: Denoiser) -> str:
+    digest = hashlib.sha256()
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors |= {"schedule.alpha": model.schedule.alpha, "schedule.sigma": model.schedule.sigma}
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,104 @@
+"""One writer a run. The lock saves work; correctness never rests on it, because two writers of a shard make the same bytes and names."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from rediffuse.errors import PlanError
+
+_HELD: set[Path] = set()  # by this process
+
+
+class Lock:
+    """Hold a folder's lock file while writing: `with Lock(path): ...`.
+
+    The lock of a process that is dead on this machine is taken over with a note; any other one is refused.
+
+    Args:
+        path: the lock file.
+        take_over: take the lock whoever holds it.
+        note: called with a sentence when a lock was taken over.
+    Raises:
+        PlanError: another process holds it.
+    """
+
+    def __init__(self, path: Path, *, take_over: bool = False, note: Callable[[str], None] = lambda _: None) -> None:
+        self.path, self.take_over, self.note = path.absolute(), take_over, note
+        self._mine = b""
+
+    def __enter__(self) -> Self:
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        self._mine = (json.dumps(owner) + "\n").encode()
+        while not self._create():
+            found = self._read()
+            if found is None:
+                continue  # released between the two looks
+            if not self.take_over and not (self.path not in _HELD and _is_dead(found)):
+                raise PlanError(
+                    f"{self.path.parent} is being written by {_words(found)}; wait for it, or if it is gone for good, "
+                    "take the run over with take_over=True (--take-over)"
+                )
+            self.note(f"taken over from {_words(found)}")
+            self.path.unlink(missing_ok=True)
+        _HELD.add(self.path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _HELD.discard(self.path)
+        if self.path.is_file() and self.path.read_bytes() == self._mine:  # not where another has taken over
+            self.path.unlink(missing_ok=True)
+
+    def _create(self) -> bool:
+        try:
+            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        try:
+            os.write(handle, self._mine)
+        finally:
+            os.close(handle)
+        return True
+
+    def _read(self) -> dict[str, Any] | None:
+        """Who holds it; {} if its writer died before it could say so."""
+        for _ in range(10):
+            try:
+                found = json.loads(self.path.read_bytes())
+            except FileNotFoundError:
+                return None
+            except ValueError:
+                time.sleep(0.1)  # between creating and writing it
+            else:
+                return found if isinstance(found, dict) else {}
+        return {}
+
+
+def _is_dead(owner: dict[str, Any]) -> bool:
+    if not owner:
+        return True
+    if owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
+        return False
+    if owner["pid"] == os.getpid():  # an earlier life: this one holds no such lock
+        return True
+    if os.name == "nt":  # signal 0 is Ctrl-C there
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _words(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "a process that left no name"
+    return f"process {owner.get('pid')} on {owner.get('host')} since {owner.get('time')}"

@@ -1,0 +1,67 @@
+"""A few images of a plan and a contact sheet, to look at before hours are spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from rediffuse.data.types import ImageSet
+from rediffuse.generation.plan import REAL, Plan, Variant
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from rediffuse.generation.local import Engine
+
+_CELL, _TEXT = 192, 18
+
+
+def make_preview(engine: Engine, plan: Plan, photos: ImageSet, out: Path, count: int) -> Path:
+    """Make `count` images of the plan beside the run's folder, within rounding what the run will make; returns the contact sheet."""
+    folder = out.absolute().with_name(out.absolute().name + "-preview")
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = choose(plan.variants, count)
+    rows = {name: place for place, name in enumerate(photos.ids)}
+    pairs: list[tuple[Image.Image, Image.Image, str]] = []
+    for variant, render in engine.make(chosen, min(plan.batch, len(chosen) or 1), lambda _: None):
+        image = render()
+        image.save(folder / f"{PurePosixPath(variant.file_name).stem}.png")
+        pairs.append((photos[rows[variant.source_id]].image, image, f"{variant.class_name} {variant.strength:g}"))
+    sheet = folder / "contact_sheet.png"
+    contact_sheet(pairs).save(sheet)
+    return sheet
+
+
+def choose(variants: Sequence[Variant], count: int) -> list[Variant]:
+    """`count` rows, spread evenly over the plan, each time of the strength that was taken least so far."""
+    sources: dict[str, list[Variant]] = {}
+    for variant in variants:
+        if variant.copy != REAL:
+            sources.setdefault(variant.source_id, []).append(variant)
+    groups, taken = list(sources.values()), dict.fromkeys((v.strength for v in variants if v.copy != REAL), 0)
+    chosen: list[Variant] = []
+    for place in range(min(count, sum(map(len, groups)))):
+        group = groups[place * len(groups) // count]
+        left = [variant for variant in group if variant not in chosen] or [v for v in variants if v.copy != REAL and v not in chosen]
+        chosen.append(min(left, key=lambda variant: (taken[variant.strength], variant.copy)))
+        taken[chosen[-1].strength] += 1
+    return chosen
+
+
+def contact_sheet(pairs: Sequence[tuple[Image.Image, Image.Image, str]]) -> Image.Image:
+    """Photo above copy, a line of text below; as square as it can be."""
+    from PIL import Image, ImageDraw
+
+    columns = max(1, min(len(pairs), 8))
+    lines = -(-len(pairs) // columns)
+    sheet = Image.new("RGB", (columns * _CELL, max(1, lines) * (2 * _CELL + _TEXT)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (photo, copy, text) in enumerate(pairs):
+        left, top = place % columns * _CELL, place // columns * (2 * _CELL + _TEXT)
+        for row, image in enumerate((photo, copy)):
+            scale = min(_CELL / image.width, _CELL / image.height)
+            fitted = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC)
+            sheet.paste(fitted, (left + (_CELL - fitted.width) // 2, top + row * _CELL + (_CELL - fitted.height) // 2))
+        pen.text((left + 4, top + 2 * _CELL + 2), text[:30], fill="black")
+    return sheet

@@ -1,0 +1,215 @@
+"""Photos and a method in, a folder of images out: planned, priced, made in shards, continued where it stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack, overload
+
+import torch
+
+from rediffuse.concepts.progress import Bar
+from rediffuse.data.open import open_images
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, PlanError
+from rediffuse.generation.environment import dtype_of, identify
+from rediffuse.generation.files import room_on_disk
+from rediffuse.generation.interrupt import Interrupt
+from rediffuse.generation.local import Engine, default_batch, shard_steps
+from rediffuse.generation.plan import Plan, Settings, cut, tabulate
+from rediffuse.generation.preview import make_preview
+from rediffuse.generation.pricing import gigabytes, price
+from rediffuse.generation.store import Run, finished_shards
+from rediffuse.generation.writer import Writer, check_folder
+from rediffuse.methods.editing import EditingMethod
+
+SAME = "the same call of rediffuse.generate"
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments of `generate` that do not change what it returns."""
+
+    copies: int
+    seed: int
+    batch: int | None
+    side: int | None
+    fit: Literal["pad", "crop", "squash"]
+    size: Literal["source", "model"]
+    format: Literal["png", "webp", "jpeg"]
+    keep_real: bool
+    target_per_class: int | None
+    rate: float | None
+    take_over: bool
+    command: str
+    progress: bool
+
+
+@overload
+def generate(
+    photos: ImageSet,
+    method: EditingMethod,
+    out: str | Path,
+    *,
+    dry_run: Literal[False] = ...,
+    preview: Literal[0] = ...,
+    **options: Unpack[Options],
+) -> Run: ...
+@overload
+def generate(
+    photos: ImageSet, method: EditingMethod, out: str | Path, *, dry_run: bool = ..., preview: int = ..., **options: Unpack[Options]
+) -> Run | Plan: ...
+def generate(
+    photos: ImageSet,
+    method: EditingMethod,
+    out: str | Path,
+    *,
+    copies: int = 10,
+    seed: int = 0,
+    batch: int | None = None,
+    side: int | None = None,
+    fit: Literal["pad", "crop", "squash"] = "pad",
+    size: Literal["source", "model"] = "source",
+    format: Literal["png", "webp", "jpeg"] = "png",
+    keep_real: bool = False,
+    target_per_class: int | None = None,
+    dry_run: bool = False,
+    preview: int = 0,
+    rate: float | None = None,
+    take_over: bool = False,
+    command: str = SAME,
+    progress: bool = True,
+) -> Run | Plan:
+    """Make changed copies of every photo, each with the photo's label, in a folder that class-folder readers and `datasets` take.
+
+    The same call again continues a run that was stopped, or returns one that is complete; another plan into the same folder is refused.
+    With an equal plan in an equal environment pixels are equal to the bit, however often the run was killed; another batch or machine
+    changes them within rounding.
+
+    Args:
+        photos: labelled images; their ids and pixels decide the noise, so that a further photo changes no other copy.
+        method: such as DAFusion or RealGuidance.
+        out: the folder; see `Run` for reading it.
+        copies: images made of each photo.
+        seed: of all that chance decides.
+        batch: slots of a denoiser call; default: what memory is likely to hold. When it does not, a shard begins again with half.
+        side: pixels of the model's square; default: the model's own.
+        fit: pad (undone on output), crop, or squash, as the DA-Fusion paper does.
+        size: of the images written: the photo's, or the model's.
+        format: png or webp (lossless), or jpeg.
+        keep_real: put the photos themselves into the folder too, as copy -1.
+        target_per_class: images that each class shall have in the folder, kept photos counted; replaces copies.
+        dry_run: print the cost and return the plan; nothing is written.
+        preview: make this many images, spread over photos and strengths, and a contact sheet in OUT-preview; return the plan.
+        rate: image steps a second, for the price; default: measured by a short call.
+        take_over: continue a run although another process holds its lock.
+        command: that continues the run, for messages.
+        progress: print the price and a bar on the standard error stream.
+    Returns:
+        the run; the plan, with dry_run or preview.
+    Raises:
+        PlanError: the folder holds another plan's run or other files, or another process writes it.
+        DataError: photos without labels; a full disk.
+        ConfigError: a setting out of range, or a class that the method does not know.
+    """
+    out, photos = Path(out).expanduser(), open_images(photos)
+    if not isinstance(method, EditingMethod):
+        raise ConfigError(f"method must be a DAFusion or RealGuidance, got {type(method).__name__}")
+    settings = Settings(
+        copies=copies, seed=seed, side=_side(method, side), fit=fit, size=size, format=format, keep_real=keep_real,
+        target_per_class=target_per_class
+    )  # fmt: skip
+    note = _notes(progress)
+    method.model.eval()
+    engine = Engine(photos, method, settings, note)
+    plan, begun = _plan(photos, method, settings, out, batch, engine)
+    finished = finished_shards(out) if begun else []
+    left = price(plan, out, finished)
+    if left.steps and (progress or dry_run):
+        plan = replace(plan, rate=engine.rate(plan.batch) if rate is None else rate)
+        left = price(plan, out, finished)
+        note(left.summary())
+    if dry_run:
+        return plan
+    if preview:
+        sheet = make_preview(engine, plan, photos, out, preview)
+        note(f"wrote {sheet}")
+        return plan
+    with room_on_disk(out, command), Writer(
+        out, plan, photos, device=method.model.device, command=command, take_over=take_over, note=note
+    ) as writer:  # fmt: skip
+        _make(engine, plan, writer, left.steps, note, progress)
+    return Run(out)
+
+
+def _make(engine: Engine, plan: Plan, writer: Writer, steps: int, note: Callable[[str], None], progress: bool) -> None:
+    """Run the open shards; Ctrl-C lets the write under way end, and leaves a folder that is in order."""
+    threads, began = torch.get_num_threads(), time.monotonic()
+    if not writer.open_shards() and writer.complete:
+        return
+    torch.set_num_threads(plan.threads)
+    try:
+        with Interrupt(note) as interrupt, Bar(progress) as bar:
+            bar.stage("image steps", steps)
+
+            def tick(done: int) -> None:
+                bar.advance(done)
+                interrupt.check()
+
+            engine.run(plan, writer, tick)
+    except KeyboardInterrupt:
+        writer.finish(time.monotonic() - began)
+        note(f"stopped; {writer.made} of {len(plan.variants)} images are there. To continue: {writer.command}")
+        raise
+    finally:
+        torch.set_num_threads(threads)
+    writer.finish(time.monotonic() - began)
+
+
+def _plan(
+    photos: ImageSet, method: EditingMethod, settings: Settings, out: Path, batch: int | None, engine: Engine
+) -> tuple[Plan, bool]:  # fmt: skip
+    """The plan, and whether its run was begun. A run that was begun keeps its cut: timing and this machine's threads change nothing."""
+    if batch is not None and batch < 1:
+        raise ConfigError(f"batch must be at least 1, got {batch}")
+    variants = tabulate(photos, method, settings)
+    identity = _identity(method, settings)
+    found = check_folder(out, identity, variants)
+    if found is None:
+        slots, threads = batch or default_batch(method.model, settings.side), torch.get_num_threads()
+        variants = cut(variants, slots, shard_steps(engine.operations(), method.model.device, threads))
+    else:
+        info, variants = found
+        slots, threads = info["plan"]["batch"], info["plan"]["threads"]
+        if batch not in (None, slots):
+            raise PlanError(
+                f"{out} holds the run of another plan: batch {slots} there, {batch} here. Leave batch out, or give another folder"
+            )
+    plan = Plan(
+        settings=identity, variants=variants, classes=photos.classes, batch=slots, threads=threads, dtype=dtype_of(method.model),
+        gigabytes=gigabytes(photos, variants, settings),
+    )  # fmt: skip
+    return plan, found is not None
+
+
+def _identity(method: EditingMethod, settings: Settings) -> dict[str, Any]:
+    """All that decides what is made, as JSON gives it back."""
+    whole = {**asdict(settings), "method": method.settings(), "denoiser": identify(method.model), "concepts": method.concept_hash}
+    identity: dict[str, Any] = json.loads(json.dumps(whole))
+    return identity
+
+
+def _side(method: EditingMethod, side: int | None) -> int:
+    side = method.model.size if side is None else side
+    if side is None:
+        raise ConfigError(
+            f"{type(method.model).__name__} has no image size of its own; give side, a multiple of {method.model.multiple_of}"
+        )
+    return side
+
+
+def _notes(progress: bool) -> Callable[[str], None]:
+    return (lambda text: print(text, file=sys.stderr, flush=True)) if progress else (lambda _: None)

@@ -1,0 +1,172 @@
+"""A run's folder as it is read: a set of images, and the table of how each was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rediffuse.data.decoding import Entry, FilePayload, decode
+from rediffuse.data.types import ImageSet, Progress
+from rediffuse.errors import DataError, PlanError
+from rediffuse.generation.plan import REAL, Variant, variant_from_row
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RUN, PLAN, MANIFEST, REJECTED, CARD, IMAGES = "run.json", "plan.parquet", "manifest", "rejected.jsonl", "README.md", "images"
+PARTIAL, LOCK, METADATA = "partial", "run.lock", "metadata.parquet"
+FORMAT = 1
+
+
+class Run(ImageSet):
+    """What `generate` made: an ImageSet whose labels are indices into the true class names, with the source and the copy number of every
+    image.
+
+    A run that is not finished gives the images of its finished shards. Kept real photos have copy -1 and no source. Images are decoded as
+    the run is opened; what is missing or damaged is in `rejected`.
+
+    Args:
+        folder: the run's folder.
+        progress: called with (done, in all) while pictures are decoded.
+    Attributes:
+        folder: as given.
+        info: what run.json says.
+        manifest: pyarrow table, one row an image: how it was made, and its pixels_sha256.
+    Raises:
+        PlanError: no run there.
+        DataError: a run without a finished image.
+    """
+
+    def __init__(self, folder: str | Path, *, progress: Progress | None = None) -> None:
+        self.folder = Path(folder).expanduser()
+        self.info = read_info(self.folder)
+        self.manifest = read_manifest(self.folder)
+        if not self.manifest.num_rows:
+            raise DataError(f"{self.folder} has no finished image yet; continue it with the command that began it: {self.info['command']}")
+        rows = self.manifest.select(["file_name", "source_id", "label", "copy"]).to_pylist()
+        found = decode(
+            [
+                Entry(
+                    id=row["file_name"],
+                    payload=FilePayload(self.folder / IMAGES / row["file_name"]),
+                    label=row["label"],
+                    source=None if row["copy"] == REAL else row["source_id"],
+                    copy=row["copy"],
+                )
+                for row in rows
+            ],
+            classes=self.info["classes"],
+            name=str(folder),
+            flips=self.info["flips"],
+            progress=progress,
+        )
+        super().__init__(found._records, classes=found.classes, name=found.name, flips=found.flips, rejected=found.rejected)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image of the plan is there."""
+        return bool(self.info["state"] == "complete")
+
+    def copies_of(self, sources: Iterable[str]) -> ImageSet:
+        """The images made from these photos (ids), such as those of one few-shot split."""
+        wanted = set(sources)
+        return self.subset([row for row, source in enumerate(self.sources) if source in wanted])
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """run.json. Raises PlanError where there is none, or one of another version."""
+    file = folder / RUN
+    try:
+        info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PlanError(f"{folder} holds no run: it has no {RUN}; give the folder that `rediffuse generate` wrote") from error
+    except (ValueError, OSError) as error:
+        raise PlanError(f"{file} cannot be read: {error}; it was changed or damaged") from error
+    if info.get("format") != FORMAT:
+        raise PlanError(f"{file} has format {info.get('format')!r} and this version reads {FORMAT}; update rediffuse")
+    return info
+
+
+def read_plan(folder: Path) -> tuple[Variant, ...]:
+    """plan.parquet."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return tuple(variant_from_row(row) for row in pq.read_table(folder / PLAN).to_pylist())
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise PlanError(f"{folder / PLAN} cannot be read: {error}; it was changed or damaged") from error
+
+
+def read_manifest(folder: Path) -> pa.Table:
+    """The rows of all finished shards, in the order of the plan."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = [folder / MANIFEST / manifest_name(shard) for shard in finished_shards(folder)]
+    try:
+        return pa.concat_tables([pq.read_table(file) for file in files]) if files else manifest_schema().empty_table()
+    except (pa.ArrowException, OSError) as error:
+        raise PlanError(
+            f"a manifest in {folder / MANIFEST} cannot be read: {error}; delete that file and run the same command again"
+        ) from error
+
+
+def manifest_name(shard: int) -> str:
+    return f"shard-{shard:05d}.parquet"
+
+
+def finished_shards(folder: Path) -> list[int]:
+    """Numbers of the shards that have a manifest: those and no others are done."""
+    return sorted(int(file.stem.removeprefix("shard-")) for file in (folder / MANIFEST).glob("shard-*.parquet"))
+
+
+def manifest_schema() -> pa.Schema:
+    """The columns of the manifest and of images/metadata.parquet. Kept real images have null for all that made the others."""
+    import pyarrow as pa
+
+    columns = {
+        "file_name": pa.string(),  # first, and relative to images/: what `datasets` looks for
+        "source_id": pa.string(),
+        "label": pa.int64(),
+        "class": pa.string(),
+        "copy": pa.int32(),
+        "method": pa.string(),
+        "strength": pa.float32(),
+        "steps": pa.int32(),
+        "guidance": pa.float32(),
+        "prompt": pa.string(),
+        "seed": pa.int64(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "batch": pa.int32(),
+        "pixels_sha256": pa.string(),
+        "denoiser": pa.string(),
+        "denoiser_hash": pa.string(),
+        "concept_hash": pa.string(),
+        "library_version": pa.string(),
+        "environment": pa.string(),
+    }
+    return pa.schema(columns.items())
+
+
+def plan_schema() -> pa.Schema:
+    """The columns of plan.parquet."""
+    import pyarrow as pa
+
+    columns = {
+        "file_name": pa.string(),
+        "source_id": pa.string(),
+        "source_sha256": pa.string(),
+        "label": pa.int64(),
+        "class": pa.string(),
+        "copy": pa.int32(),
+        "strength": pa.float64(),
+        "seed": pa.int64(),
+        "prompt": pa.string(),
+        "calls": pa.int32(),
+        "shard": pa.int32(),
+    }
+    return pa.schema(columns.items())

@@ -1,0 +1,286 @@
+"""A run's folder as it is written: open shards under partial/, files renamed into place, the shard's manifest last."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import PlanError
+from rediffuse.generation.card import data_card
+from rediffuse.generation.environment import environment, short_hash
+from rediffuse.generation.files import sync_folder, write_image, write_json, write_table, write_whole
+from rediffuse.generation.lock import Lock
+from rediffuse.generation.plan import REAL, Plan, Variant, difference
+from rediffuse.generation.store import (
+    CARD,
+    FORMAT,
+    IMAGES,
+    LOCK,
+    MANIFEST,
+    METADATA,
+    PARTIAL,
+    PLAN,
+    REJECTED,
+    RUN,
+    finished_shards,
+    manifest_name,
+    manifest_schema,
+    plan_schema,
+    read_info,
+    read_manifest,
+    read_plan,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+_OURS = frozenset({RUN, PLAN, MANIFEST, REJECTED, CARD, IMAGES, PARTIAL, LOCK})
+
+
+def check_folder(out: Path, settings: Mapping[str, Any], variants: Sequence[Variant]) -> tuple[dict[str, Any], tuple[Variant, ...]] | None:
+    """The run that lies in a folder and is to be continued, as (run.json, its plan's rows); None where there is none yet.
+
+    Raises:
+        PlanError: it is the run of another plan, which the message tells apart; or the folder holds something else.
+    """
+    if out.is_file():
+        raise PlanError(f"{out} is a file; give a folder for the run")
+    if not (out / RUN).is_file():
+        strange = sorted(child.name for child in out.iterdir() if child.name not in _OURS) if out.is_dir() else []
+        if strange:
+            raise PlanError(f"{out} holds other files ({', '.join(map(repr, strange[:3]))}); give a new or empty folder")
+        return None
+    info, planned = read_info(out), read_plan(out)
+    unequal = difference((info["settings"], planned), (settings, variants))
+    if unequal:
+        raise PlanError(
+            f"{out} holds the run of another plan: {'; '.join(unequal)}. Give another folder, or what that run was made with"
+        )  # fmt: skip
+    return info, planned
+
+
+class Writer:
+    """The one who writes a run: `with Writer(...) as writer: ...`.
+
+    Args:
+        out: the run's folder.
+        plan: what is to be made.
+        photos: the sources, for their names and for those that were rejected.
+        device: that samples, for the environment print.
+        command: that continues the run.
+        take_over: take the lock whoever holds it.
+        note: called with sentences for the user.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        plan: Plan,
+        photos: ImageSet,
+        *,
+        device: torch.device,
+        command: str,
+        take_over: bool = False,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.out, self.plan, self.photos, self.command = out, plan, photos, command
+        self.environment = environment(device, plan.threads)
+        self.take_over, self.note = take_over, note
+        self.partial = out / PARTIAL / f"{os.getpid()}-{secrets.token_hex(4)}"  # two writers stay apart
+        self._stack = ExitStack()
+        self._info: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self.out.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(Lock(self.out / LOCK, take_over=self.take_over, note=self.note))
+            if not self.take_over:  # what a dead writer left; one who may still live keeps his
+                shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+            for folder in (self.partial, self.out / MANIFEST, self.out / IMAGES):
+                folder.mkdir(parents=True, exist_ok=True)
+            stack.callback(self._sweep)
+            self.pool = stack.enter_context(ThreadPoolExecutor(_encoders(), thread_name_prefix="rediffuse-encode"))
+            self._open()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the folder was brought to its end before."""
+        return bool(self._info["state"] == "complete")
+
+    @property
+    def made(self) -> int:
+        """Images in the folder when `finish` was last called."""
+        return int(self._info["made"])
+
+    def open_shards(self) -> list[int]:
+        """Numbers of the shards that have no manifest yet."""
+        done = set(finished_shards(self.out))
+        return [shard for shard in range(len(self.plan.shards())) if shard not in done]
+
+    def shard(self, number: int) -> OpenShard:
+        """Begin a shard, or begin it again."""
+        return OpenShard(self, number)
+
+    def finish(self, seconds: float) -> None:
+        """Bring metadata, card and run.json up to the manifests; where none is missing, the run is complete."""
+        manifest = read_manifest(self.out)
+        rows = manifest.to_pylist()
+        complete = not self.open_shards()
+        write_table(self.out / IMAGES / METADATA, rows, manifest_schema(), self.partial)
+        self._info |= {
+            "state": "complete" if complete else "open",
+            "finished": _now() if complete else None,
+            "seconds": round(self._info["seconds"] + seconds, 3),
+            "made": sum(row["copy"] != REAL for row in rows),
+        }
+        write_whole(self.out / CARD, data_card(self._info, rows).encode("utf-8", "replace"), self.partial)
+        write_json(self.out / RUN, self._info, self.partial)
+        for folder in (self.out / IMAGES, self.out):
+            sync_folder(folder)
+        if complete:  # whatever other writers left behind
+            shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+
+    def _open(self) -> None:
+        """Write what stands before any image; run.json last, so that with it the plan is there too."""
+        if (self.out / RUN).is_file():
+            self._info = read_info(self.out)
+        else:
+            write_table(self.out / PLAN, self.plan.rows(), plan_schema(), self.partial)
+            self._info = self._new_info()
+        lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in self.photos.rejected]
+        write_whole(self.out / REJECTED, "".join(lines).encode("utf-8", "surrogatepass"), self.partial)
+        prints = self._info["environments"]
+        if prints and short_hash(self.environment) not in prints:
+            self.note("this machine or its libraries differ from those that began the run: pixels agree within rounding, not to the bit")
+        prints[short_hash(self.environment)] = self.environment
+        write_json(self.out / RUN, self._info, self.partial)
+        sync_folder(self.out)
+
+    def _new_info(self) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "format": FORMAT,
+            "state": "open",
+            "created": _now(),
+            "finished": None,
+            "seconds": 0.0,
+            "made": 0,
+            "command": self.command,
+            "photos": self.photos.name,
+            "flips": self.photos.flips,
+            "classes": list(plan.classes),
+            "settings": dict(plan.settings),
+            "plan": {
+                "hash": plan.hash,
+                "images": len(plan.variants),
+                "shards": len(plan.shards()),
+                "batch": plan.batch,
+                "threads": plan.threads,
+                "dtype": plan.dtype,
+                "compile": None,
+            },
+            "environments": {},
+        }
+
+    def _sweep(self) -> None:
+        shutil.rmtree(self.partial, ignore_errors=True)
+        folder = self.out / PARTIAL
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+class OpenShard:
+    """The files of a shard on their way: `put` each image, then `commit`."""
+
+    def __init__(self, writer: Writer, number: int) -> None:
+        self.writer, self.number = writer, number
+        self.folder = writer.partial / f"shard-{number:05d}"
+        self.folder.mkdir(exist_ok=True)
+        self._files: dict[Variant, tuple[Future[tuple[str, int, int]], int | None]] = {}
+
+    def put(self, variant: Variant, render: Callable[[], Image.Image], batch: int | None) -> None:
+        """Draw up, encode and write in the pool. batch: slots of the calls that made the image; None for a real one."""
+        kind = self.writer.plan.settings["format"]
+        waiting = self.writer.pool.submit(write_image, render, self._place(variant), kind, self.folder)
+        self._files[variant] = (waiting, batch)
+
+    def commit(self) -> None:
+        """Wait for the files, rename them into images/, then write the manifest: from then on the shard is done."""
+        out, variants = self.writer.out, self.writer.plan.shards()[self.number]
+        results = {variant: waiting.result() for variant, (waiting, _) in self._files.items()}
+        folders = {out / IMAGES / variant.file_name.partition("/")[0] for variant in variants}
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        for variant in variants:
+            self._place(variant).replace(out / IMAGES / variant.file_name)
+        for folder in folders:
+            sync_folder(folder)
+        rows = [self._row(variant, *results[variant], self._files[variant][1]) for variant in variants]
+        write_table(out / MANIFEST / manifest_name(self.number), rows, manifest_schema(), self.folder)
+        sync_folder(out / MANIFEST)
+        self.discard()
+
+    def discard(self) -> None:
+        """Give the room back; waits for writes under way."""
+        for waiting, _ in self._files.values():
+            if not waiting.cancel():
+                waiting.exception()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _place(self, variant: Variant) -> Path:
+        return self.folder / variant.file_name.replace("/", "--")
+
+    def _row(self, variant: Variant, pixels: str, width: int, height: int, batch: int | None) -> dict[str, Any]:
+        settings = self.writer.plan.settings
+        method = settings["method"]
+        row = {
+            "file_name": variant.file_name,
+            "source_id": variant.source_id,
+            "label": variant.label,
+            "class": variant.class_name,
+            "copy": variant.copy,
+            "width": width,
+            "height": height,
+            "pixels_sha256": pixels,
+            "library_version": self.writer.environment["rediffuse"],
+        }
+        if variant.copy == REAL:
+            return row
+        return row | {
+            "method": method["method"],
+            "strength": variant.strength,
+            "steps": method["steps"],
+            "guidance": method["guidance_scale"],
+            "prompt": variant.prompt,
+            "seed": variant.seed,
+            "batch": batch,
+            "denoiser": settings["denoiser"]["name"],
+            "denoiser_hash": settings["denoiser"]["weights_hash"],
+            "concept_hash": settings["concepts"] or None,
+            "environment": short_hash(self.writer.environment),
+        }
+
+
+def _encoders() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,146 @@
+"""Draw, then apply: what every augmentation is made of.
+
+A `Draw` holds what chance decided, one value a sample; `apply` is a pure function of images and draw. A manifest stores the draw and a
+replay reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import get_worker_info
+
+from rediffuse.errors import ConfigError, DataError
+
+_RANGE_SLACK = 1e-3  # bicubic overshoot and half precision of a picture that is meant to lie in [0, 1]
+
+
+class Draw:
+    """Base of frozen dataclasses whose fields are tensors with one entry a sample.
+
+    A field names its type: `seed: Tensor = field(metadata={"dtype": torch.int64})`.
+    """
+
+    def __post_init__(self) -> None:
+        lengths = set()
+        for name, dtype in self._dtypes().items():
+            value = getattr(self, name)
+            if not isinstance(value, Tensor) or value.ndim != 1 or value.dtype != dtype:
+                found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ConfigError(f"{name} of {type(self).__name__} must be a (B,) tensor of {dtype}, got {found}")
+            lengths.add(len(value))
+        if len(lengths) != 1:
+            raise ConfigError(f"the fields of {type(self).__name__} must have one length, got {sorted(lengths)}")
+
+    @classmethod
+    def _dtypes(cls) -> dict[str, torch.dtype]:
+        return {f.name: f.metadata["dtype"] for f in fields(cls)}  # type: ignore[arg-type]  # subclasses are dataclasses
+
+    def __len__(self) -> int:
+        return len(getattr(self, next(iter(self._dtypes()))))
+
+    def index(self, rows: Tensor | Sequence[int] | slice) -> Self:
+        """The samples asked for, in that order; a row may come twice."""
+        picked = rows if isinstance(rows, slice) else torch.as_tensor(rows, dtype=torch.int64)
+        return type(self)(**{name: getattr(self, name)[picked] for name in self._dtypes()})
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One dictionary of plain numbers a sample, for a table or JSON."""
+        columns = {name: plain(getattr(self, name)) for name in self._dtypes()}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Self:
+        """Back from `to_rows`; further columns are ignored."""
+        rows = list(rows)
+        return cls(**{name: torch.tensor([row[name] for row in rows], dtype=dtype) for name, dtype in cls._dtypes().items()})
+
+
+def plain(values: Tensor) -> list[Any]:
+    """Python numbers; a float32 becomes the shortest decimal that reads back as the same float32.
+
+    0.7 stays 0.7 and not 0.699999988: with 50 steps that is one step more or less.
+    """
+    if values.dtype == torch.float32:
+        return [float(str(value)) for value in values.detach().cpu().numpy().astype(np.float32)]
+    return values.tolist()
+
+
+D = TypeVar("D", bound=Draw)
+
+
+class Method(nn.Module, ABC, Generic[D]):
+    """Base class of every augmentation: an nn.Module that draws and applies.
+
+    Called as `images, labels = method(images, labels)` it sits in a training loop, a collate function or
+    `torchvision.transforms.v2.Compose`. Without a generator, draws come from a stream of its own (`manual_seed`), never from the global
+    random state; each worker of a DataLoader gets its own stream.
+    """
+
+    name: ClassVar[str]
+    citation: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seed = secrets.randbits(63)
+        self._stream: torch.Generator | None = None
+        self._owner: tuple[int, int] = (-1, -1)
+
+    def manual_seed(self, seed: int) -> Self:
+        """Start the stream of draws anew, so that a loop can be repeated."""
+        self._seed, self._stream = seed, None
+        return self
+
+    def generator(self) -> torch.Generator:
+        """The stream that draws come from when none is given."""
+        worker = get_worker_info()
+        owner = (os.getpid(), -1 if worker is None else worker.seed)
+        if self._stream is None or owner != self._owner:  # a copy of the parent's stream would give every worker the same draws
+            key = f"{self._seed}/{owner[1]}"
+            self._stream = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") >> 1)
+            self._owner = owner
+        return self._stream
+
+    @abstractmethod
+    def draw(self, batch_size: int, generator: torch.Generator | None = None, labels: Tensor | None = None) -> D:
+        """Decide by chance what happens to each sample. labels: (B,) int64, where the method needs them."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, draw: D) -> Tensor:  # type: ignore[override]  # not the apply(fn) of torch modules
+        """Do what was drawn: a pure function. images: float (B, 3, H, W) in [0, 1]; returns the same shape."""
+
+    def forward(self, images: Tensor, *rest: Any) -> Any:
+        """Draw and apply.
+
+        Images: (B, 3, H, W) or (3, H, W); the first of the rest, if any, is taken for labels; the rest passes through.
+        """
+        batch = images if images.ndim == 4 else images.unsqueeze(0)
+        labels = torch.as_tensor(rest[0]).reshape(-1).to(torch.int64) if rest and rest[0] is not None else None
+        views = self.apply(batch, self.draw(len(batch), labels=labels))
+        views = views if images.ndim == 4 else views.squeeze(0)
+        return (views, *rest) if rest else views
+
+
+def check_images(images: Tensor, multiple_of: int = 1) -> Tensor:
+    """Return a batch as it came, or raise DataError with what is wrong and the fix. images: float (B, 3, H, W) in [0, 1]."""
+    shape = tuple(images.shape)
+    if images.ndim != 4 or shape[1] != 3:
+        raise DataError(f"images must have shape (B, 3, H, W), got {shape}; one image is images[None], channels come first")
+    if not images.dtype.is_floating_point:
+        raise DataError(f"images must be float in [0, 1], got {images.dtype}; for bytes use images.float() / 255")
+    if shape[2] % multiple_of or shape[3] % multiple_of:
+        raise DataError(f"height and width must be multiples of {multiple_of} for this model, got {shape[2]} x {shape[3]}; resize or pad")
+    if images.numel():
+        low, high = (float(value) for value in images.detach().aminmax())
+        if not (low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK):  # also when NaN
+            raise DataError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; undo the normalisation or clamp")
+    return images
