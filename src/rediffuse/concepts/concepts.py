@@ -96,7 +96,8 @@ class Concepts:
         """Write `concepts.safetensors` (all words and settings) and, for other programs, one file a word under `tokens/`.
 
         diffusers takes one word a file: `pipeline.load_textual_inversion("FOLDER/tokens/goldfish-a1b2c3.safetensors")`, then a prompt that
-        holds the placeholder once. An earlier save in this folder is replaced, its token files included.
+        holds the placeholder once. There the token of a word of several vectors is in lower case, because diffusers leaves out the further
+        vectors of any other. An earlier save in this folder is replaced, its token files included.
 
         Returns:
             The folder; `Concepts.load` reads it.
@@ -109,7 +110,7 @@ class Concepts:
         written = []
         for token, vectors in self.vectors().items():
             written.append(folder / TOKEN_FOLDER / token_file_name(token))
-            write_tensors(written[-1], {token: vectors}, {})
+            write_tensors(written[-1], {token.lower() if len(vectors) > 1 else token: vectors}, {})
         names = {token: name for name, token in self.placeholders.items()}
         metadata = {"concepts": _FORMAT, "classes": json.dumps(names), "settings": json.dumps(dict(self.settings)), "sha256": self.hash}
         write_tensors(folder / FILE_NAME, self.vectors(), metadata)
@@ -152,11 +153,8 @@ class Concepts:
         Raises:
             ModelError: a class has no token, or two classes would share one.
         """
-        if classes is None:
-            placeholders = {token[1:-1]: token for token in tokens}
-        else:
-            placeholders = match_tokens(tokens, classes)
-        return cls(words={name: tokens[token] for name, token in placeholders.items()}, placeholders=placeholders)
+        sources = {token[1:-1]: token for token in tokens} if classes is None else match_tokens(tokens, classes)
+        return cls(words={name: tokens[token] for name, token in sources.items()})
 
     def __repr__(self) -> str:
         return f"Concepts({len(self.words)} words: {_listed(self.classes)})"

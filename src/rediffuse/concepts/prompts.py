@@ -57,7 +57,9 @@ def fill(template: str, word: str) -> str:
 def check_template(template: str) -> str:
     """The template as it came, if it has exactly one slot."""
     if template.count(SLOT) != 1:
-        raise ConfigError(f"a template must hold {SLOT} once, for the word, got {template!r}; for example {GENERATION_TEMPLATE!r}")
+        raise ConfigError(
+            f"each of the templates must hold {SLOT} once, for the word, got {template!r}; for example {GENERATION_TEMPLATE!r}"
+        )
     return template
 
 

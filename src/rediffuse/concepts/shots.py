@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol, TypeVar
@@ -90,7 +90,7 @@ def encode_shots(photos: Photos, model: Denoiser, recipe: InversionRecipe, bar: 
             ways = [model.encode(view).float().cpu() for view in ([images, images.flip(-1)] if flips else [images])]
         rows.extend(torch.stack(ways, dim=1))  # (V, C, H, W) each
         bar.advance(len(chunk))
-    latents = tuple(torch.stack([rows[place] for place in _places(photos.labels, label)]) for label in range(len(photos.classes)))
+    latents = tuple(torch.stack([rows[place] for place in _places(photos, label)]) for label in range(len(photos.classes)))
     return Shots(names=photos.classes, latents=latents)
 
 
@@ -109,5 +109,6 @@ def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def _places(labels: Sequence[int | None], label: int) -> list[int]:
-    return [place for place, own in enumerate(labels) if own == label]
+def _places(photos: Photos, label: int) -> list[int]:
+    # Ordered by pixels, so that the order of files changes no word.
+    return sorted((place for place, own in enumerate(photos.labels) if own == label), key=photos.digests.__getitem__)

@@ -53,14 +53,10 @@ def choose_starts(model: Denoiser, recipe: InversionRecipe, shots: Shots, *, see
     """A start for each class, as the recipe says.
 
     Raises:
-        ConfigError: `nearest` from a model that lists no known words, or a start that has no tokens.
+        ConfigError: a start that has no tokens.
     """
     words = cast(Words, model)
-    known = tuple(dict.fromkeys(getattr(model, "known_words", ())))
-    if recipe.start == "nearest" and not known:
-        raise ConfigError(
-            "start 'nearest' needs a model that lists its known words (known_words.json), this one has none; use 'the' or 'name'"
-        )
+    known = check_start(model, recipe)
     if recipe.start == "nearest" or (recipe.start == "auto" and known):
         candidates = [Start(rows=start_rows(words, word, recipe), word=word) for word in known]
         return nearest(model, candidates, shots, seed=seed, batch=batch, bar=bar)
@@ -68,6 +64,16 @@ def choose_starts(model: Denoiser, recipe: InversionRecipe, shots: Shots, *, see
         return [Start(rows=start_rows(words, name, recipe), word=name) for name in shots.names]
     word = "the" if recipe.start == "auto" else recipe.start
     return [Start(rows=start_rows(words, word, recipe), word=word)] * len(shots.names)
+
+
+def check_start(model: Denoiser, recipe: InversionRecipe) -> tuple[str, ...]:
+    """The words that the model lists as known. Raises ConfigError if the recipe asks for the nearest of none."""
+    known = tuple(dict.fromkeys(getattr(model, "known_words", ())))
+    if recipe.start == "nearest" and not known:
+        raise ConfigError(
+            "start 'nearest' needs a model that lists its known words (known_words.json), this one has none; use 'the' or 'name'"
+        )
+    return known
 
 
 def start_rows(model: Words, text: str, recipe: InversionRecipe) -> Tensor:

@@ -24,7 +24,7 @@ from rediffuse.concepts.progress import Bar
 from rediffuse.concepts.prompts import fill
 from rediffuse.concepts.recipes import RECIPES, InversionRecipe, find_recipe
 from rediffuse.concepts.shots import Photos, check_photos, encode_shots, photos_digest
-from rediffuse.concepts.starts import choose_starts
+from rediffuse.concepts.starts import check_start, choose_starts
 from rediffuse.concepts.state import LearningState
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, ModelError
@@ -71,6 +71,7 @@ def learn(
     chosen = find_recipe(recipe)
     check_photos(photos)
     _check_model(model)
+    check_start(model, chosen)
     if batch is not None and batch < 1:
         raise ConfigError(f"batch must be at least 1, got {batch}")
     placeholders = distinct_placeholders(photos.classes)
@@ -172,6 +173,7 @@ def _task(
 ) -> dict[str, Any]:
     """All that decides what comes out, as JSON."""
     spec = model.spec
+    source = {} if spec is None else {"name": spec.name, "revision": spec.revision, "weights_hash": spec.weights_hash}
     known = next((name for name, other in RECIPES.items() if other == recipe), "custom")
     return {
         "recipe": {"name": known, **recipe.to_settings()},
@@ -179,7 +181,7 @@ def _task(
         "batch": batch,
         "placeholders": dict(placeholders),
         "photos": {"name": photos.name, "count": len(photos.labels), "flips": photos.flips, "sha256": photos_digest(photos)},
-        "model": {} if spec is None else {"name": spec.name, "revision": spec.revision, "weights_hash": spec.weights_hash},
+        "model": {**source, "dtype": str(getattr(model, "dtype", torch.float32)).removeprefix("torch.")},
     }
 
 
