@@ -257,14 +257,17 @@ def table(rows: list[Row]) -> Table:
     return drawn
 
 
-def main() -> int:
-    """Print the report; the exit status is 1 when something is a problem."""
-    from rich.console import Console
+def doctor() -> int:
+    """Look at this machine: versions, devices, number formats, free disk, bundled models.
+
+    Nothing is downloaded or written. The exit status is 1 if something is a problem.
+    """
+    from rediffuse.cli.terminal import out
 
     rows = report()
-    Console().print(table(rows))
+    out().print(table(rows))
     return int(any(verdict.startswith("problem") for _, _, verdict in rows))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(doctor())

@@ -1,0 +1,99 @@
+"""The verbs, and what becomes of an error: a paragraph and an exit status, never a traceback for what the user can mend."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from rediffuse import __version__
+from rediffuse.cli import terminal
+from rediffuse.cli.augment import augment
+from rediffuse.cli.doctor import doctor
+from rediffuse.cli.generate import generate
+from rediffuse.cli.learn import learn
+from rediffuse.cli.runs import cite, report, verify
+from rediffuse.cli.train import train
+from rediffuse.errors import RediffuseError
+
+EVERYDAY = Group("Everyday", sort_key=1)
+STEPS = Group("Step by step", sort_key=2)
+
+DONE, PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+CONTINUES = ("augment", "compare", "demo", "generate", "learn")
+"""Verbs that go on where they stopped when the same command is given again."""
+
+HELP = """A folder of labelled photos in; more photos, and a better classifier, out.
+
+Try it: rediffuse demo. With photos of your own, one folder a class: rediffuse augment photos/ more/"""
+
+
+def default_text(value: object) -> str | None:
+    """How a default is written in --help: as one would type it; a flag's is not."""
+    if value is None or value is False:
+        return None
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def build() -> App:
+    """The application. Options are never negated by a second spelling, and an option of several values takes them in a row."""
+    app = App(
+        name="rediffuse",
+        help=HELP,
+        version=__version__,
+        help_format="plaintext",
+        default_parameter=Parameter(negative=(), consume_multiple=True, show_default=default_text),
+        result_action="return_value",
+    )
+    everyday: list[Callable[..., int]] = [augment, train, doctor]
+    steps: list[Callable[..., int]] = [learn, generate]
+    for group, verbs in ((EVERYDAY, everyday), (STEPS, steps)):
+        for place, verb in enumerate(verbs):
+            app.command(verb, group=group, sort_key=place)
+    runs = App(name="run", help="Look into the folder of a run: report, verify, cite.", help_format="plaintext", group=STEPS, sort_key=2)
+    for question in (report, verify, cite):
+        runs.command(question)
+    app.command(runs)
+    app["--help"].group = app["--version"].group = Group("Help", sort_key=3)
+    return app
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn errors into words. `argv` is what follows the program's name."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    terminal.TYPED.set(tuple(words))
+    try:
+        status = build()(words, exit_on_error=False, print_error=False, console=terminal.help_out())
+    except CycloptsError as error:
+        verb = next((word for word in words[:1] if not word.startswith("-")), "")
+        terminal.failed(f"{error} See rediffuse {verb + ' ' if verb else ''}--help.")
+        return USER_ERROR
+    except RediffuseError as error:
+        terminal.failed(str(error))
+        return USER_ERROR
+    except terminal.Told:
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        terminal.stopped(continuation(words[0] if words else ""))
+        return INTERRUPTED
+    except BrokenPipeError:  # `rediffuse run report more | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        terminal.failed(
+            f"{error.filename or 'the output'} cannot be written: {error.strerror}; make room or give another folder, then run the same command again"
+        )
+        return USER_ERROR
+    return status if isinstance(status, int) else DONE
+
+
+def continuation(verb: str) -> str:
+    """What to say of an interrupted command."""
+    if verb in CONTINUES:
+        return f"Stopped. What is finished is kept; the same command continues:\n  {terminal.typed()}"
+    return f"Stopped. To start again:\n  {terminal.typed()}"

@@ -1,0 +1,69 @@
+"""Options that several verbs share, and the pieces of work that they begin with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from rediffuse.cli.progress import bar
+
+if TYPE_CHECKING:
+    from rediffuse.data.types import ImageSet
+    from rediffuse.denoisers.base import Denoiser
+
+MODEL = "tiny-imagenet-64"
+"""The bundled text-to-image model."""
+
+MACHINE = Group("Machine", sort_key=90)
+
+
+@Parameter(name="*", group=MACHINE)
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What every command takes that computes."""
+
+    seed: Annotated[int, Parameter(help="Of all that chance decides; equal seeds give equal results.")] = 0
+    quiet: Annotated[bool, Parameter(help="No bars and remarks, results only.")] = False
+
+
+@Parameter(name="*", group=MACHINE)
+@dataclass(frozen=True, kw_only=True)
+class Common(Shared):
+    """What every command takes that runs a text-to-image model."""
+
+    device: Annotated[str, Parameter(help="Where the model runs: auto, cpu, cuda, cuda:1, mps.")] = "auto"
+    dtype: Annotated[str, Parameter(help="Its numbers: auto, float32, bfloat16 or float16.")] = "auto"
+
+
+SHARED = Shared()
+COMMON = Common()
+
+
+def open_photos(spec: str, *, split: str | None = None, flips: bool = True, quiet: bool = False, labelled: bool = True) -> ImageSet:
+    """Open a set with a bar, and say what could not be read.
+
+    Raises:
+        DataError: nothing there, or (where labels are needed) no classes.
+    """
+    from rediffuse.cli.terminal import note
+    from rediffuse.data.open import open_images
+    from rediffuse.errors import DataError
+
+    with bar(f"reading {spec}", quiet=quiet) as report:
+        images = open_images(spec, split=split, flips=flips, progress=report)
+    if labelled and not images.classes:
+        raise DataError(f"{spec} has no labels; sort the images into one folder a class, or give a table of file and label")
+    if images.rejected:
+        first = images.rejected[0]
+        more = f" and {len(images.rejected) - 1} more" if len(images.rejected) > 1 else ""
+        note(f"Left out: {first.id} ({first.reason}){more}.", quiet=quiet, style="yellow")
+    return images
+
+
+def load_model(spec: str, common: Common) -> Denoiser:
+    """The text-to-image model of a command."""
+    from rediffuse.denoisers.load import load
+
+    return load(spec, device=common.device, dtype=common.dtype)

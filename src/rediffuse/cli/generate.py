@@ -1,0 +1,105 @@
+"""`rediffuse generate`: copies of photos, under words that were learned before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rediffuse.cli import terminal
+from rediffuse.cli.common import COMMON, MODEL, Common, load_model, open_photos
+from rediffuse.cli.options import MAKING, WRITING, Making, Writing
+
+if TYPE_CHECKING:
+    from rediffuse.data.types import ImageSet
+    from rediffuse.methods.editing import EditingMethod
+
+
+def generate(
+    photos: str,
+    out: Path,
+    /,
+    *,
+    words: Path | None = None,
+    model: str | None = None,
+    shots: int | None = None,
+    split: str | None = None,
+    no_flips: bool = False,
+    making: Making = MAKING,
+    writing: Writing = WRITING,
+    common: Common = COMMON,
+) -> int:
+    """Make changed copies of photos under words that `learn` wrote.
+
+    The same command again continues where it stopped.
+
+    Args:
+        photos: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
+        out: folder to write: out/images holds class folders.
+        words: folder that `learn` wrote, or a .safetensors, .pt or .bin file of words. Real-guidance needs none.
+        model: the text-to-image model that the words were learned on. [default: tiny-imagenet-64]
+        shots: use this many photos of each class.
+        split: of a set that has several.
+        no_flips: a mirrored photo would have another label (digits, text).
+    """
+    from rediffuse.cli.large import Work, guard, guard_opened
+    from rediffuse.concepts.concepts import Concepts
+    from rediffuse.data.splits import few_shot
+    from rediffuse.errors import ConfigError
+
+    making.check()
+    writing.check()
+    check_out(out)
+    if making.method == "da-fusion" and words is None:
+        learned = terminal.command("learn", photos, "words")
+        raise ConfigError(f"da-fusion needs learned words: give their folder with --words, or make one with {learned}")
+
+    def price(count: int, classes: int) -> Work:
+        return Work(images=writing.copies * min(count, (shots or count) * classes), calls=making.calls)
+
+    guard(photos, model, price, common)
+    images = open_photos(photos, split=split, flips=not no_flips, quiet=common.quiet)
+    guard_opened(images, model, price, common)
+    if shots is not None:
+        images = few_shot(images, shots, common.seed)
+    spoken = None if words is None or making.method != "da-fusion" else Concepts.load(words, images.classes)
+    method = making.build(load_model(model or MODEL, common), images.classes, spoken)
+    return make(images, out, method, writing, common, photos=photos)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a place that cannot become a run's folder, before hours of work. Raises PlanError."""
+    from rediffuse.generation.store import RUN
+    from rediffuse.generation.writer import check_folder
+
+    if not (out / RUN).is_file():
+        check_folder(out, {}, ())
+
+
+def make(images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str) -> int:
+    """Generate, and say what is there now and what to do with it."""
+    from rediffuse.generation.pricing import price
+    from rediffuse.generation.run import generate as run
+    from rediffuse.generation.store import IMAGES, REJECTED, Run, finished_shards
+
+    try:
+        made = run(
+            images, method, out, copies=writing.copies, seed=common.seed, batch=writing.batch, fit=writing.fit, size=writing.size,
+            format=writing.format, keep_real=writing.keep_real, target_per_class=writing.target_per_class, dry_run=writing.dry_run,
+            preview=writing.preview, take_over=writing.take_over, command=terminal.typed(),
+            progress=not common.quiet and not writing.dry_run,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise (KeyboardInterrupt if common.quiet else terminal.Told) from None
+    if not isinstance(made, Run):
+        if writing.dry_run:
+            terminal.say(price(made, out, finished_shards(out)).summary())
+        return 0
+    copies = sum(copy >= 0 for copy in made.copies)
+    terminal.say(f"{copies:,} copies of {len(images):,} photos are in {out / IMAGES}")
+    if images.rejected:
+        terminal.say(f"{len(images.rejected):,} files were left out: {out / REJECTED}")
+    terminal.note(
+        f"Next: {terminal.command('train', photos, 'classifier', '--synthetic', out)}\nDoes it help? {terminal.command('compare', photos)}",
+        quiet=common.quiet,
+    )
+    return 0

@@ -1,0 +1,103 @@
+"""`rediffuse learn`: a word for each class, from a few photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rediffuse.cli import terminal
+from rediffuse.cli.common import COMMON, MODEL, Common, load_model, open_photos
+
+if TYPE_CHECKING:
+    from rediffuse.concepts.concepts import Concepts
+    from rediffuse.concepts.recipes import InversionRecipe
+    from rediffuse.data.types import ImageSet
+    from rediffuse.denoisers.base import Denoiser
+
+CHECKPOINT = "learning.safetensors"
+"""In a folder of words: what an interrupted learning continues from, and a finished one is known by."""
+
+
+def learn(
+    photos: str,
+    words: Path,
+    /,
+    *,
+    model: str | None = None,
+    recipe: str = "fast",
+    samples: int | None = None,
+    shots: int | None = None,
+    split: str | None = None,
+    no_flips: bool = False,
+    batch: int | None = None,
+    common: Common = COMMON,
+) -> int:
+    """Learn a word for each class, and keep the words in a folder.
+
+    The model stays as it is; each class gets a word of its own that makes the model draw it. The same command again continues.
+
+    Args:
+        photos: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
+        words: folder to write.
+        model: the text-to-image model: a bundled name, a folder, or a hub name. [default: tiny-imagenet-64]
+        recipe: how: fast, paper_agnostic (1,000 steps from "the"), paper_full (2,000 steps, four vectors, from the name).
+        samples: training samples a class, in place of the recipe's.
+        shots: learn from this many photos of each class.
+        split: of a set that has several.
+        no_flips: a mirrored photo would have another label (digits, text).
+        batch: samples in one call of the model; less needs less memory.
+    """
+    from rediffuse.cli.large import Work, guard, guard_opened
+    from rediffuse.data.splits import few_shot
+
+    chosen = find(recipe, samples)
+    check_folder(words)
+
+    def price(_: int, classes: int) -> Work:
+        return Work(samples=chosen.samples_per_class * classes)
+
+    guard(photos, model, price, common)
+    images = open_photos(photos, split=split, flips=not no_flips, quiet=common.quiet)
+    guard_opened(images, model, price, common)
+    if shots is not None:
+        images = few_shot(images, shots, common.seed)
+    learned = learn_into(words, images, load_model(model or MODEL, common), chosen, batch=batch, common=common)
+    terminal.say(f"{len(learned.words)} words are in {words}, and one file a word for other programs in {words / 'tokens'}")
+    if not common.quiet:
+        starts = learned.settings.get("starts", {})
+        rows = [(name, learned.placeholder(name), str(starts.get(name, {}).get("word", ""))) for name in learned.classes]
+        terminal.table(("class", "word", "began as"), rows, numbers_from=9)
+        terminal.note(f"Next: {terminal.command('generate', photos, 'more', '--words', words)}", quiet=common.quiet)
+    return 0
+
+
+def find(recipe: str, samples: int | None) -> InversionRecipe:
+    """A recipe by name, with another budget if one is given."""
+    from rediffuse.concepts.recipes import find_recipe
+    from rediffuse.errors import ConfigError
+
+    if samples is not None and samples < 1:
+        raise ConfigError(f"--samples must be at least 1, got {samples}")
+    found = find_recipe(recipe)
+    return found if samples is None else found.with_samples(samples)
+
+
+def check_folder(words: Path) -> None:
+    """Refuse what cannot become a folder of words, before the work. Raises ConfigError."""
+    from rediffuse.errors import ConfigError
+
+    if words.is_file() or words.suffix == ".safetensors":
+        raise ConfigError(f"words are kept in a folder, got {words}; give the folder's name alone, such as {words.with_suffix('')}")
+
+
+def learn_into(
+    folder: Path, images: ImageSet, model: Denoiser, recipe: InversionRecipe, *, batch: int | None = None, common: Common
+) -> Concepts:
+    """Learn words into a folder, continue there, or read them where they are finished."""
+    from rediffuse.concepts.textual_inversion import learn as learn_words
+
+    learned = learn_words(
+        images, model, recipe=recipe, seed=common.seed, batch=batch, progress=not common.quiet, checkpoint=folder / CHECKPOINT
+    )
+    learned.save(folder)
+    return learned

@@ -1,0 +1,110 @@
+"""What `augment` and `generate` have in common: how copies are made and where they go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from rediffuse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rediffuse.concepts.concepts import Concepts
+    from rediffuse.denoisers.base import Denoiser
+    from rediffuse.methods.editing import EditingMethod
+
+COPIES = Group("How copies are made", sort_key=10)
+FILES = Group("What is written", sort_key=20)
+
+
+@Parameter(name="*", group=COPIES)
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """How a copy comes to be."""
+
+    method: Annotated[
+        Literal["da-fusion", "real-guidance"], Parameter(help="da-fusion prompts with learned words, real-guidance with the class names.")
+    ] = "da-fusion"
+    strengths: Annotated[
+        tuple[float, ...] | None,
+        Parameter(help="How much of the picture is redone, each above 0 and at most 1. [default: .25 .5 .75 1; real-guidance .5]"),
+    ] = None
+    law: Annotated[
+        Literal["stratified", "iid"], Parameter(help="Each strength equally often among a photo's copies, or drawn for each.")
+    ] = "stratified"
+    guidance: Annotated[float | None, Parameter(help="Weight of the prompt; 1 is none. [default: 4]")] = None
+    solver: Annotated[Literal["ddim", "dpm++2m", "pndm", "ancestral"], Parameter(help="How noise is taken away.")] = "dpm++2m"
+    steps: Annotated[int, Parameter(help="Steps of a full redrawing; a copy of strength .5 takes half of them.")] = 25
+    prompt: Annotated[
+        str | None, Parameter(help='real-guidance: name ("a photo of a NAME"), photo ("a photo"), or a text with {} for the name.')
+    ] = None
+
+    @property
+    def chosen_strengths(self) -> tuple[float, ...]:
+        return self.strengths or ((0.5,) if self.method == "real-guidance" else (0.25, 0.5, 0.75, 1.0))
+
+    @property
+    def calls(self) -> float:
+        """Denoiser calls a copy, guidance doubled, on average."""
+        strengths = self.chosen_strengths
+        return 2 * sum(max(1, int(self.steps * strength)) for strength in strengths) / len(strengths)
+
+    def check(self) -> None:
+        """Raise ConfigError where options contradict each other, before any work."""
+        from rediffuse.methods.editing import check_strengths
+
+        check_strengths(self.chosen_strengths)
+        if self.steps < 1:
+            raise ConfigError(f"--steps must be at least 1, got {self.steps}")
+        if self.method == "da-fusion" and self.prompt is not None:
+            raise ConfigError(f"--prompt {self.prompt!r} belongs to --method real-guidance; da-fusion prompts with the learned words")
+        if self.method == "real-guidance" and len(self.chosen_strengths) > 1:
+            given = " ".join(f"{strength:g}" for strength in self.chosen_strengths)
+            raise ConfigError(f"real-guidance has one strength, got --strengths {given}; give one, or use --method da-fusion")
+
+    def build(self, model: Denoiser, classes: Sequence[str], words: Concepts | None) -> EditingMethod:
+        """The method; words where it prompts with them."""
+        from rediffuse.methods.da_fusion import DAFusion
+        from rediffuse.methods.real_guidance import RealGuidance
+
+        shared: dict[str, Any] = {"solver": self.solver, "steps": self.steps}
+        if self.guidance is not None:
+            shared["guidance_scale"] = self.guidance
+        if self.method == "real-guidance":
+            return RealGuidance(model, classes, strength=self.chosen_strengths[0], prompt=self.prompt or "name", **shared)
+        if words is None:
+            raise ConfigError("da-fusion needs learned words; give their folder with --words")
+        return DAFusion(model, words, strengths=self.chosen_strengths, law=self.law, classes=classes, **shared)
+
+
+@Parameter(name="*", group=FILES)
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """How many copies, and how they are written."""
+
+    copies: Annotated[int, Parameter(help="Copies of each photo.")] = 10
+    target_per_class: Annotated[int | None, Parameter(help="Images that each class shall have instead: evens out rare classes.")] = None
+    keep_real: Annotated[bool, Parameter(help="Put the photos into the folder too.")] = False
+    fit: Annotated[
+        Literal["pad", "crop", "squash"], Parameter(help="How photos become the model's square; padding is taken off again.")
+    ] = "pad"
+    size: Annotated[Literal["source", "model"], Parameter(help="Size of the copies: the photo's or the model's.")] = "source"
+    format: Annotated[Literal["png", "webp", "jpeg"], Parameter(help="png and webp keep every pixel.")] = "png"
+    batch: Annotated[int | None, Parameter(help="Images in one call of the model; less needs less memory.")] = None
+    dry_run: Annotated[bool, Parameter(help="Say what would be made and how long it takes, and stop.")] = False
+    preview: Annotated[int, Parameter(help="Make this many images and a sheet to look at, and stop.")] = 0
+    take_over: Annotated[bool, Parameter(help="Go on with a run that another process seems to be writing.")] = False
+
+    def check(self) -> None:
+        """Raise ConfigError for a number that makes no sense, before any work."""
+        for name in ("copies", "target_per_class", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        if self.preview < 0:
+            raise ConfigError(f"--preview must be at least 0, got {self.preview}")
+
+
+MAKING, WRITING = Making(), Writing()

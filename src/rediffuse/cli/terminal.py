@@ -1,0 +1,134 @@
+"""How the command line speaks: results on standard output, everything else on standard error, names never read as markup."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
+"""What follows the program's name in the command that runs now."""
+
+WIDTH = 100
+"""Columns that prose is set in, on wider terminals too."""
+
+
+class Told(KeyboardInterrupt):
+    """Ctrl-C, after the command that continues was printed."""
+
+
+def out() -> Console:
+    """Standard output. Made on each use, so that whoever captures the stream gets it; off a terminal no line is ever folded or coloured."""
+    return _console(sys.stdout)
+
+
+def err() -> Console:
+    """Standard error."""
+    return _console(sys.stderr)
+
+
+def help_out() -> Console:
+    """Standard output for --help, no wider than is read with ease."""
+    console = out()
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    return console
+
+
+def _console(stream: Any) -> Console:
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
+
+
+def say(text: str = "", *, style: str | None = None) -> None:
+    """A line or paragraph of the result."""
+    _paragraph(out(), text, style)
+
+
+def note(text: str, *, quiet: bool = False, style: str | None = None) -> None:
+    """A remark beside the result; --quiet keeps it back."""
+    if not quiet:
+        _paragraph(err(), text, style)
+
+
+def failed(message: str) -> None:
+    """One paragraph for an error that the user can mend."""
+    from rich.text import Text
+
+    console = err()
+    text = Text("rediffuse: ", style="bold red")
+    text.append(message, style="not bold default")
+    console.print(text, width=min(console.width, WIDTH) if console.is_terminal else None, soft_wrap=not console.is_terminal)
+
+
+def stopped(message: str) -> None:
+    """What is said after Ctrl-C."""
+    console = err()
+    console.print()
+    console.print(message, style="yellow", soft_wrap=True)
+
+
+def pairs(rows: Mapping[str, str] | Sequence[tuple[str, str]]) -> None:
+    """Names and values in two columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows.items() if isinstance(rows, Mapping) else rows:
+        grid.add_row(Text(name), Text(value))
+    out().print(grid)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", numbers_from: int = 1) -> None:
+    """A table; columns from `numbers_from` on are set flush right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for place, heading in enumerate(headings):
+        drawn.add_column(Text(heading), justify="right" if place >= numbers_from else "left", no_wrap=place >= numbers_from)
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    out().print(drawn)
+
+
+def _paragraph(console: Console, text: str, style: str | None) -> None:
+    if not console.is_terminal:
+        console.print(text, soft_wrap=True)
+        return
+    console.print(text, style=style, width=min(console.width, WIDTH))
+
+
+def typed() -> str:
+    """The command that runs now, as it could be typed again."""
+    return shlex.join(["rediffuse", *TYPED.get()])
+
+
+def command(*words: object) -> str:
+    """What to type, quoted so that a shell takes it as it is; a path that begins with a dash cannot be taken for an option."""
+    plain = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
+    return shlex.join(["rediffuse", *plain])
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units that people use: 8.0 s, 1 min 40 s, 2 h 5 min, 3 days."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    for small, large, size in (("s", "min", 1), ("min", "h", 60)):
+        whole, rest = divmod(round(seconds / size), 60)
+        if whole < (60 if large == "min" else 48):
+            return f"{whole} {large} {rest} {small}" if rest else f"{whole} {large}"
+    days = seconds / 86400
+    return f"{days:.0f} days" if days < 730 else f"{days / 365.25:.0f} years"

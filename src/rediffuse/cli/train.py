@@ -1,0 +1,143 @@
+"""`rediffuse train`: a classifier from photos, with or without generated ones, and its accuracy on held-out photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from rediffuse.cli import terminal
+from rediffuse.cli.common import SHARED, Shared, open_photos
+from rediffuse.cli.pair import open_pair
+from rediffuse.cli.progress import bar
+
+if TYPE_CHECKING:
+    from rediffuse.data.mixing import Mixed
+    from rediffuse.data.types import ImageSet
+    from rediffuse.evaluation.accuracy import Accuracy
+    from rediffuse.training.backbones import Classifier
+
+HELD_OUT = Group("Held out", sort_key=2)
+CHECKPOINT = ".training.pt"
+
+
+def train(
+    data: str,
+    out: Path,
+    /,
+    *,
+    synthetic: str | None = None,
+    alpha: float = 0.5,
+    classifier: str = "scratch",
+    mode: Literal["linear", "whole"] | None = None,
+    steps: int | None = None,
+    size: int = 64,
+    fit: Literal["pad", "crop", "squash"] = "pad",
+    shots: int | None = None,
+    split: str | None = None,
+    no_flips: bool = False,
+    test: Annotated[str | None, Parameter(group=HELD_OUT)] = None,
+    holdout: Annotated[float, Parameter(group=HELD_OUT)] = 0.2,
+    common: Shared = SHARED,
+) -> int:
+    """Train a classifier and say how often it is right on photos that it has not seen.
+
+    The result is a plain transformers folder. An interrupted training continues with the same command.
+
+    Args:
+        data: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
+        out: folder for the classifier.
+        synthetic: folder that `augment` or `generate` made from these photos.
+        alpha: probability that a generated image stands in for its photo.
+        classifier: what it knows at the start: scratch, resnet-64, a transformers folder or a hub name.
+        mode: linear (a head on frozen features) or whole. [default: whole from scratch, else linear]
+        steps: optimiser steps. [default: 400]
+        size: side in pixels at which photos are held; the input of a classifier from scratch.
+        fit: how photos of other shapes become a square.
+        shots: train on this many photos of each class.
+        split: of a set that has several; train, where there is one.
+        no_flips: a mirrored photo would have another label (digits, text).
+        test: photos to be judged on: another folder or table, or the name of a split.
+        holdout: without --test: share of each class that is held out.
+    """
+    from rediffuse.data.splits import few_shot
+    from rediffuse.training.fit import fit_classifier
+
+    check_out(out)
+    images, held = open_pair(data, split=split, test=test, holdout=holdout, flips=not no_flips, common=common)
+    if shots is not None:
+        images = few_shot(images, shots, common.seed)
+    mixed = mix(images, held, synthetic, alpha, common)
+    with bar("training", "steps", quiet=common.quiet) as report:
+        trained = fit_classifier(
+            mixed, images.classes, level=classifier, mode=mode, steps=steps, seed=common.seed, size=size, fit=fit, flips=images.flips,
+            checkpoint=out / CHECKPOINT, progress=report,
+        )  # fmt: skip
+    accuracy = judge(trained, held, size, fit)
+    trained.save(out)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    tell(accuracy, out, held, common.quiet)
+    return 0
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder that holds something else than the beginnings of this training. Raises ConfigError."""
+    from rediffuse.errors import ConfigError
+
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder for the classifier")
+    if out.is_dir() and any(child.name != CHECKPOINT for child in out.iterdir()):
+        what = "a classifier" if (out / "config.json").exists() else "other files"
+        raise ConfigError(f"{out} holds {what} already; give another folder, or empty this one")
+
+
+def mix(images: ImageSet, held: ImageSet, synthetic: str | None, alpha: float, common: Shared) -> Mixed | ImageSet:
+    """The training set; says so where generated images know the held-out photos."""
+    from rediffuse.data.mixing import Mixed
+
+    if synthetic is None:
+        return images
+    mixed = Mixed(images, open_photos(synthetic, quiet=common.quiet), alpha)
+    made = sum(map(len, mixed.copies))
+    terminal.note(f"{made:,} generated images stand in for their {len(images):,} photos with probability {alpha:g}.", quiet=common.quiet)
+    sources = set(mixed.synthetic.sources) if mixed.synthetic is not None else set()
+    seen = sources & set(held.ids)
+    if seen:
+        terminal.note(
+            f"{len(seen)} of the held-out photos have generated copies too. Those are left out, but the words were learned from these "
+            "photos as well, so the accuracy may flatter: give other photos with --test, or use rediffuse compare, which learns from "
+            "the training photos alone.",
+            style="yellow",
+        )
+    return mixed
+
+
+def judge(trained: Classifier, held: ImageSet, size: int, fit: Literal["pad", "crop", "squash"]) -> Accuracy:
+    """How often the classifier is right on the held-out photos."""
+    from rediffuse.evaluation.accuracy import measure
+    from rediffuse.training.pool import PixelBank, labels_of
+
+    labels = labels_of(held).tolist()
+    predicted = trained.predict(PixelBank(size, fit).of(held)).argmax(1).tolist()
+    return measure(predicted, labels, trained.classes)
+
+
+def tell(accuracy: Accuracy, out: Path, held: ImageSet, quiet: bool) -> None:
+    """The figures, class by class, and where the classifier lies."""
+    if not quiet:
+        rows = [
+            (name, f"{sum(counts):,}", "" if share is None else f"{share:.1%}", mistaken(accuracy, label))
+            for label, (name, counts, share) in enumerate(zip(accuracy.classes, accuracy.confusion, accuracy.per_class, strict=True))
+        ]
+        terminal.table(("class", "held out", "right", "mostly mistaken for"), rows)
+    terminal.say(
+        f"Right on {accuracy.mean_per_class:.1%} of held-out photos (mean over classes; {accuracy.top1:.1%} of all {len(held):,})."
+    )
+    terminal.say(f"The classifier is in {out}")
+
+
+def mistaken(accuracy: Accuracy, label: int) -> str:
+    """The class that images of a class are most often taken for instead; empty where there is none."""
+    row = [count if other != label else 0 for other, count in enumerate(accuracy.confusion[label])]
+    return accuracy.classes[row.index(max(row))] if max(row) else ""
