@@ -225,22 +225,6 @@ def draw_of(variants: Iterable[Variant], method: EditingMethod) -> EditDraw:
     return EditDraw.from_rows({"strength": v.strength, "seed": v.seed, "label": places.get(v.class_name, 0)} for v in variants)
 
 
-def difference(there: tuple[Mapping[str, Any], Sequence[Variant]], here: tuple[Mapping[str, Any], Sequence[Variant]]) -> list[str]:
-    """What tells two plans apart, in words; each is (settings, variants). Empty where they make the same."""
-    found = [f"{name} {_short(old)} there, {_short(new)} here" for name, old, new in _unequal(there[0], here[0])]
-    old, new = ({v.source_id: v.source_sha256 for v in variants} for variants in (there[1], here[1]))
-    for ids, word in ((new.keys() - old.keys(), "only here"), (old.keys() - new.keys(), "only there")):
-        if ids:
-            found.append(f"{_photos(ids)} {word}")
-    changed = {name for name in old.keys() & new.keys() if old[name] != new[name]}
-    if changed:
-        found.append(f"{_photos(changed)} with other pixels")
-    if not found:
-        moved = {variant.source_id for variant in {*map(_uncut, there[1])} ^ {*map(_uncut, here[1])}}
-        found += [f"{_photos(moved)} with other classes or draws"] if moved else []
-    return found
-
-
 def _draws(photos: ImageSet, method: EditingMethod, labels: Sequence[int], settings: Settings) -> EditDraw:
     """Of all copies of all photos, each photo's from a stream of its own, each copy's noise from a seed of its own."""
     import torch
@@ -289,29 +273,3 @@ def _by_source(variants: Sequence[Variant]) -> list[list[Variant]]:
     for variant in variants:
         groups.setdefault(variant.source_id, []).append(variant)
     return list(groups.values())
-
-
-def _uncut(variant: Variant) -> Variant:
-    return replace(variant, shard=0)
-
-
-def _unequal(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    found = []
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += _unequal(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found.append((prefix + name, before, after))
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _photos(ids: Iterable[str]) -> str:
-    names = sorted(ids)
-    listed = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} photo{'s' * (len(names) > 1)} ({listed})"

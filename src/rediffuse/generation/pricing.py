@@ -45,10 +45,11 @@ class Cost:
     def summary(self) -> str:
         """The lines that are printed before a run."""
         time = "unknown time" if self.seconds is None else _duration(self.seconds)
+        there = f"; {self.done} are there" if self.done else ""
         room = "" if self.free is None else f", {_size(self.free)} free"
         lines = [
-            f"{_count(self.images, 'image')} from {_count(self.photos, 'photo')}"
-            + (f"; {self.done} are there already" if self.done else ""),
+            f"{_count(self.images, 'image')} from {_count(self.photos, 'photo')}{there}",
+            +(f"; {self.done} are there already" if self.done else ""),
             f"{_count(self.calls, 'model call')} in {_count(self.shards, 'shard')}, slot use {self.slot_use:.2f} ({self.steps} image steps)",
             f"about {time} and {_size(self.gigabytes)}{room}",
         ]

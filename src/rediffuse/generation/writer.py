@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Self
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import PlanError
 from rediffuse.generation.card import data_card
+from rediffuse.generation.difference import difference
 from rediffuse.generation.environment import environment, short_hash
 from rediffuse.generation.files import sync_folder, write_image, write_json, write_table, write_whole
 from rediffuse.generation.lock import Lock
-from rediffuse.generation.plan import REAL, Plan, Variant, difference
+from rediffuse.generation.plan import REAL, Plan, Variant
 from rediffuse.generation.store import (
     CARD,
     FORMAT,
