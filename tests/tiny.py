@@ -43,7 +43,7 @@ def tiny_stable(
     for name, part in parts.items():
         part.save_pretrained(path / name, safe_serialization=True)
     tokenizer.save_pretrained(path / "tokenizer")
-    _write_scheduler(path / "scheduler", prediction_type, scheduler or {})
+    write_scheduler(path / "scheduler", prediction_type, scheduler or {})
     index: dict[str, Any] = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.39.0",
@@ -130,7 +130,7 @@ def _build_parts(tokenizer: Any, image_size: int, vae_factor: int) -> dict[str, 
     return {"unet": unet, "vae": vae, "text_encoder": text}
 
 
-def _write_scheduler(folder: Path, prediction_type: str, changes: dict[str, Any]) -> None:
+def write_scheduler(folder: Path, prediction_type: str, changes: dict[str, Any]) -> None:
     """Stable Diffusion 1.x's facts."""
     config: dict[str, Any] = {
         "_class_name": "DDIMScheduler",

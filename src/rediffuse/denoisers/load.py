@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, cast, get_args
 
 import torch
 
-from rediffuse.denoisers import stable_folder
-from rediffuse.denoisers.base import Denoiser, DenoiserSpec
+from rediffuse.denoisers import hub, stable_file, stable_folder
+from rediffuse.denoisers.base import Denoiser, DenoiserSpec, Prediction
 from rediffuse.denoisers.precision import resolve_device, resolve_dtype
-from rediffuse.errors import ModelError
+from rediffuse.errors import ConfigError, ModelError
 
-# Pipeline class in model_index.json -> (reader of the folder, its weight files). Any other class is refused: a folder never brings code.
-FAMILIES: Mapping[str, tuple[Callable[..., Denoiser], Callable[[Path], Sequence[Path]]]] = {
-    "StableDiffusionPipeline": (stable_folder.open_folder, stable_folder.all_weight_files),
-    "StableDiffusionImg2ImgPipeline": (stable_folder.open_folder, stable_folder.all_weight_files),
-}
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How folders of one kind are read. open: folder -> denoiser; weights: folder -> its weight files."""
+
+    open: Callable[..., Denoiser]
+    weights: Callable[[Path], Sequence[Path]]
+
+
+STABLE = Family(open=stable_folder.open_folder, weights=stable_folder.all_weight_files)
+# Pipeline class in model_index.json -> family. Any other class is refused: a folder never brings code.
+FAMILIES: Mapping[str, Family] = {"StableDiffusionPipeline": STABLE, "StableDiffusionImg2ImgPipeline": STABLE}
+HUB_FORM = "a hub model is written OWNER/NAME or OWNER/NAME@REVISION"
 
 
 def load(
@@ -31,42 +38,45 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     tokenizer: str | Path | None = None,
+    prediction: Prediction | None = None,
 ) -> Denoiser:
     """The denoiser that a spec names, frozen, ready to call.
 
     Args:
-        spec: a bundled name ("tiny-imagenet-64"; write ./NAME for a folder of that name), a pipeline folder, or the `spec` of a denoiser
-            that was loaded before: then the weights must be the same to the bit.
+        spec: a bundled name ("tiny-imagenet-64"; write ./NAME for a folder of that name), a pipeline folder, a single `.safetensors`
+            checkpoint, a hub name (OWNER/NAME, OWNER/NAME@REVISION), or the `spec` of a denoiser that was loaded before: then the weights
+            must be the same to the bit.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: numbers of the network's trunk: auto (half precision where the hardware computes it), float32, bfloat16, float16.
-        tokenizer: folder of a CLIP tokenizer, for models that bring none.
+        tokenizer: folder of a CLIP tokenizer, for single files, which bring none.
+        prediction: what a single file's network puts out, where nothing else says so.
     Raises:
         ModelError: nothing of that name, a part that is missing, pickled weights, code in the folder, other weights than the spec's.
         ConfigError: a device or dtype that is not there.
     """
-    wanted = spec if isinstance(spec, DenoiserSpec) else None
-    if wanted is not None:
-        options = dict(wanted.options)
-        tokenizer = tokenizer or options.get("tokenizer")
-        dtype = options.get("dtype", dtype) if dtype == "auto" else dtype
+    wanted = spec if isinstance(spec, DenoiserSpec) else DenoiserSpec(name=str(spec), path="")
+    told = dict(wanted.options)
+    told.update({key: str(value) for key, value in (("tokenizer", tokenizer), ("prediction", prediction)) if value is not None})
     where = resolve_device(device)
-    numbers = resolve_dtype(dtype, where)
-    name = wanted.name if wanted is not None else str(spec)
-    folder = Path(wanted.path) if wanted is not None and Path(wanted.path).exists() else resolve(name)
-    index = stable_folder.read_json(folder / "model_index.json")
-    family = index.get("_class_name")
-    if family not in FAMILIES:
-        raise ModelError(f"{folder} is a {family!r}; supported are {', '.join(FAMILIES)}. Custom pipelines are never run")
-    read, weights = FAMILIES[family]
-    found = weights_hash(weights(folder))
-    if wanted is not None and wanted.weights_hash and wanted.weights_hash != found:
-        raise ModelError(
-            f"{folder} holds other weights ({found[:12]}) than those asked for ({wanted.weights_hash[:12]}); give the right folder"
-        )
-    denoiser = read(folder, dtype=numbers, tokenizer=None if tokenizer is None else Path(tokenizer))
-    told = {"dtype": str(numbers).removeprefix("torch."), **({} if tokenizer is None else {"tokenizer": str(tokenizer)})}
-    base = wanted or DenoiserSpec(name=name, path=str(folder))
-    denoiser.spec = replace(base, path=str(folder), weights_hash=found, options=tuple(sorted(told.items())))
+    numbers = resolve_dtype(told.get("dtype", "auto") if dtype == "auto" else dtype, where)
+    told["dtype"] = str(numbers).removeprefix("torch.")
+    path, revision = locate(wanted)
+    family = None if path.is_file() else _family(path)
+    if told.get("prediction", "epsilon") not in get_args(Prediction):
+        raise ConfigError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {told['prediction']!r}")
+    if family is not None and "prediction" in told:
+        raise ConfigError(f"prediction is for single files; {path} says it in scheduler/scheduler_config.json")
+    found = weights_hash([path] if family is None else family.weights(path))
+    if wanted.weights_hash and wanted.weights_hash != found:
+        asked = wanted.weights_hash
+        raise ModelError(f"{path} holds other weights ({found[:12]}) than those asked for ({asked[:12]}); give the right model")
+    words = Path(told["tokenizer"]) if "tokenizer" in told else None
+    if family is None:
+        kind = cast("Prediction | None", told.get("prediction"))
+        denoiser: Denoiser = stable_file.open_file(path, dtype=numbers, tokenizer=words, prediction=kind)
+    else:
+        denoiser = family.open(path, dtype=numbers, tokenizer=words)
+    denoiser.spec = replace(wanted, path=str(path), revision=revision, weights_hash=found, options=tuple(sorted(told.items())))
     return denoiser.to(where)
 
 
@@ -74,18 +84,33 @@ def bundled() -> dict[str, Path]:
     """Folders of the denoisers that the package carries, by name."""
     home = Path(str(files("rediffuse"))) / "weights"
     found = sorted(home.iterdir()) if home.is_dir() else []
-    return {folder.name: folder for folder in found if (folder / "model_index.json").is_file()}
+    return {folder.name: folder for folder in found if (folder / hub.INDEX).is_file()}
 
 
-def resolve(name: str) -> Path:
-    """The folder of a bundled name or a path. Raises ModelError with what would have been found."""
-    known = bundled()
+def locate(spec: DenoiserSpec) -> tuple[Path, str | None]:
+    """Where a spec's weights lie, and the hub commit if they come from one. A hub model is downloaded if the cache lacks it.
+
+    Raises ModelError with the names that would have been found.
+    """
+    name, known = spec.name, bundled()
+    if spec.revision is not None:
+        return hub.fetch(name, spec.revision, stable_folder.needed_files)
+    if spec.path and Path(spec.path).exists():
+        return Path(spec.path), None
     if name in known:
-        return known[name]
+        return known[name], None
     path = Path(name).expanduser()
     if path.is_dir():
-        return path.resolve()
-    raise ModelError(f"there is no model {name!r}: neither a folder nor a bundled name ({', '.join(known) or 'none are installed'})")
+        return path.resolve(), None
+    if path.is_file():
+        return _checked_file(path.resolve()), None
+    bundle = f"bundled models: {', '.join(known) or 'none'}"
+    if hub.parse(name) is None:
+        raise ModelError(f"there is no model {name!r}: no such folder or file ({bundle}; {HUB_FORM})")
+    try:
+        return hub.fetch(name, None, stable_folder.needed_files)
+    except ModelError as error:
+        raise ModelError(f"there is no folder or file {name!r}, and {error} ({bundle})") from error
 
 
 def weights_hash(weights: Sequence[Path]) -> str:
@@ -101,3 +126,22 @@ def weights_hash(weights: Sequence[Path]) -> str:
 def _file_hash(file: Path, _size: int, _changed: int) -> bytes:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
+
+
+def _checked_file(file: Path) -> Path:
+    if file.suffix == ".safetensors":
+        return file
+    if file.suffix in stable_folder.PICKLES:
+        raise ModelError(f"{file} is a pickle, which can run code and is never opened; take the .safetensors file of the same model")
+    raise ModelError(f"{file} is not a model; give a pipeline folder or a .safetensors file")
+
+
+def _family(folder: Path) -> Family:
+    if not (folder / hub.INDEX).is_file():
+        inside = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
+        raise ModelError(f"{folder} is not a model folder: it lacks {hub.INDEX} and holds {inside}")
+    index: Any = stable_folder.read_json(folder / hub.INDEX)
+    name = str(index.get("_class_name")) if isinstance(index, dict) else "?"
+    if name not in FAMILIES:
+        raise ModelError(f"{folder} is a {name!r}, which is not supported: {', '.join(FAMILIES)} are. Custom pipelines are never run")
+    return FAMILIES[name]

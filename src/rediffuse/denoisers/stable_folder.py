@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,28 +74,50 @@ def check_index(folder: Path, index: Mapping[str, Any]) -> None:
         raise ModelError(f"{folder} lacks its scheduler (scheduler/scheduler_config.json), which says how much noise a step holds")
 
 
-def weight_files(folder: Path, stem: str) -> tuple[str, list[Path]]:
-    """Variant and safetensors files of one part, shards included. Raises ModelError if there are none, with what lies there instead."""
+def choose_weights(where: str, files: Collection[str], stem: str) -> tuple[str, list[str]]:
+    """Variant and names of one part's safetensors files among `files`, the index of shards first. Raises ModelError if there are none."""
     for variant in VARIANTS:
-        whole = folder / f"{stem}{variant}.safetensors"
-        if whole.is_file():
-            return variant, [whole]
-        shards = folder / f"{stem}.safetensors.index{variant}.json"
-        if shards.is_file():
-            names = sorted(set(read_json(shards)["weight_map"].values()))
-            missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
-            if missing:
-                raise ModelError(f"{folder} lacks the weight files {', '.join(missing)}; copy or download it again")
-            return variant, [folder / name for name in names]
-    found = sorted(file.name for file in folder.iterdir() if file.is_file())
-    pickles = [name for name in found if name.endswith(PICKLES)]
+        if f"{stem}{variant}.safetensors" in files:
+            return variant, [f"{stem}{variant}.safetensors"]
+        index = f"{stem}.safetensors.index{variant}.json"
+        if index in files:
+            shard = re.compile(rf"{stem}({re.escape(variant)})?-\d+-of-\d+({re.escape(variant)})?\.safetensors")
+            shards = sorted(name for name in files if shard.fullmatch(name) and (not variant or variant in name))
+            return variant, [index, *shards]
+    pickles = sorted(name for name in files if name.endswith(PICKLES))
     if pickles:
-        raise ModelError(f"{folder} holds only pickled weights ({', '.join(pickles)}), which can run code and are never opened; {CONVERT}")
-    raise ModelError(f"{folder} lacks {stem}.safetensors; it holds {', '.join(found) or 'nothing'}")
+        raise ModelError(f"{where} holds only pickled weights ({', '.join(pickles)}), which can run code and are never opened; {CONVERT}")
+    raise ModelError(f"{where} lacks {stem}.safetensors; it holds {', '.join(sorted(files)) or 'nothing'}")
+
+
+def needed_files(files: Sequence[str]) -> list[str]:
+    """Which files of a repository make a pipeline folder. Raises ModelError, before any download, if a part has no safetensors."""
+    if "model_index.json" not in files:
+        raise ModelError("it has no model_index.json, so it is no pipeline folder")
+    needed = [name for name in files if name.count("/") <= 1 and (name.endswith(".json") or name == "tokenizer/merges.txt")]
+    for name, part in PARTS.items():
+        if part.stem:
+            inside = [file.removeprefix(f"{name}/") for file in files if file.startswith(f"{name}/")]
+            needed += [f"{name}/{file}" for file in choose_weights(f"its {name}", inside, part.stem)[1]]
+    return sorted(set(needed))
+
+
+def weight_files(folder: Path, stem: str) -> tuple[str, list[Path]]:
+    """Variant and safetensors files of one part of a folder, shards included, all of them there."""
+    variant, names = choose_weights(str(folder), [file.name for file in folder.iterdir() if file.is_file()], stem)
+    if names[0].endswith(".json"):
+        index = read_json(folder / names[0])
+        wanted = sorted(set(index["weight_map"].values())) if isinstance(index, dict) and "weight_map" in index else []
+        missing = [name for name in wanted if name not in names]
+        if missing or not wanted:
+            raise ModelError(f"{folder} lacks the weight files {', '.join(missing) or names[0]}; copy or download it again")
+        names = wanted
+    return variant, [folder / name for name in names]
 
 
 def all_weight_files(folder: Path) -> list[Path]:
     """Every weight file that `open_folder` reads, in a fixed order."""
+    check_index(folder, read_json(folder / "model_index.json"))
     return [file for name, part in PARTS.items() if part.stem for file in weight_files(folder / name, part.stem)[1]]
 
 
