@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from tests.training import toys
 from torch import nn
 
 from rediffuse.errors import ConfigError, DataError, ModelError
@@ -45,7 +45,7 @@ def test_scratch_is_a_function_of_its_seed_and_leaves_torch_alone() -> None:
     assert not torch.allclose(first, other)
 
 
-def test_a_folder_keeps_its_features_and_gets_a_new_head(toys: ModuleType, tmp_path: Path) -> None:
+def test_a_folder_keeps_its_features_and_gets_a_new_head(tmp_path: Path) -> None:
     folder = toys.resnet_folder(tmp_path / "net", classes=7)
     before = Classifier.load(folder)
     opened = open_backbone(str(folder), NAMES, seed=0)
@@ -59,7 +59,7 @@ def test_a_folder_keeps_its_features_and_gets_a_new_head(toys: ModuleType, tmp_p
     assert not torch.equal(heads[0], heads[2])
 
 
-def test_a_head_of_the_same_width_is_new_as_well(toys: ModuleType, tmp_path: Path) -> None:
+def test_a_head_of_the_same_width_is_new_as_well(tmp_path: Path) -> None:
     folder = toys.resnet_folder(tmp_path / "net", classes=3)
     assert not torch.allclose(open_backbone(str(folder), NAMES).head.weight, Classifier.load(folder).head.weight)
 
@@ -86,7 +86,7 @@ def test_other_families_work_by_the_same_door(tmp_path: Path) -> None:
         assert torch.allclose(opened.head(opened.features(IMAGES)), opened.predict(IMAGES), atol=1e-5)
 
 
-def test_evaluation_leaves_batchnorm_and_mode_alone(toys: ModuleType, tmp_path: Path) -> None:
+def test_evaluation_leaves_batchnorm_and_mode_alone(tmp_path: Path) -> None:
     opened = open_backbone(str(toys.resnet_folder(tmp_path / "net")), NAMES).train()
     before = {name: value.clone() for name, value in opened.state_dict().items()}
     opened.features(IMAGES)
@@ -116,7 +116,7 @@ def test_preprocessing_is_resize_then_normalise() -> None:
     assert torch.allclose(found[0, :, 0, 0], torch.tensor([1.0, 1.6, 0.3]))
 
 
-def test_folders_that_are_refused(toys: ModuleType, tmp_path: Path) -> None:
+def test_folders_that_are_refused(tmp_path: Path) -> None:
     folder = toys.resnet_folder(tmp_path / "net")
     with pytest.raises(ModelError, match="there is no such folder"):
         open_backbone(str(tmp_path / "gone"), NAMES)

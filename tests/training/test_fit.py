@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from tests.training import toys
 
 from rediffuse.data import Mixed
 from rediffuse.data.images import to_tensor
@@ -28,7 +28,7 @@ def share_right(classifier: Classifier, images: object) -> float:
     return float((found == labels_of(images)).float().mean())  # type: ignore[arg-type]
 
 
-def test_stripes_are_learned_and_random_labels_are_not(toys: ModuleType) -> None:
+def test_stripes_are_learned_and_random_labels_are_not() -> None:
     test = toys.striped(20, seed=9, start=100)
     # Rotation would mix the directions.
     views = StandardViews(rotation=0, flips=False)
@@ -42,7 +42,7 @@ def test_stripes_are_learned_and_random_labels_are_not(toys: ModuleType) -> None
     assert learned[1] < 0.5
 
 
-def test_a_killed_training_continues_to_the_same_weights(toys: ModuleType, tmp_path: Path) -> None:
+def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None:
     images = toys.striped(4)
     pool = pool_of(images, toys.copies_of(images, 2), PixelBank(16))
 
@@ -67,7 +67,7 @@ def test_a_killed_training_continues_to_the_same_weights(toys: ModuleType, tmp_p
     assert steps == []  # all of it was done already
 
 
-def test_a_checkpoint_of_another_training_is_refused(toys: ModuleType, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     images = toys.striped(2)
     path = tmp_path / "state.pt"
     options = {"steps": 2, "batch": 4, "size": 16, "checkpoint": path}
@@ -81,7 +81,7 @@ def test_a_checkpoint_of_another_training_is_refused(toys: ModuleType, tmp_path:
         fit_classifier(images, images.classes, **options)
 
 
-def test_training_is_a_function_of_its_seed_and_leaves_torch_alone(toys: ModuleType) -> None:
+def test_training_is_a_function_of_its_seed_and_leaves_torch_alone() -> None:
     images = toys.striped(2)
     before = torch.get_rng_state()
     first, again, other = (fit_classifier(images, images.classes, steps=3, batch=4, size=16, seed=seed) for seed in (0, 0, 1))
@@ -104,7 +104,7 @@ def test_a_head_finds_what_logistic_regression_finds() -> None:
     assert right > theirs.score((held / 37).numpy(), labels.numpy()) - 0.03
 
 
-def test_linear_training_changes_the_head_alone(toys: ModuleType, tmp_path: Path) -> None:
+def test_linear_training_changes_the_head_alone(tmp_path: Path) -> None:
     folder = toys.resnet_folder(tmp_path / "net")
     images = toys.striped(6)
     trained = fit_classifier(images, images.classes, level=str(folder), size=16, steps=50)
@@ -115,7 +115,7 @@ def test_linear_training_changes_the_head_alone(toys: ModuleType, tmp_path: Path
     assert not trained.training
 
 
-def test_features_are_computed_once(toys: ModuleType, tmp_path: Path) -> None:
+def test_features_are_computed_once(tmp_path: Path) -> None:
     classifier = open_backbone(str(toys.resnet_folder(tmp_path / "net")), ["a", "b"])
     calls: list[int] = []
     classifier.model.register_forward_pre_hook(lambda module, args, kwargs: calls.append(len(kwargs["pixel_values"])), with_kwargs=True)
@@ -131,7 +131,7 @@ def test_features_are_computed_once(toys: ModuleType, tmp_path: Path) -> None:
     assert torch.allclose(found[:, 1], classifier.features(pixels.flip(-1)), atol=1e-5)
 
 
-def test_every_kind_of_set_is_taken(toys: ModuleType) -> None:
+def test_every_kind_of_set_is_taken() -> None:
     images = toys.striped(2)
     made = toys.copies_of(images, 2)
     pairs = [(to_tensor(example.image), example.label) for example in images]
@@ -144,7 +144,7 @@ def test_every_kind_of_set_is_taken(toys: ModuleType) -> None:
     assert not torch.equal(plain.head.weight, mixed.head.weight)
 
 
-def test_settings_that_make_no_sense(toys: ModuleType) -> None:
+def test_settings_that_make_no_sense() -> None:
     images = toys.striped(1)
     with pytest.raises(ConfigError, match="features that know something"):
         fit_classifier(images, images.classes, mode="linear")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from types import ModuleType
 
 import pytest
 import torch
 from scipy import stats
+from tests.training import toys
 
 from rediffuse.data import Mixed
 from rediffuse.data.images import to_tensor
@@ -19,7 +19,7 @@ from rediffuse.training.pool import PixelBank, Pool, pool_of
 DRAWS = 60_000
 
 
-def uneven(toys: ModuleType) -> tuple[object, object]:
+def uneven() -> tuple[object, object]:
     """Six real pictures with 3, 3, 1, 0, 2, 3 copies."""
     real = toys.striped(3, classes=2)
     made = toys.copies_of(real, 3)
@@ -28,8 +28,8 @@ def uneven(toys: ModuleType) -> tuple[object, object]:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_frequencies_are_those_of_mixed(toys: ModuleType, alpha: float) -> None:
-    real, made = uneven(toys)
+def test_frequencies_are_those_of_mixed(alpha: float) -> None:
+    real, made = uneven()
     bank = PixelBank(16)
     pool = pool_of(real, made, bank, alpha)
     draw = pool.draw(DRAWS, generator_of("frequencies"))
@@ -46,8 +46,8 @@ def test_frequencies_are_those_of_mixed(toys: ModuleType, alpha: float) -> None:
     assert bool((found[expected == 0] == 0).all())
 
 
-def test_the_law_by_hand(toys: ModuleType) -> None:
-    real, made = uneven(toys)
+def test_the_law_by_hand() -> None:
+    real, made = uneven()
     pool = pool_of(real, made, PixelBank(16), 0.5)
     draw = pool.draw(DRAWS, generator_of("hand"))
     counts = torch.bincount(draw.index, minlength=6)
@@ -59,8 +59,8 @@ def test_the_law_by_hand(toys: ModuleType) -> None:
     assert stats.chisquare(own.numpy()).pvalue > 1e-4  # copies of one image are drawn alike
 
 
-def test_labels_and_pictures_belong_to_the_draw(toys: ModuleType) -> None:
-    real, made = uneven(toys)
+def test_labels_and_pictures_belong_to_the_draw() -> None:
+    real, made = uneven()
     pool = pool_of(real, made, PixelBank(16), 0.7)
     draw = pool.draw(200, generator_of("own"))
     images, labels = pool.take(draw)
@@ -71,7 +71,7 @@ def test_labels_and_pictures_belong_to_the_draw(toys: ModuleType) -> None:
         assert torch.equal(image.float() / 255, to_tensor(example.image))
 
 
-def test_a_picture_of_another_shape_becomes_the_square(toys: ModuleType) -> None:
+def test_a_picture_of_another_shape_becomes_the_square() -> None:
     bank = PixelBank(16, "squash")
     found = bank.of(toys.striped(2, classes=2, size=24))
     assert found.shape == (4, 3, 16, 16)
@@ -80,8 +80,8 @@ def test_a_picture_of_another_shape_becomes_the_square(toys: ModuleType) -> None
     assert bank.of(toys.striped(1, classes=2)[:0]).shape == (0, 3, 16, 16)
 
 
-def test_the_fingerprint_knows_every_part(toys: ModuleType) -> None:
-    real, made = uneven(toys)
+def test_the_fingerprint_knows_every_part() -> None:
+    real, made = uneven()
     pool = pool_of(real, made, PixelBank(16))
     changed = pool.items.clone()
     changed[0, 0, 0, 0] += 1
@@ -96,8 +96,8 @@ def test_the_fingerprint_knows_every_part(toys: ModuleType) -> None:
     assert pool_of(real, made, PixelBank(16)).fingerprint() == pool.fingerprint()
 
 
-def test_what_is_no_pool(toys: ModuleType) -> None:
-    real, made = uneven(toys)
+def test_what_is_no_pool() -> None:
+    real, made = uneven()
     with pytest.raises(ConfigError, match=r"got 1\.5"):
         pool_of(real, made, PixelBank(16), 1.5)
     with pytest.raises(DataError, match="mix a run with the set"):

@@ -188,7 +188,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def seeded(*key: int | str) -> Iterator[None]:
     """torch's own random state set from a key inside, untouched outside: for libraries that take no generator."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.set_state(generator_of(*key).get_state())
+        torch.set_rng_state(generator_of(*key).get_state())
         yield
 
 
