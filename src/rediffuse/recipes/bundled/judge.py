@@ -146,7 +146,7 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
     for strength in STRENGTHS:
         made = edits(model, names, subset[0], strength=strength, guidance=given.guidance, steps=given.steps, seed=1)
         survival[str(strength)] = float((classify(recogniser, made) == subset[1]).float().mean()) / base
-    note(survival=survival)
+    note(survival=survival, survival_images=len(names))
 
     prompts = [name for name in held.names for _ in range(given.per_class_guidance)]
     truth = torch.arange(len(held.names)).repeat_interleave(given.per_class_guidance)
@@ -165,6 +165,8 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
     real, drawn = describe(describer, train.images[rows]), describe(describer, made)
     precision, recall = precision_recall(real, drawn)
     note(fid_like=frechet(real, drawn), precision=precision, recall=recall)
+    others = describe(describer, train.images[one_class_each(train, given.per_class, 5)])
+    note(fid_like_real=frechet(real, others))
     synthetic = Pictures(images=made, labels=truth, terms=("",) * len(made), names=held.names)
     genuine = Pictures(images=train.images[rows], labels=train.labels[rows], terms=("",) * len(rows), names=held.names)
     on_made = accuracy_score(synthetic, held, given.out / "cas-made", given.cas_steps)

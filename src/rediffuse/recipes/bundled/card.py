@@ -1,0 +1,92 @@
+"""Write the model cards of the bundled models from what was measured.
+
+    python -m rediffuse.recipes.bundled.card tiny-imagenet-64 --facts CARD/facts.json --log RUNS/unet/log.jsonl
+        --coder RUNS/autoencoder/log.jsonl --hardware "2 cores, AVX512-BF16" --out FOLDER
+    python -m rediffuse.recipes.bundled.card resnet-64 --log RUNS/resnet-64/log.jsonl --hardware "1 core, AVX512-BF16" --out FOLDER
+
+The card is README.md of the folder; rediffuse.json beside it holds the facts that pages of results need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+WEAK = 0.5  # below this classification accuracy score pages are headed "weak generator"
+QUOTED = ("classification_accuracy_score", "recognised_at_use", "psnr", "kept", "survival", "fid_like")
+NOTES = ("The generator has seen 5,000 unlabelled MNIST scans and 170 ImageNet classes by name.",)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def last_step(log: list[dict[str, Any]]) -> int:
+    return max(int(line["step"]) for line in log)
+
+
+def curve(log: list[dict[str, Any]], key: str, rows: int = 8) -> str:
+    """A short table of a logged value by step."""
+    points = [(line["step"], line[key]) for line in log if key in line]
+    picked = points[:: max(1, len(points) // rows)]
+    picked = picked if not points or picked[-1] == points[-1] else [*picked, points[-1]]
+    return "\n".join([f"| step | {key.replace('_', ' ')} |", "|---:|---:|", *(f"| {step} | {value:.4f} |" for step, value in picked)])
+
+
+def share(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def fill(model: str, **values: Any) -> str:
+    """The text of cards/MODEL.md with these values."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # Markdown
+    environment.filters["share"] = share
+    text = (files("rediffuse.recipes.bundled") / "cards" / f"{model}.md").read_text(encoding="utf-8")
+    return environment.from_string(text).render(**values)
+
+
+def text_to_image_card(facts: dict[str, Any], log: list[dict[str, Any]], coder: list[dict[str, Any]], hardware: str) -> str:
+    return fill(
+        "tiny-imagenet-64",
+        facts=facts,
+        steps=last_step(log),
+        coder_steps=last_step(coder),
+        hardware=hardware,
+        curve=curve(log, "held_out"),
+        survival=" | ".join(share(value) for value in facts["survival"].values()),
+        recognised=" | ".join(share(value) for value in facts["recognised"].values()),
+        weak=facts["classification_accuracy_score"] < WEAK,
+    )
+
+
+def features_card(log: list[dict[str, Any]], hardware: str) -> str:
+    top1 = [line["top1"] for line in log if "top1" in line][-1]
+    return fill("resnet-64", steps=last_step(log), hardware=hardware, top1=top1, curve=curve(log, "top1"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=["tiny-imagenet-64", "resnet-64"])
+    parser.add_argument("--facts", type=Path)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--coder", type=Path)
+    parser.add_argument("--hardware", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    log = read_log(given.log)
+    if given.model == "resnet-64":
+        (given.out / "README.md").write_text(features_card(log, given.hardware))
+        return
+    facts = json.loads(given.facts.read_text())
+    (given.out / "README.md").write_text(text_to_image_card(facts, log, read_log(given.coder), given.hardware))
+    known = {key: facts[key] for key in QUOTED}
+    (given.out / "rediffuse.json").write_text(json.dumps({**known, "notes": NOTES}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
