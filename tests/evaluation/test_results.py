@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.provenance import command_line, hardware
+from rediffuse.evaluation.provenance import command_line, hardware, module_command
 from rediffuse.evaluation.results import Figure, read_result, render_headline, render_table, write_json, write_result
 from rediffuse.evaluation.statistics import t_interval
 
@@ -44,6 +44,11 @@ def test_the_hardware_is_named() -> None:
 def test_a_command_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/somewhere/bin/rediffuse", "compare", "my photos"])
     assert command_line() == "rediffuse compare 'my photos'"
+
+
+def test_a_module_is_named_as_it_is_run() -> None:
+    told = ["--data", "/home/someone/photos", "--out", "results", "--label", "a b"]
+    assert module_command("rediffuse.recipes.toy", told) == "python -m rediffuse.recipes.toy --data photos --out results --label 'a b'"
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden"])

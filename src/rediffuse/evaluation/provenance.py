@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,8 @@ def commit() -> str:
 def command_line() -> str:
     """What was typed, with the program by name alone: paths of one machine mean nothing on another."""
     return shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
+
+
+def module_command(module: str, arguments: Sequence[str]) -> str:
+    """`python -m MODULE ARGUMENTS`, with the last part alone of every absolute path."""
+    return shlex.join(["python", "-m", module, *(Path(word).name if Path(word).is_absolute() else word for word in arguments)])

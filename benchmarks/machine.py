@@ -1,0 +1,68 @@
+"""What this machine can do: matrix products a second, operations of a call, the instructions that decide the speed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rediffuse.evaluation.provenance import hardware
+
+
+def describe(device: torch.device) -> str:
+    """The machine in a line; AMX and AVX512-BF16 decide whether bfloat16 is fast on a processor."""
+    found = hardware(str(device))
+    sets = found["instruction_sets"]
+    bf16 = ", ".join(f"{name} {'yes' if key in sets else 'no'}" for name, key in (("AMX", "amx_bf16"), ("AVX512-BF16", "avx512_bf16")))
+    return (
+        f"{found['processor']}, {found['cores']} cores, {torch.get_num_threads()} threads; {bf16}; "
+        f"device {found['device']}; torch {found['torch']}"
+    )
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def median_seconds(function: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """Of a call, after one that warms up."""
+    seconds = []
+    for _ in range(repeats + 1):
+        wait(device)
+        begin = time.perf_counter()
+        function()
+        wait(device)
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds[1:])
+
+
+def matmul_peak(dtype: torch.dtype, device: torch.device, sides: Sequence[int] | None = None) -> float:
+    """Operations a second of the fastest square matrix product found; the ceiling that a network is compared with."""
+    sides = sides or ((4096, 8192) if device.type == "cuda" else (1024, 2048))
+    best = 0.0
+    for side in sides:
+        first, second = (torch.randn(side, side, generator=torch.Generator().manual_seed(k)).to(device, dtype) for k in (0, 1))
+
+        def product(first: Tensor = first, second: Tensor = second) -> Tensor:
+            return first @ second
+
+        best = max(best, 2 * side**3 / median_seconds(product, device, repeats=3))
+    return best
+
+
+def count_flops(network: nn.Module, *arguments: object) -> float:
+    """Operations of one call (a multiply-add is two), attention included."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # The counter has no formula for the processor's fused attention; as plain matrix products it is counted too.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        network(*arguments)
+    return float(counter.get_total_flops())
