@@ -88,7 +88,7 @@ def encode_prompts(encoder: Any, tokenizer: Any, prompts: Sequence[str], words: 
         with _learned_words(embedding, chunk, words):
             states.append(encoder(ids, attention_mask=mask)[0])
     rows = torch.tensor([distinct[prompt] for prompt in prompts], device=device)
-    return torch.cat(states)[rows].float()  # (N, limit, D)
+    return torch.cat(states).index_select(0, rows).float()  # (N, limit, D); its gradient, unlike that of [rows], is the same on every run
 
 
 def _attention_mask(encoder: Any, tokenizer: Any, chunk: Sequence[Tokens], device: torch.device) -> Tensor | None:
@@ -116,7 +116,7 @@ def _learned_words(embedding: nn.Module, chunk: Sequence[Tokens], words: Mapping
 
     def put(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         table = torch.cat([words[name].to(output.device, output.dtype) for name in names])
-        return output.index_put((samples.to(output.device), positions.to(output.device)), table[sources.to(output.device)])
+        return output.index_put((samples.to(output.device), positions.to(output.device)), table.index_select(0, sources.to(output.device)))
 
     handle = embedding.register_forward_hook(put)
     try:
