@@ -35,8 +35,8 @@ class Packing:
 
     @property
     def slot_use(self) -> float:
-        """Useful slot-calls as a share of all that are paid for."""
-        return len(self.table) / int(self.sizes.sum())
+        """Useful slot-calls as a share of all that are paid for; 1 if there is nothing to do."""
+        return len(self.table) / int(self.sizes.sum()) if len(self) else 1.0
 
     def grid(self, column: int) -> NDArray[np.int64]:
         """(calls, batch): `column` of the table (2 variant, 3 step) by call and slot, -1 where a slot is empty."""
