@@ -19,8 +19,8 @@ def tiny_original(path: str | Path, *, version: Literal[1, 2] = 1, seed: int = 0
 
     path, tokenizer = Path(path), tiny_tokenizer()
     second = version == 2
-    blocks, layers = ((64, 128) if second else (32, 64)), (2 if second else 1)
-    heads: dict[str, Any] = {"attention_head_dim": [1, 2], "use_linear_projection": True} if second else {"attention_head_dim": 8}
+    blocks, layers = ((64, 64) if second else (32, 64)), (2 if second else 1)
+    heads: dict[str, Any] = {"attention_head_dim": [1, 1], "use_linear_projection": True} if second else {"attention_head_dim": 8}
     text = {"hidden_act": "gelu", "num_hidden_layers": 3, "pad_token_id": 0} if second else {"num_hidden_layers": 2, "pad_token_id": 536}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -37,7 +37,7 @@ def tiny_original(path: str | Path, *, version: Literal[1, 2] = 1, seed: int = 0
             latent_channels=4,
             down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2,
-            block_out_channels=(32, 64),
+            block_out_channels=(32, 32),
         )
         config = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 1, "projection_dim": 64, "eos_token_id": 536, **text}
         encoder = CLIPTextModel(CLIPTextConfig(vocab_size=537, max_position_embeddings=77, bos_token_id=535, **config))

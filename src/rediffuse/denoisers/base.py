@@ -67,7 +67,8 @@ class NoiseSchedule:
     def at(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha[t] and sigma[t] shaped to multiply `like` (B, ...), in float32 on its device."""
         if like.device not in self._copies:
-            self._copies[like.device] = (self.alpha.to(like.device), self.sigma.to(like.device))
+            with torch.inference_mode(False):  # a sampler may ask first; gradients may pass through what it leaves here
+                self._copies[like.device] = (self.alpha.to(like.device), self.sigma.to(like.device))
         alpha, sigma = self._copies[like.device]
         shape, index = (-1,) + (1,) * (like.ndim - 1), t.to(like.device)
         return alpha[index].view(shape), sigma[index].view(shape)

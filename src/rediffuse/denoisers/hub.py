@@ -46,7 +46,8 @@ def fetch(name: str, revision: str | None, choose: Callable[[Sequence[str]], lis
     try:
         info = HfApi().model_info(repository, revision=wanted)
         files = choose([sibling.rfilename for sibling in info.siblings or ()])
-        return Path(snapshot_download(repository, revision=info.sha, allow_patterns=files)), str(info.sha)
+        folder = Path(snapshot_download(repository, revision=wanted, allow_patterns=files))  # asked by branch, the cache remembers it
+        return folder, folder.name
     except GatedRepoError as error:
         raise ModelError(
             f"the hub model {repository} asks you to accept its terms: do that on its page, then run `hf auth login`"
