@@ -220,6 +220,6 @@ def test_mistakes_are_named(mixture):
         from_settings(mixture, DAFusion(mixture, words()).settings())
     with pytest.raises(ConfigError, match="seed must not be negative"):
         EditDraw(strength=torch.ones(1), seed=torch.tensor([-1]), label=torch.tensor([0]))
+    method = RealGuidance(mixture, CLASSES)
     with pytest.raises(DataError, match="from -1"):
-        method = RealGuidance(mixture, CLASSES)
         method.apply(torch.full((1, 3, 8, 8), -1.0), method.draw(1, stream(), labels=torch.zeros(1)))

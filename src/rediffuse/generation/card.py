@@ -25,7 +25,7 @@ def data_card(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
         "Photos": f"{len({row['source_id'] for row in rows})}",
         "Method": f"{method['method']}, strengths {', '.join(map(str, strengths))}",
         "Sampling": f"{method['solver']} in {method['steps']} steps, guidance {method['guidance_scale']}",
-        "Denoiser": f"{settings['denoiser']['name']} ({settings['denoiser']['weights_hash'][:12]})",
+        "Denoiser": f"{info['denoiser']} ({settings['denoiser']['weights_hash'][:12]})",
         "Seed": str(settings["seed"]),
         "Library": ", ".join(sorted({f"rediffuse {found['rediffuse']}" for found in info["environments"].values()})),
     }

@@ -37,12 +37,16 @@ def short_hash(content: Mapping[str, Any]) -> str:
 
 
 def identify(model: Denoiser) -> dict[str, Any]:
-    """Name, revision, weights' hash and number type of a denoiser; one that was built in memory is hashed as it stands."""
-    spec = model.spec
-    if spec is not None and spec.weights_hash:
-        return {"name": spec.name, "revision": spec.revision, "weights_hash": spec.weights_hash, "dtype": dtype_of(model)}
-    name = type(model).__name__ if spec is None else spec.name
-    return {"name": name, "revision": None, "weights_hash": _hash(model), "dtype": dtype_of(model)}
+    """Weights' hash and number type of a denoiser; one that was built in memory is hashed as it stands."""
+    known = "" if model.spec is None else model.spec.weights_hash
+    return {"weights_hash": known or _hash(model), "dtype": dtype_of(model)}
+
+
+def denoiser_name(model: Denoiser) -> str:
+    """What the user called it, with the commit that a hub name resolved to."""
+    if model.spec is None:
+        return type(model).__name__
+    return model.spec.name if model.spec.revision is None else f"{model.spec.name.partition('@')[0]}@{model.spec.revision}"
 
 
 def dtype_of(model: Denoiser) -> str:

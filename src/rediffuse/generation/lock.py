@@ -83,19 +83,25 @@ class Lock:
 def _is_dead(owner: dict[str, Any]) -> bool:
     if not owner:
         return True
-    if owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
+    if owner.get("host") != socket.gethostname():
         return False
-    if owner["pid"] == os.getpid():  # an earlier life: this one holds no such lock
-        return True
-    if os.name == "nt":  # signal 0 is Ctrl-C there
-        return False
+    return owner.get("pid") == os.getpid() or not is_alive(
+        owner.get("pid")
+    )  # its own number: of an earlier life, this one holds no such lock
+
+
+def is_alive(pid: Any) -> bool:
+    """Whether a process of this number runs on this machine; where the system does not say, it does."""
     try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
+        number = int(pid)
+        if number <= 0 or os.name == "nt":  # on Windows signal 0 is Ctrl-C
+            return True
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
         return False
-    return False
+    except (ValueError, TypeError, PermissionError):
+        return True
+    return True
 
 
 def _words(owner: dict[str, Any]) -> str:

@@ -82,6 +82,7 @@ class Plan:
 
     Attributes:
         settings: all that decides what is made, as JSON: `Settings`, the method's, denoiser and concepts by their hashes.
+        denoiser: its name, with the revision of a hub name; what it is called decides nothing.
         variants: the rows, all of a source together, in the order of the photos.
         classes: true class names; labels are indices into them.
         batch: slots of a denoiser call.
@@ -94,6 +95,7 @@ class Plan:
     settings: Mapping[str, Any]
     variants: tuple[Variant, ...]
     classes: tuple[str, ...]
+    denoiser: str
     batch: int
     threads: int
     dtype: str

@@ -49,8 +49,7 @@ class Cost:
         room = "" if self.free is None else f", {_size(self.free)} free"
         lines = [
             f"{_count(self.images, 'image')} from {_count(self.photos, 'photo')}{there}",
-            +(f"; {self.done} are there already" if self.done else ""),
-            f"{_count(self.calls, 'model call')} in {_count(self.shards, 'shard')}, slot use {self.slot_use:.2f} ({self.steps} image steps)",
+            f"{_count(self.calls, 'model call')} in {_count(self.shards, 'shard')}, slot use {self.slot_use:.2f}, {self.steps} image steps",
             f"about {time} and {_size(self.gigabytes)}{room}",
         ]
         if self.free is not None and self.gigabytes > self.free:

@@ -53,7 +53,7 @@ def report(folder: str | Path) -> str:
         f"photos: {info['photos']} ({len({row['source_id'] for row in rows})} used), {len(info['classes'])} classes",
         f"method: {method['method']}, {method['solver']} in {method['steps']} steps, guidance {method['guidance_scale']:g}",
         "strengths: " + (", ".join(f"{name} ({count})" for name, count in sorted(strengths.items())) or "none yet"),
-        f"denoiser: {settings['denoiser']['name']}, weights {settings['denoiser']['weights_hash'][:12]}, {settings['denoiser']['dtype']}",
+        f"denoiser: {info['denoiser']}, weights {settings['denoiser']['weights_hash'][:12]}, {settings['denoiser']['dtype']}",
         f"words: {settings['concepts'][:12] or 'none learned'}",
         f"seed {settings['seed']}; fit {settings['fit']} to {settings['side']} pixels; {settings['format']} at {settings['size']} size",
         f"time: {info['seconds']:.1f} seconds; begun {info['created']}, finished {info['finished'] or 'not yet'}",

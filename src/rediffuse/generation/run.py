@@ -16,7 +16,7 @@ from rediffuse.concepts.progress import Bar
 from rediffuse.data.open import open_images
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, PlanError
-from rediffuse.generation.environment import dtype_of, identify
+from rediffuse.generation.environment import denoiser_name, dtype_of, identify
 from rediffuse.generation.files import room_on_disk
 from rediffuse.generation.interrupt import Interrupt
 from rediffuse.generation.local import Engine, default_batch, shard_steps
@@ -189,9 +189,15 @@ def _plan(
                 f"{out} holds the run of another plan: batch {slots} there, {batch} here. Leave batch out, or give another folder"
             )
     plan = Plan(
-        settings=identity, variants=variants, classes=photos.classes, batch=slots, threads=threads, dtype=dtype_of(method.model),
+        settings=identity,
+        variants=variants,
+        classes=photos.classes,
+        denoiser=denoiser_name(method.model),
+        batch=slots,
+        threads=threads,
+        dtype=dtype_of(method.model),
         gigabytes=gigabytes(photos, variants, settings),
-    )  # fmt: skip
+    )
     return plan, found is not None
 
 

@@ -20,7 +20,7 @@ from rediffuse.generation.card import data_card
 from rediffuse.generation.difference import difference
 from rediffuse.generation.environment import environment, short_hash
 from rediffuse.generation.files import sync_folder, write_image, write_json, write_table, write_whole
-from rediffuse.generation.lock import Lock
+from rediffuse.generation.lock import Lock, is_alive
 from rediffuse.generation.plan import REAL, Plan, Variant
 from rediffuse.generation.store import (
     CARD,
@@ -98,7 +98,7 @@ class Writer:
         self.out, self.plan, self.photos, self.command = out, plan, photos, command
         self.environment = environment(device, plan.threads)
         self.take_over, self.note = take_over, note
-        self.partial = out / PARTIAL / f"{os.getpid()}-{secrets.token_hex(4)}"  # two writers stay apart
+        self.partial = out / PARTIAL / f"{os.getpid()}-{secrets.token_hex(4)}"  # two writers on one machine stay apart
         self._stack = ExitStack()
         self._info: dict[str, Any] = {}
 
@@ -106,8 +106,7 @@ class Writer:
         self.out.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(Lock(self.out / LOCK, take_over=self.take_over, note=self.note))
-            if not self.take_over:  # what a dead writer left; one who may still live keeps his
-                shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+            self._tidy()
             for folder in (self.partial, self.out / MANIFEST, self.out / IMAGES):
                 folder.mkdir(parents=True, exist_ok=True)
             stack.callback(self._sweep)
@@ -154,8 +153,7 @@ class Writer:
         write_json(self.out / RUN, self._info, self.partial)
         for folder in (self.out / IMAGES, self.out):
             sync_folder(folder)
-        if complete:  # whatever other writers left behind
-            shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        self._tidy()
 
     def _open(self) -> None:
         """Write what stands before any image; run.json last, so that with it the plan is there too."""
@@ -186,6 +184,7 @@ class Writer:
             "photos": self.photos.name,
             "flips": self.photos.flips,
             "classes": list(plan.classes),
+            "denoiser": plan.denoiser,
             "settings": dict(plan.settings),
             "plan": {
                 "hash": plan.hash,
@@ -198,6 +197,12 @@ class Writer:
             },
             "environments": {},
         }
+
+    def _tidy(self) -> None:
+        """Remove what other writers left behind; one that was taken over and lives keeps its folder, so that it can go on."""
+        for folder in (self.out / PARTIAL).glob("*-*"):
+            if folder != self.partial and not is_alive(folder.name.partition("-")[0]):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _sweep(self) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
@@ -271,7 +276,7 @@ class OpenShard:
             "prompt": variant.prompt,
             "seed": variant.seed,
             "batch": batch,
-            "denoiser": settings["denoiser"]["name"],
+            "denoiser": self.writer.plan.denoiser,
             "denoiser_hash": settings["denoiser"]["weights_hash"],
             "concept_hash": settings["concepts"] or None,
             "environment": short_hash(self.writer.environment),

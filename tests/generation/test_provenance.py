@@ -1,0 +1,62 @@
+"""A run that speaks of itself: verified, reported, cited."""
+
+from __future__ import annotations
+
+from PIL import Image
+from tests.generation.conftest import Make
+
+from rediffuse.generation import local
+from rediffuse.generation.environment import environment, identify, short_hash
+from rediffuse.generation.provenance import cite, report, verify
+
+
+def test_a_whole_run_verifies(make: Make):
+    assert verify(make(keep_real=True).folder) == []
+
+
+def test_what_is_wrong_is_found(make: Make, monkeypatch):
+    monkeypatch.setattr(local, "SHARD_SECONDS", 0)
+    run = make()
+    images = run.folder / "images"
+    gone, changed, broken = run.ids[:3]
+    (images / gone).unlink()
+    Image.new("RGB", (8, 8)).save(images / changed)
+    (images / broken).write_bytes(b"")
+    (images / "cat-77af77" / "stranger.png").write_bytes(b"")
+    (run.folder / "manifest" / "shard-00002.parquet").unlink()
+    problems = verify(run.folder)
+    assert sum(line.startswith(gone) for line in problems) == 1
+    assert f"{changed}: its pixels are not those that were written" in problems
+    assert f"{broken}: empty file (0 bytes)" in problems
+    assert "cat-77af77/stranger.png: not in the manifest" in problems
+    assert "1 of 3 shards are not finished; continue with: the same call of rediffuse.generate" in problems
+
+
+def test_a_report_and_a_citation(make: Make):
+    run = make(command="rediffuse generate photos more")
+    text = report(run.folder)
+    assert "complete, 24 images made, 0 real, of 24 planned" in text
+    assert "strengths: 0.25 (6), 0.5 (6), 0.75 (6), 1 (6)" in text
+    assert "continue with" not in text
+    assert "10.48550" not in cite(run.folder)
+    assert "He, Ruifei" in cite(run.folder)
+    assert cite(run.folder).count("@") == 2
+
+
+def test_models_are_told_apart_by_their_weights():
+    from tests.generation.conftest import mixture
+
+    one, two = mixture(), mixture()
+    assert identify(one) == identify(two)
+    two.means[0, 0, 0, 0] += 1e-6
+    assert identify(one)["weights_hash"] != identify(two)["weights_hash"]
+    three = mixture()
+    three.schedule = three.schedule.from_betas(three.schedule.alpha.double() * 0 + 0.01)
+    assert identify(one)["weights_hash"] != identify(three)["weights_hash"]
+
+
+def test_environments_are_told_apart():
+    import torch
+
+    here = environment(torch.device("cpu"), 2)
+    assert short_hash(here) == short_hash(environment(torch.device("cpu"), 2)) != short_hash(environment(torch.device("cpu"), 3))
