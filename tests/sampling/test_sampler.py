@@ -149,6 +149,15 @@ def test_the_result_may_be_trained_on() -> None:
     assert weight.grad is not None
 
 
+def test_tables_that_sampling_copies_to_a_device_may_be_trained_through() -> None:
+    schedule = stable_schedule()
+    with torch.inference_mode():
+        schedule.at(torch.zeros(1, dtype=torch.long), torch.zeros(1, *SHAPE, device="meta"))
+    alpha, sigma = schedule.at(torch.zeros(1, dtype=torch.long), torch.zeros(1, *SHAPE, device="meta"))
+    assert not alpha.is_inference()
+    assert not sigma.is_inference()
+
+
 class Poisoned(Curved):
     """Answers NaN to one label."""
 

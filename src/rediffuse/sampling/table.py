@@ -29,7 +29,7 @@ class StepTable:
         x, saved, noise: (n,) coefficients of the current x, of the saved x and of fresh noise.
         history: (n, m) coefficients of the remembered beliefs, newest (this call's own) first.
         push: (n,) bool, whether this call's belief stays in memory for later calls.
-        save: (n,) bool, whether the x before this call becomes x_saved.
+        save: (n,) bool, whether the x before this call becomes x_saved; the same row reads it already.
     """
 
     start: int | None
@@ -51,7 +51,7 @@ class SamplingJob:
     """One image to be sampled.
 
     Attributes:
-        source: (C, H, W) encoded source in the denoiser's space; for a job from noise only its shape counts.
+        source: (C, H, W) encoded source in the denoiser's space; for a job from noise without a mask only its shape counts.
         table: the steps to take; its length is the number of denoiser calls.
         condition: one row, or None for unconditional denoisers.
         seed: non-negative int64; the start noise and the noise of every step are a function of it alone.
