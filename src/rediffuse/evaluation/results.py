@@ -95,8 +95,6 @@ def write_result(
     Returns:
         The file.
     """
-    if not name or any(letter in name for letter in "/\\\0") or name.startswith("."):
-        raise ConfigError(f"a result is named like compare_eurosat, without slashes, got {name!r}")
     figures = {key: _figure(value) for key, value in headline.items()}
     result = Result(
         name=name,
@@ -109,6 +107,14 @@ def write_result(
         seconds=seconds,
         notes=tuple(notes),
     )
+    return save_result(result, folder)
+
+
+def save_result(result: Result, folder: str | Path = "results") -> Path:
+    """Write a result that is complete already, such as a comparison's; returns the file."""
+    name = result.name
+    if not name or any(letter in name for letter in "/\\\0") or name.startswith("."):
+        raise ConfigError(f"a result is named like compare_eurosat, without slashes, got {name!r}")
     path = Path(folder) / f"{name}.json"
     write_json(path, result.to_json())
     return path

@@ -24,7 +24,7 @@ class StandardViews:
         flips: whether half of the views are mirrored; False where a mirror image has another label (digits).
     """
 
-    smallest: float = 0.35
+    smallest: float = 0.5
     stretch: float = 4 / 3
     rotation: float = 15.0
     flips: bool = True

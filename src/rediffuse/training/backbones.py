@@ -41,6 +41,10 @@ class Classifier(nn.Module):
         self.model, self.preprocessing, self.classes = model, preprocessing, tuple(classes)
 
     @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
     def head(self) -> nn.Linear:
         """The last linear layer with one output a class."""
         return _head(self.model, len(self.classes))
@@ -55,16 +59,16 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) in evaluation mode, a chunk at a time; uint8 pictures are taken as [0, 255]."""
+        """Logits (N, classes) on the CPU, in evaluation mode, a chunk at a time; uint8 pictures are taken as [0, 255]."""
         with evaluating(self):
-            chunks = [self(to_unit(chunk)) for chunk in images.split(CHUNK)]
+            chunks = [self(to_unit(chunk.to(self.device))).cpu() for chunk in images.split(CHUNK)]
         return torch.cat(chunks) if chunks else torch.zeros(0, len(self.classes))
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """(N, D): what the head sees, in evaluation mode (BatchNorm with its stored statistics)."""
         kept: list[Tensor] = []
-        hook = self.head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1)))
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1).cpu()))
         try:
             self.predict(images)
         finally:

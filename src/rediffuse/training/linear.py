@@ -52,7 +52,7 @@ class FeatureBank:
 
 def features(classifier: Classifier, images: Tensor, flips: bool) -> Tensor:
     """(N, views, D) of pictures (N, 3, H, W), uint8 or in [0, 1]."""
-    unit = to_unit(images)
+    unit = to_unit(images)  # (N, 3, H, W)
     views = [unit, unit.flip(-1)] if flips else [unit]
     return torch.stack([classifier.features(view) for view in views], 1)
 

@@ -55,7 +55,7 @@ def fit_network(
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(step)
         with seeded("step", seed, step):
-            _step(classifier, optimizer, *_batch(pool, settings.batch, views, classifier.preprocessing.size, seed, step), settings)
+            _step(classifier, optimizer, *_batch(pool, settings.batch, views, classifier, seed, step), settings)
         if path is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == settings.steps):
             _keep(path, {"key": key, "step": step + 1, "model": classifier.state_dict(), "optimizer": optimizer.state_dict()})
         if progress is not None:
@@ -63,11 +63,12 @@ def fit_network(
     return classifier.eval()
 
 
-def _batch(pool: Pool, batch: int, views: StandardViews, size: tuple[int, int], seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """Pictures (B, 3, H, W) in [0, 1] at the network's size, and labels, of one step."""
+def _batch(pool: Pool, batch: int, views: StandardViews, classifier: Classifier, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Pictures (B, 3, H, W) in [0, 1] at the network's size and on its device, and labels, of one step."""
     generator = generator_of("batch", seed, step)
     images, labels = pool.take(pool.draw(batch, generator))
-    return apply_views(to_unit(images), views.draw(batch, generator), size), labels
+    drawn = views.draw(batch, generator)
+    return apply_views(to_unit(images.to(classifier.device)), drawn, classifier.preprocessing.size), labels.to(classifier.device)
 
 
 def _step(classifier: Classifier, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, settings: TrainSettings) -> None:

@@ -1,0 +1,199 @@
+"""What a comparison works on, checked and put together before anything is trained: two sets that share no picture, settings, folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rediffuse.data.splits import few_shot, holdout
+from rediffuse.data.types import ImageSet
+from rediffuse.denoisers.base import Denoiser
+from rediffuse.errors import DataError
+from rediffuse.evaluation.arms import Copies
+from rediffuse.evaluation.cells import CellStore
+from rediffuse.evaluation.comparison import Comparison, Provenance
+from rediffuse.evaluation.judge import Judge
+from rediffuse.evaluation.provenance import command_line, commit, hardware
+from rediffuse.evaluation.samples import collect_samples
+from rediffuse.evaluation.settings import GENERATED, CompareSettings
+from rediffuse.generation.environment import identify
+from rediffuse.training.backbones import SCRATCH, model_folder
+from rediffuse.training.pool import labels_of
+
+HELD_OUT = 0.25
+"""Share of each class that is held out where no test photos are given."""
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+CARD = "rediffuse.json"
+DIGITS_NOTE = "The generator has seen 5,000 unlabelled MNIST digits: the demo shows the program, not the claim."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """A comparison that is ready to run.
+
+    Attributes:
+        pool, held: photos to take shots from, photos to judge by.
+        model: the text-to-image denoiser, if any.
+        plan: all that decides what a cell finds, as JSON.
+        notes: limits that belong to the figures.
+    """
+
+    pool: ImageSet
+    held: ImageSet
+    model: Denoiser | None
+    settings: CompareSettings
+    plan: dict[str, Any]
+    notes: tuple[str, ...]
+    store: CellStore
+    copies: Copies
+    judge: Judge
+
+    @classmethod
+    def prepare(
+        cls, images: ImageSet, test: ImageSet | None, model: Denoiser | None, settings: CompareSettings, out: Path, progress: bool
+    ) -> Bench:
+        """Check sets, shots, levels and model.
+
+        Raises:
+            DataError: too few photos of a class, no labels, or nothing to judge by.
+            ModelError: a level that is no classifier.
+            ConfigError: arms that make copies, and no model.
+        """
+        pool, held, notes = split(images, test)
+        few_shot(pool, max(settings.shots), settings.seeds[0])  # a class with too few photos is an error now
+        store = CellStore(out, len(held))
+        copies = Copies(pool, model, settings, store, progress)
+        device = torch.device("cpu") if model is None else model.device
+        return cls(
+            pool=pool,
+            held=held,
+            model=model,
+            settings=settings,
+            plan=plan_of(pool, held, model, settings),
+            notes=notes,
+            store=store,
+            copies=copies,
+            judge=Judge(pool, held, settings, copies, store, device),
+        )
+
+    def conclude(self, command: str | None) -> Comparison:
+        """What the folder holds of this comparison now."""
+        settings = self.settings
+        generated = [arm for arm in GENERATED if arm in settings.arms]
+        card = read_card(self.model) if generated else {}
+        cells = list(settings.cells())
+        return Comparison(
+            name=self.pool.name,
+            classes=self.pool.classes,
+            labels=tuple(labels_of(self.held).tolist()),
+            pool_images=len(self.pool),
+            levels=tuple(name for name, _ in settings.levels),
+            arms=settings.arms,
+            shots=settings.shots,
+            seeds=settings.seeds,
+            settings=self.plan,
+            model=self.plan["model"],
+            card=card,
+            results=tuple(found for cell in cells if (found := self.store.read(cell)) is not None),
+            failures={cell: reason for cell in cells if (reason := self.store.failure(cell)) is not None},
+            stages=tuple(stage for stage in self.store.stages() if stage.seed in settings.seeds and stage.arm in settings.arms),
+            provenance=provenance(command, str(self.judge.device)),
+            notes=(*facts(self.pool, self.model, card), *self.notes),
+            samples=tuple(collect_samples(self.pool, self.copies, generated, max(settings.shots), settings.seeds[0])),
+        )
+
+
+def split(images: ImageSet, test: ImageSet | None) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
+    """(photos to take shots from, photos to judge by, notes): labels in one class list, and no picture on both sides."""
+    if not images.classes or None in images.labels:
+        raise DataError(
+            f"{images.name} has photos without a label; sort the photos into one folder a class, or give a table of file and label"
+        )
+    if len(images.classes) < 2:
+        raise DataError(f"a comparison needs at least two classes, got {len(images.classes)} in {images.name}")
+    notes: tuple[str, ...] = ()
+    if test is None:
+        pool, held = holdout(images, HELD_OUT, seed=0)
+        notes = (f"No test photos were given: {len(held):,} of {len(images):,} were held out, {HELD_OUT:.0%} of each class.",)
+    else:
+        pool, held = images, test.with_classes(images.classes)
+    if None in held.labels or not len(held):
+        raise DataError(f"{held.name} must hold labelled photos to judge by; give others")
+    known = set(held.digests)
+    apart = pool.subset([row for row, own in enumerate(pool.digests) if own not in known])
+    if len(apart) == len(pool):
+        return pool, held, notes
+    if not len(apart):
+        raise DataError(f"all {len(pool):,} photos of {images.name} are also test photos; give other test photos")
+    both = len(pool) - len(apart)
+    return apart, held, (*notes, f"{both:,} of {len(pool):,} photos are also test photos, pixel for pixel; no shot was taken from them.")
+
+
+def plan_of(pool: ImageSet, held: ImageSet, model: Denoiser | None, settings: CompareSettings) -> dict[str, Any]:
+    """All that decides what a cell finds, as JSON: what a folder is checked against."""
+    makes = model is not None and bool(set(settings.arms) & set(GENERATED))
+    plan = {
+        "format": 1,
+        **settings.to_json(),
+        "levels": [[name, weights_of(where)] for name, where in settings.levels],
+        "photos": {"name": pool.name, "count": len(pool), "classes": list(pool.classes), "flips": pool.flips, "sha256": digest(pool)},
+        "test": {"name": held.name, "count": len(held), "sha256": digest(held)},
+        "model": identify(model) if makes and model is not None else {},
+    }
+    return dict(json.loads(json.dumps(plan)))
+
+
+def weights_of(where: str) -> str:
+    """sha256 over the weight files of a level, so that a moved folder is the same level and another network is not."""
+    if where == SCRATCH:
+        return SCRATCH
+    found = hashlib.sha256()
+    for file in sorted(model_folder(where).glob("*.safetensors")):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def digest(images: ImageSet) -> str:
+    """sha256 over ids, pixels and labels, whatever their order."""
+    rows = sorted(zip(images.ids, images.digests, map(str, images.labels), strict=True))
+    return hashlib.sha256(json.dumps(rows).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_card(model: Denoiser | None) -> dict[str, Any]:
+    """What the model's folder says of itself in rediffuse.json: classification_accuracy_score, notes; empty where it says nothing."""
+    path = Path(model.spec.path) / CARD if model is not None and model.spec is not None else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}; mend or remove it") from error
+    return values if isinstance(values, dict) else {}
+
+
+def facts(pool: ImageSet, model: Denoiser | None, card: dict[str, Any]) -> list[str]:
+    """What a reader must know of the generator."""
+    bundled = model is not None and model.spec is not None and model.spec.name == "tiny-imagenet-64"
+    digits = [DIGITS_NOTE] if pool.name.startswith("digits") and bundled else []
+    said = card.get("notes", [])
+    return [*digits, *(str(line) for line in (said if isinstance(said, list) else [said]))]
+
+
+def provenance(command: str | None, device: str) -> Provenance:
+    """Of this process."""
+    from rediffuse import __version__
+
+    return Provenance(
+        command=command_line() if command is None else command,
+        commit=commit(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        hardware=hardware(device),
+        versions={"rediffuse": __version__, **{name: version(name) for name in LIBRARIES}},
+    )

@@ -1,0 +1,175 @@
+"""Finished cells on disk: one file each, written whole, so that a killed comparison goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rediffuse.data.names import is_safe_name, slug
+from rediffuse.errors import DataError, PlanError
+from rediffuse.evaluation.results import write_json
+from rediffuse.evaluation.settings import Cell
+
+SETTINGS = "settings.json"
+GROWS = ("shots", "seeds", "arms", "levels")
+"""Settings that a later call may extend: what they add are further cells."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What one classifier did.
+
+    Attributes:
+        cell: which.
+        predictions: class index of each test image.
+        accuracy: mean over classes.
+        top1: share of all test images.
+        alpha: probability of a copy in its training; 0 where there are none.
+        real, synthetic: images that it was trained on.
+        seconds: of training and judging it.
+    """
+
+    cell: Cell
+    predictions: tuple[int, ...]
+    accuracy: float
+    top1: float
+    alpha: float
+    real: int
+    synthetic: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "predictions": list(self.predictions)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> CellResult:
+        known = {name: values[name] for name in cls.__dataclass_fields__}
+        return cls(**{**known, "cell": Cell(**values["cell"]), "predictions": tuple(values["predictions"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Work that several cells share: learning words or making copies.
+
+    Attributes:
+        name: "learn" or "generate"; arm, shots, seed: for which.
+        seconds: that it took, all its runs together; images: made; calls: image steps, guidance counted once.
+    """
+
+    name: str
+    arm: str
+    shots: int
+    seed: int
+    seconds: float
+    images: int = 0
+    calls: int = 0
+
+
+class CellStore:
+    """The folder of a comparison: settings, cells, stages, failures.
+
+    Args:
+        out: the folder.
+        test_images: a cell has as many predictions.
+    """
+
+    def __init__(self, out: Path, test_images: int) -> None:
+        self.out, self.test_images = out, test_images
+
+    def path(self, cell: Cell) -> Path:
+        level = cell.level if is_safe_name(cell.level) else slug(cell.level)
+        return self.out / "cells" / level / cell.arm / f"shots-{cell.shots}" / f"seed-{cell.seed}.json"
+
+    def read(self, cell: Cell) -> CellResult | None:
+        """A finished cell; None where there is none yet. A damaged file counts as none: it is made again."""
+        try:
+            found = CellResult.from_json(json.loads(self.path(cell).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return None
+        return found if found.cell == cell and len(found.predictions) == self.test_images else None
+
+    def write(self, result: CellResult) -> None:
+        write_json(self.path(result.cell), result.to_json())
+        self._failure(result.cell).unlink(missing_ok=True)
+
+    def fail(self, cell: Cell, reason: str) -> None:
+        """Note why a cell is missing; the next call tries it again."""
+        write_json(self._failure(cell), {"cell": asdict(cell), "reason": reason})
+
+    def failure(self, cell: Cell) -> str | None:
+        path = self._failure(cell)
+        return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else None
+
+    def _failure(self, cell: Cell) -> Path:
+        path = self.path(cell)
+        return path.with_name(path.stem + ".failed.json")
+
+    def add_stage(self, stage: Stage) -> None:
+        write_json(self.out / "stages" / f"{stage.name}-{stage.arm}-shots-{stage.shots}-seed-{stage.seed}.json", asdict(stage))
+
+    def stages(self) -> list[Stage]:
+        files = sorted((self.out / "stages").glob("*.json"))
+        return [Stage(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+
+    def claim(self, plan: Mapping[str, Any]) -> None:
+        """Write what is compared, or check that the folder holds the same; shots, seeds, arms and levels may grow.
+
+        Raises:
+            PlanError: another comparison's folder, with what differs; or a folder that holds something else.
+        """
+        stored = self.check(plan)
+        grown: dict[str, Any] = {} if stored is None else {name: _union(stored.get(name), plan.get(name)) for name in GROWS}
+        if stored is not None and not plan.get("model"):
+            grown["model"] = stored.get("model", {})
+        write_json(self.out / SETTINGS, {**plan, **grown})
+
+    def check(self, plan: Mapping[str, Any]) -> dict[str, Any] | None:
+        """As `claim`, but nothing is written; returns what the folder holds, None where it is new."""
+        path = self.out / SETTINGS
+        if not path.exists():
+            if self.out.is_dir() and any(self.out.iterdir()):
+                raise PlanError(f"{self.out} holds something else than a comparison; give an empty or new folder")
+            return None
+        try:
+            stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is damaged: {error}; give another folder") from error
+        differences = compare_plans(stored, plan)
+        if differences:
+            raise PlanError(f"{self.out} holds another comparison: {'; '.join(differences)}. Give another folder, or the same settings")
+        return stored
+
+
+def compare_plans(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """In words, where two plans differ outside of what may grow."""
+    found = []
+    for name in [*stored, *(name for name in wanted if name not in stored)]:
+        if not prefix and name in GROWS:
+            if name == "levels":
+                known = dict(map(tuple, stored[name]))
+                found += [
+                    f"level {level} was {known[level]}, now {where}" for level, where in wanted[name] if known.get(level, where) != where
+                ]
+            continue
+        before, now = stored.get(name), wanted.get(name)
+        if not prefix and name == "model" and not (before and now):  # without arms that make copies there is no model yet
+            continue
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            found += compare_plans(before, now, f"{prefix}{name}.")
+        elif before != now:
+            found.append(f"{prefix}{name} was {_short(before)}, now {_short(now)}")
+    return found
+
+
+def _union(before: Any, now: Any) -> list[Any]:
+    return [*(before or []), *(value for value in now or [] if value not in (before or []))]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
