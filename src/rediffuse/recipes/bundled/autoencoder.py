@@ -60,11 +60,11 @@ def crops(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
     return torch.where(flips.view(-1, 1, 1, 1), cut.flip(-1), cut)
 
 
-def objective(model: Any, x: Tensor, kl_weight: float = 1e-5) -> Tensor:
+def objective(model: Any, x: Tensor, generator: torch.Generator, kl_weight: float = 1e-5) -> Tensor:
     """L1 + 0.5 MSE a number of the picture, plus the weighted KL to a unit Gaussian a number of the latent."""
     with torch.autocast(x.device.type, torch.bfloat16):
         posterior = model.encode(x).latent_dist
-        back = model.decode(posterior.sample()).sample.float()
+        back = model.decode(posterior.sample(generator=generator)).sample.float()
     kl: Tensor = posterior.kl().mean() / posterior.mean[0].numel()
     return F.l1_loss(back, x) + 0.5 * F.mse_loss(back, x) + kl_weight * kl
 
@@ -82,9 +82,10 @@ def psnr(model: Any, pictures: Pictures, count: int = 500) -> tuple[float, Tenso
 
 
 def train(data: Path, out: Path, minutes: float | None, steps: int, batch: int = 24, rate: float = 2e-3, seed: int = 0) -> None:
-    torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     pictures, held = read_pictures(data, "train"), read_pictures(data, "validation")
+    judge: Any = build()  # before the seed: the first import of a library may draw from the global state
+    torch.manual_seed(seed)
     model: Any = build()
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
@@ -102,7 +103,7 @@ def train(data: Path, out: Path, minutes: float | None, steps: int, batch: int =
         images = crops(pictures.images[rows[: batch // 4] if whole else rows], 64 if whole else 32, generator)
         for group in optimizer.param_groups:
             group["lr"] = rate * cosine_rate(step, steps, 100)
-        loss = objective(model, signed(images).to(memory_format=torch.channels_last))
+        loss = objective(model, signed(images).to(memory_format=torch.channels_last), generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -116,7 +117,6 @@ def train(data: Path, out: Path, minutes: float | None, steps: int, batch: int =
                 out / "checkpoint.pt",
                 {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step},
             )
-            judge = build()
             ema.copy_to(judge)
             value, back = psnr(judge.eval(), held, 200)
             log_line(out / "log.jsonl", step=step, psnr=value)

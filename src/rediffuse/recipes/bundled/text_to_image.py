@@ -264,7 +264,6 @@ GRID = (
 def train(
     data: Path, digits: Path, coder: Path, out: Path, minutes: float | None, steps: int, batch: int = 64, rate: float = 1e-3, seed: int = 0
 ) -> None:
-    torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock(minutes)
     pictures, held, scans = read_pictures(data, "train"), read_pictures(data, "validation"), read_pictures(digits, "train")
@@ -274,6 +273,8 @@ def train(
     latents = Latents(plain=torch.cat([base.plain, ink.plain]), mirrored=torch.cat([base.mirrored, ink.mirrored]))
     captions = Captions(pictures.terms, pictures.names, pictures.labels, len(scans))
     kept = (1 - betas()).cumprod(0).float()
+    judge = Pair(captions.tokenizer)  # before the seed: the first import of a library may draw from the global state
+    torch.manual_seed(seed)
     pair = Pair(captions.tokenizer)
     network: Any = pair.unet
     network.to(memory_format=torch.channels_last)
@@ -284,7 +285,6 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
         step = state["step"]
-    judge = Pair(captions.tokenizer)
     start, began = step, time.monotonic()
 
     def hand_on() -> None:
@@ -319,8 +319,9 @@ def train(
                 samples_per_second=(step - start) * batch / (time.monotonic() - began),
             )
             losses.clear()
-        if step % 1000 == 0:
+        if step % 250 == 0:
             hand_on()
+        if step % 1000 == 0:
             prompts = [TEMPLATES[0].format(word) for word in GRID for _ in range(6)]
             drawn = sample(judge, captions, prompts, kept, guidance=4.0)
             save_grid(out / "samples.png", decode(vae, drawn, basis), 12)

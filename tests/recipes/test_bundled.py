@@ -1,0 +1,198 @@
+"""The trainers of the bundled models: resumed equals undisturbed, folding changes nothing, captions follow their shares."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from rediffuse.concepts.prompts import TEMPLATES
+from rediffuse.denoisers.schedules import scaled_linear_betas
+from rediffuse.recipes.bundled import autoencoder, card, common, export, features, text_to_image, vocabulary
+
+NAMES = ("goldfish", "school bus", "tabby")
+TERMS = ("goldfish, Carassius auratus", "school bus", "tabby, tabby cat")
+
+
+def write_pictures(folder: Path, split: str, count: int, size: int = 64) -> None:
+    rng = np.random.default_rng(count)
+    rows = []
+    for index in range(count):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
+        label = index % len(NAMES)
+        rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label, "id": str(index), "term": TERMS[label]})
+    feature = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": list(NAMES), "_type": "ClassLabel"}}}}
+    table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps(feature)})
+    folder.mkdir(exist_ok=True)
+    pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Forty pictures and networks that train in a blink."""
+    write_pictures(tmp_path / "data", "train", 40)
+    write_pictures(tmp_path / "data", "validation", 6)
+    write_pictures(tmp_path / "digits", "train", 8, size=28)
+    monkeypatch.setitem(autoencoder.CONFIG, "block_out_channels", (16, 16))
+    monkeypatch.setitem(text_to_image.UNET, "block_out_channels", (16, 16, 16))
+    monkeypatch.setattr(text_to_image, "GRID", ("goldfish",))
+    monkeypatch.setattr(text_to_image, "held_out_loss", lambda *_: 0.0)  # 512 validation pictures are not here
+    return tmp_path
+
+
+def trained(out: Path, key: str = "model") -> dict[str, torch.Tensor]:
+    state = common.load_checkpoint(out / "checkpoint.pt")
+    assert state is not None
+    found: dict[str, torch.Tensor] = state[key]
+    return found
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def test_a_resumed_autoencoder_is_the_undisturbed_one(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = small / "data"
+    monkeypatch.setattr(autoencoder, "cosine_rate", lambda *_, **__: 1.0)  # a piece then does not depend on where the end was put
+    autoencoder.train(data, small / "whole", None, steps=3, batch=8)
+    autoencoder.train(data, small / "pieces", 0.0, steps=3, batch=8)  # no time at all: the start is handed on
+    autoencoder.train(data, small / "pieces", None, steps=2, batch=8)
+    autoencoder.train(data, small / "pieces", None, steps=3, batch=8)
+    assert_same(trained(small / "whole"), trained(small / "pieces"))
+
+
+def test_a_resumed_denoiser_is_the_undisturbed_one_and_exports(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, digits, coder = small / "data", small / "digits", small / "coder"
+    autoencoder.train(data, coder, None, steps=1, batch=8)
+
+    def run(out: str, steps: int) -> None:
+        text_to_image.train(data, digits, coder, small / out, None, steps, batch=8)
+
+    monkeypatch.setattr(text_to_image, "cosine_rate", lambda *_, **__: 1.0)  # a piece then does not depend on where the end was put
+    run("whole", 3)
+    run("pieces", 2)
+    run("pieces", 3)
+    assert_same(trained(small / "whole"), trained(small / "pieces"))
+    assert trained(small / "whole").keys() == trained(small / "pieces").keys()
+
+    out = small / "folder"
+    export.export_pipeline(coder, small / "whole", data, out)
+    from rediffuse.denoisers.load import load
+
+    model = load(out, dtype="float32")
+    assert "school bus" in model.known_words
+    assert vocabulary.DIGIT in model.known_words
+    torch.testing.assert_close(model.schedule.ratio.double(), _ratio(text_to_image.betas()), rtol=1e-5, atol=0)
+
+
+def _ratio(betas: torch.Tensor) -> torch.Tensor:
+    kept = (1 - betas).cumprod(0)
+    return ((1 - kept) / kept).sqrt()
+
+
+def test_the_schedule_is_stable_diffusions_with_half_the_noise() -> None:
+    torch.testing.assert_close(_ratio(text_to_image.betas()), _ratio(scaled_linear_betas()) / 2, rtol=1e-9, atol=0)
+
+
+def test_folding_the_basis_changes_latents_as_it_says_and_pictures_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(autoencoder.CONFIG, "block_out_channels", (16, 16))
+    torch.manual_seed(0)
+    plain: Any = autoencoder.build().eval().requires_grad_(False)
+    folded: Any = autoencoder.build().eval().requires_grad_(False)
+    folded.load_state_dict(plain.state_dict())
+    images = torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8)
+    basis = text_to_image.latent_basis(plain, images)
+    export.fold_basis(folded, basis, images)
+    x = common.signed(images)
+    before, after = plain.encode(x).latent_dist.mean, folded.encode(x).latent_dist.mean
+    scale = after.std()
+    torch.testing.assert_close(after / scale, basis.forward(before) / scale, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(folded.decode(after).sample, plain.decode(before).sample, rtol=1e-3, atol=1e-3)
+    flat = after.permute(1, 0, 2, 3).flatten(1).double()
+    covariance = torch.cov(flat)
+    off = covariance - torch.diag(covariance.diag())
+    assert off.abs().max() < 0.05 * covariance.diag().max()  # principal directions
+    assert abs(float(covariance.diag().mean()) - 1) < 0.1  # unit mean square
+
+
+def test_captions_keep_their_shares_and_never_name_a_digit() -> None:
+    labels = torch.tensor([0, 1, 2])
+    captions = text_to_image.Captions(TERMS, NAMES, labels, digits=1)
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.rand(20_000, 3, generator=generator).tolist()
+    said = [captions.caption(0, draw) for draw in draws]
+    share = lambda test: sum(map(test, said)) / len(said)  # noqa: E731
+    assert abs(share(lambda text: text == "") - 0.10) < 0.01
+    assert abs(share(lambda text: text == "a photo") - 0.08) < 0.01
+    assert abs(share(lambda text: "thing" in text) - 0.07) < 0.01
+    assert abs(share(lambda text: "goldfish" in text or "Carassius" in text) - 0.75) < 0.015
+    assert {captions.caption(0, [0.9, (index + 0.5) / 27, 0.0]) for index in range(27)} == {form.format("goldfish") for form in TEMPLATES}
+    digits = {captions.caption(3, draw) for draw in draws[:3000]}
+    assert all("handwritten digit" in text or "thing" in text or text in ("", "a photo") for text in digits)
+    assert not any(character.isdigit() for text in digits for character in text)
+
+
+def test_every_word_of_a_caption_is_one_token_and_anything_else_is_spelled() -> None:
+    tokenizer = vocabulary.build_tokenizer(TERMS)
+    for word in ("goldfish", "carassius", "bus", "photo", "handwritten", "satellite"):
+        assert len(tokenizer(word).input_ids) == 3, word
+    for text in ("xylophone", "naïve café", "a 3-legged {thing}", "日本"):
+        ids = tokenizer(text).input_ids
+        assert 3 <= len(ids) <= 77
+        assert tokenizer.unk_token_id not in ids[1:-1]
+        assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+
+
+def test_shuffled_epochs_are_a_function_of_seed_and_step() -> None:
+    stream = common.batches(10, 4, seed=3)
+    rows = [next(stream) for _ in range(6)]
+    assert sorted(torch.cat(rows[:2]).tolist()) == sorted(set(torch.cat(rows[:2]).tolist()))
+    for start in range(1, 6):
+        resumed = common.batches(10, 4, seed=3, start=start)
+        assert torch.equal(next(resumed), rows[start])
+
+
+def test_forty_classes_are_never_among_the_known() -> None:
+    pictures = common.Pictures(
+        images=torch.zeros(170, 3, 2, 2, dtype=torch.uint8),
+        labels=torch.arange(170),
+        terms=("",) * 170,
+        names=tuple(f"class {index}" for index in range(170)),
+    )
+    known = pictures.names[:20]
+    forty, wide = features.class_names(pictures, "forty", known), features.class_names(pictures, "resnet-64", known)
+    assert len(set(forty)) == 40
+    assert set(forty) < set(wide)
+    assert len(wide) == 150
+    assert not set(wide) & set(known)
+    rows = features.restrict(pictures, forty)
+    assert [pictures.names[index] for index in (rows.images[:, 0, 0, 0].long() + rows.labels).tolist()]  # labels are places in `forty`
+    assert rows.labels.tolist() == [forty.index(name) for name in pictures.names if name in forty]
+
+
+def test_a_card_states_its_figures_and_its_weakness() -> None:
+    facts = {
+        "psnr": 34.5, "recogniser": 0.4, "kept": 0.99, "recognised_at_use": 0.2, "guidance": 4.0, "cas_per_class": 20, "samples": 340,
+        "classification_accuracy_score": 0.3, "fid_like": 12.0, "fid_like_real": 2.0, "precision": 0.5, "recall": 0.4, "survival_images": 9,
+        "survival": {"0.25": 0.9, "0.5": 0.8, "0.75": 0.7, "1.0": 0.5}, "recognised": {"1.0": 0.1, "2.0": 0.2, "4.0": 0.3, "7.0": 0.4},
+    }  # fmt: skip
+    log = [{"step": 1000, "held_out": 0.5}, {"step": 2000, "held_out": 0.4}]
+    text = card.text_to_image_card(facts, log, [{"step": 10}], "2 cores")
+    assert "34.5 dB" in text
+    assert "30% of real" in text
+    assert "Weak generator" in text
+    assert "| 2000 | 0.4000 |" in text
+    assert "{" not in text
+    strong = card.text_to_image_card({**facts, "classification_accuracy_score": 0.6}, log, [{"step": 10}], "2 cores")
+    assert "Weak generator" not in strong
