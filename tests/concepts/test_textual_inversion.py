@@ -76,13 +76,13 @@ def test_together_as_alone(stable: Denoiser) -> None:
 
 
 def test_any_batch_and_any_order_of_photos(stable: Denoiser) -> None:
-    photos = pictures(COUNTS, side=16)
-    whole = learn(photos, stable, recipe=STABLE, progress=False)
+    photos, recipe = pictures(COUNTS, side=16), replace(STABLE, steps=3)
+    whole = learn(photos, stable, recipe=recipe, progress=False)
     for batch in (1, 7, 32):
-        assert distance(learn(photos, stable, recipe=replace(STABLE), batch=batch, progress=False), whole) < 1e-4
-    turned = learn(photos.subset(list(reversed(range(len(photos))))), stable, recipe=STABLE, progress=False)
+        assert distance(learn(photos, stable, recipe=recipe, batch=batch, progress=False), whole) < 1e-4
+    turned = learn(photos.subset(list(reversed(range(len(photos))))), stable, recipe=recipe, progress=False)
     assert turned.hash == whole.hash
-    assert learn(photos, stable, recipe=STABLE, seed=1, progress=False).hash != whole.hash
+    assert learn(photos, stable, recipe=recipe, seed=1, progress=False).hash != whole.hash
 
 
 def test_only_the_new_rows_change(stable: Denoiser) -> None:
@@ -114,7 +114,7 @@ def held_out_loss(model: Denoiser, words: Concepts, name: str, photos: ImageSet)
 
 def test_a_learned_word_explains_its_class_better_than_the_start(stable: Denoiser) -> None:
     photos = pictures(COUNTS, side=16)
-    recipe = replace(STABLE, steps=60, times="stratified")
+    recipe = replace(STABLE, steps=30, learning_rate=0.1, times="stratified")
     learned = learn(photos, stable, recipe=recipe, progress=False)
     start = Concepts(words={name: stable.word_vectors("the").expand(2, -1) for name in COUNTS})  # type: ignore[operator]
     for name in COUNTS:
