@@ -12,6 +12,8 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from rediffuse import __version__
 from rediffuse.cli import terminal
 from rediffuse.cli.augment import augment
+from rediffuse.cli.compare import compare
+from rediffuse.cli.demo import demo
 from rediffuse.cli.doctor import doctor
 from rediffuse.cli.generate import generate
 from rediffuse.cli.learn import learn
@@ -23,7 +25,7 @@ EVERYDAY = Group("Everyday", sort_key=1)
 STEPS = Group("Step by step", sort_key=2)
 
 DONE, PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-CONTINUES = ("augment", "compare", "demo", "generate", "learn")
+CONTINUES = ("augment", "compare", "demo", "generate", "learn", "train")
 """Verbs that go on where they stopped when the same command is given again."""
 
 HELP = """A folder of labelled photos in; more photos, and a better classifier, out.
@@ -48,7 +50,7 @@ def build() -> App:
         default_parameter=Parameter(negative=(), consume_multiple=True, show_default=default_text),
         result_action="return_value",
     )
-    everyday: list[Callable[..., int]] = [augment, train, doctor]
+    everyday: list[Callable[..., int]] = [augment, compare, train, demo, doctor]
     steps: list[Callable[..., int]] = [learn, generate]
     for group, verbs in ((EVERYDAY, everyday), (STEPS, steps)):
         for place, verb in enumerate(verbs):
@@ -85,9 +87,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        terminal.failed(
-            f"{error.filename or 'the output'} cannot be written: {error.strerror}; make room or give another folder, then run the same command again"
-        )
+        what = error.filename or "the output"
+        terminal.failed(f"{what} cannot be written ({error.strerror}); make room or name another place, then run the command again")
         return USER_ERROR
     return status if isinstance(status, int) else DONE
 

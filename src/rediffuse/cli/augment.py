@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, MODEL, Common, load_model, open_photos
 from rediffuse.cli.generate import check_out, make
-from rediffuse.cli.learn import CHECKPOINT, check_folder, find, learn_into
-from rediffuse.cli.options import MAKING, WRITING, Making, Writing
+from rediffuse.cli.learn import CHECKPOINT, check_folder, learn_into
+from rediffuse.cli.options import LEARNING, MAKING, WRITING, Learning, Making, Writing
 
 if TYPE_CHECKING:
     from rediffuse.concepts.concepts import Concepts
@@ -28,8 +28,8 @@ def augment(
     split: str | None = None,
     no_flips: bool = False,
     words: Path | None = None,
-    recipe: str = "fast",
     making: Making = MAKING,
+    learning: Learning = LEARNING,
     writing: Writing = WRITING,
     common: Common = COMMON,
 ) -> int:
@@ -45,14 +45,13 @@ def augment(
         split: of a set that has several.
         no_flips: a mirrored photo would have another label (digits, text).
         words: folder or file of words that were learned before. [default: learned into OUT.words]
-        recipe: how words are learned: fast, paper_agnostic, paper_full.
     """
     from rediffuse.cli.large import Work, guard, guard_opened
     from rediffuse.data.splits import few_shot
 
     making.check()
     writing.check()
-    chosen = find(recipe, None)
+    chosen = learning.find()
     check_out(out)
     learns = making.method == "da-fusion" and words is None
     if learns:
@@ -68,8 +67,8 @@ def augment(
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     denoiser = load_model(model or MODEL, common)
-    spoken = find_words(out, words, images, denoiser, chosen, making, writing, common)
-    return make(images, out, making.build(denoiser, images.classes, spoken), writing, common, photos=photos)
+    spoken = find_words(out, words, images, denoiser, making.method, chosen, writing.dry_run, common)
+    return make(images, out, making.build(denoiser, images.classes, spoken), writing, common, photos=photos, batch=making.batch)
 
 
 def words_beside(out: Path) -> Path:
@@ -83,16 +82,16 @@ def find_words(
     given: Path | None,
     images: ImageSet,
     model: Denoiser,
+    method: str,
     recipe: InversionRecipe,
-    making: Making,
-    writing: Writing,
+    dry_run: bool,
     common: Common,
 ) -> Concepts | None:
     """The words that copies are made with: given ones, or learned beside the run; None where the method needs none.
 
     A dry run learns nothing: where no words are there yet, blank ones stand in, since they cost as much to use.
     """
-    if making.method != "da-fusion":
+    if method != "da-fusion":
         if given is not None:
             terminal.note("real-guidance prompts with class names; --words is not used.", quiet=common.quiet, style="yellow")
         return None
@@ -101,7 +100,7 @@ def find_words(
     if given is not None:
         return Concepts.load(given, images.classes)
     folder = words_beside(out)
-    if writing.dry_run and not (folder / CHECKPOINT).exists():
+    if dry_run and not (folder / CHECKPOINT).exists():
         import torch
 
         width = model.word_vectors("a").shape[1]  # type: ignore[operator]  # of text-to-image models

@@ -63,7 +63,7 @@ def generate(
         images = few_shot(images, shots, common.seed)
     spoken = None if words is None or making.method != "da-fusion" else Concepts.load(words, images.classes)
     method = making.build(load_model(model or MODEL, common), images.classes, spoken)
-    return make(images, out, method, writing, common, photos=photos)
+    return make(images, out, method, writing, common, photos=photos, batch=making.batch)
 
 
 def check_out(out: Path) -> None:
@@ -75,7 +75,7 @@ def check_out(out: Path) -> None:
         check_folder(out, {}, ())
 
 
-def make(images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str) -> int:
+def make(images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str, batch: int | None) -> int:
     """Generate, and say what is there now and what to do with it."""
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
@@ -83,7 +83,7 @@ def make(images: ImageSet, out: Path, method: EditingMethod, writing: Writing, c
 
     try:
         made = run(
-            images, method, out, copies=writing.copies, seed=common.seed, batch=writing.batch, fit=writing.fit, size=writing.size,
+            images, method, out, copies=writing.copies, seed=common.seed, batch=batch, fit=writing.fit, size=writing.size,
             format=writing.format, keep_real=writing.keep_real, target_per_class=writing.target_per_class, dry_run=writing.dry_run,
             preview=writing.preview, take_over=writing.take_over, command=terminal.typed(),
             progress=not common.quiet and not writing.dry_run,
@@ -99,7 +99,7 @@ def make(images: ImageSet, out: Path, method: EditingMethod, writing: Writing, c
     if images.rejected:
         terminal.say(f"{len(images.rejected):,} files were left out: {out / REJECTED}")
     terminal.note(
-        f"Next: {terminal.command('train', photos, 'classifier', '--synthetic', out)}\nDoes it help? {terminal.command('compare', photos)}",
+        f"Next: {terminal.command('train', photos, 'classifier', synthetic=out)}\nDoes it help? {terminal.command('compare', photos)}",
         quiet=common.quiet,
     )
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, MODEL, Common, load_model, open_photos
+from rediffuse.cli.options import LEARNING, Learning
 
 if TYPE_CHECKING:
     from rediffuse.concepts.concepts import Concepts
@@ -24,12 +25,11 @@ def learn(
     /,
     *,
     model: str | None = None,
-    recipe: str = "fast",
-    samples: int | None = None,
     shots: int | None = None,
     split: str | None = None,
     no_flips: bool = False,
     batch: int | None = None,
+    learning: Learning = LEARNING,
     common: Common = COMMON,
 ) -> int:
     """Learn a word for each class, and keep the words in a folder.
@@ -40,8 +40,6 @@ def learn(
         photos: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
         words: folder to write.
         model: the text-to-image model: a bundled name, a folder, or a hub name. [default: tiny-imagenet-64]
-        recipe: how: fast, paper_agnostic (1,000 steps from "the"), paper_full (2,000 steps, four vectors, from the name).
-        samples: training samples a class, in place of the recipe's.
         shots: learn from this many photos of each class.
         split: of a set that has several.
         no_flips: a mirrored photo would have another label (digits, text).
@@ -50,7 +48,7 @@ def learn(
     from rediffuse.cli.large import Work, guard, guard_opened
     from rediffuse.data.splits import few_shot
 
-    chosen = find(recipe, samples)
+    chosen = learning.find()
     check_folder(words)
 
     def price(_: int, classes: int) -> Work:
@@ -67,19 +65,8 @@ def learn(
         starts = learned.settings.get("starts", {})
         rows = [(name, learned.placeholder(name), str(starts.get(name, {}).get("word", ""))) for name in learned.classes]
         terminal.table(("class", "word", "began as"), rows, numbers_from=9)
-        terminal.note(f"Next: {terminal.command('generate', photos, 'more', '--words', words)}", quiet=common.quiet)
+        terminal.note(f"Next: {terminal.command('generate', photos, 'more', words=words)}", quiet=common.quiet)
     return 0
-
-
-def find(recipe: str, samples: int | None) -> InversionRecipe:
-    """A recipe by name, with another budget if one is given."""
-    from rediffuse.concepts.recipes import find_recipe
-    from rediffuse.errors import ConfigError
-
-    if samples is not None and samples < 1:
-        raise ConfigError(f"--samples must be at least 1, got {samples}")
-    found = find_recipe(recipe)
-    return found if samples is None else found.with_samples(samples)
 
 
 def check_folder(words: Path) -> None:

@@ -12,21 +12,42 @@ from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from rediffuse.concepts.concepts import Concepts
+    from rediffuse.concepts.recipes import InversionRecipe
     from rediffuse.denoisers.base import Denoiser
     from rediffuse.methods.editing import EditingMethod
 
 COPIES = Group("How copies are made", sort_key=10)
+WORDS = Group("How words are learned", sort_key=15)
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 FILES = Group("What is written", sort_key=20)
+
+
+@Parameter(name="*", group=WORDS)
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How a word is learned for each class."""
+
+    recipe: Annotated[
+        str,
+        Parameter(help='fast, paper_agnostic (1,000 steps, from "the") or paper_full (2,000 steps, four vectors, from the name).'),
+    ] = "fast"
+    samples: Annotated[int | None, Parameter(help="Training samples a class, in place of the recipe's.")] = None
+
+    def find(self) -> InversionRecipe:
+        """The recipe, with another budget if one is given. Raises ConfigError."""
+        from rediffuse.concepts.recipes import find_recipe
+
+        if self.samples is not None and self.samples < 1:
+            raise ConfigError(f"--samples must be at least 1, got {self.samples}")
+        found = find_recipe(self.recipe)
+        return found if self.samples is None else found.with_samples(self.samples)
 
 
 @Parameter(name="*", group=COPIES)
 @dataclass(frozen=True, kw_only=True)
-class Making:
-    """How a copy comes to be."""
+class Redrawing:
+    """How a photo is redrawn, whatever the method."""
 
-    method: Annotated[
-        Literal["da-fusion", "real-guidance"], Parameter(help="da-fusion prompts with learned words, real-guidance with the class names.")
-    ] = "da-fusion"
     strengths: Annotated[
         tuple[float, ...] | None,
         Parameter(help="How much of the picture is redone, each above 0 and at most 1. [default: .25 .5 .75 1; real-guidance .5]"),
@@ -37,13 +58,11 @@ class Making:
     guidance: Annotated[float | None, Parameter(help="Weight of the prompt; 1 is none. [default: 4]")] = None
     solver: Annotated[Literal["ddim", "dpm++2m", "pndm", "ancestral"], Parameter(help="How noise is taken away.")] = "dpm++2m"
     steps: Annotated[int, Parameter(help="Steps of a full redrawing; a copy of strength .5 takes half of them.")] = 25
-    prompt: Annotated[
-        str | None, Parameter(help='real-guidance: name ("a photo of a NAME"), photo ("a photo"), or a text with {} for the name.')
-    ] = None
+    batch: Annotated[int | None, Parameter(help="Images in one call of the model; less needs less memory.")] = None
 
     @property
     def chosen_strengths(self) -> tuple[float, ...]:
-        return self.strengths or ((0.5,) if self.method == "real-guidance" else (0.25, 0.5, 0.75, 1.0))
+        return self.strengths or STRENGTHS
 
     @property
     def calls(self) -> float:
@@ -52,12 +71,34 @@ class Making:
         return 2 * sum(max(1, int(self.steps * strength)) for strength in strengths) / len(strengths)
 
     def check(self) -> None:
-        """Raise ConfigError where options contradict each other, before any work."""
+        """Raise ConfigError where options are out of range or contradict each other, before any work."""
         from rediffuse.methods.editing import check_strengths
 
         check_strengths(self.chosen_strengths)
-        if self.steps < 1:
-            raise ConfigError(f"--steps must be at least 1, got {self.steps}")
+        for name in ("steps", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} must be at least 1, got {value}")
+
+
+@Parameter(name="*", group=COPIES)
+@dataclass(frozen=True, kw_only=True)
+class Making(Redrawing):
+    """How a copy comes to be."""
+
+    method: Annotated[
+        Literal["da-fusion", "real-guidance"], Parameter(help="da-fusion prompts with learned words, real-guidance with the class names.")
+    ] = "da-fusion"
+    prompt: Annotated[
+        str | None, Parameter(help='real-guidance: name ("a photo of a NAME"), photo ("a photo"), or a text with {} for the name.')
+    ] = None
+
+    @property
+    def chosen_strengths(self) -> tuple[float, ...]:
+        return self.strengths or ((0.5,) if self.method == "real-guidance" else STRENGTHS)
+
+    def check(self) -> None:
+        super().check()
         if self.method == "da-fusion" and self.prompt is not None:
             raise ConfigError(f"--prompt {self.prompt!r} belongs to --method real-guidance; da-fusion prompts with the learned words")
         if self.method == "real-guidance" and len(self.chosen_strengths) > 1:
@@ -92,14 +133,13 @@ class Writing:
     ] = "pad"
     size: Annotated[Literal["source", "model"], Parameter(help="Size of the copies: the photo's or the model's.")] = "source"
     format: Annotated[Literal["png", "webp", "jpeg"], Parameter(help="png and webp keep every pixel.")] = "png"
-    batch: Annotated[int | None, Parameter(help="Images in one call of the model; less needs less memory.")] = None
     dry_run: Annotated[bool, Parameter(help="Say what would be made and how long it takes, and stop.")] = False
     preview: Annotated[int, Parameter(help="Make this many images and a sheet to look at, and stop.")] = 0
     take_over: Annotated[bool, Parameter(help="Go on with a run that another process seems to be writing.")] = False
 
     def check(self) -> None:
         """Raise ConfigError for a number that makes no sense, before any work."""
-        for name in ("copies", "target_per_class", "batch"):
+        for name in ("copies", "target_per_class"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -107,4 +147,4 @@ class Writing:
             raise ConfigError(f"--preview must be at least 0, got {self.preview}")
 
 
-MAKING, WRITING = Making(), Writing()
+LEARNING, REDRAWING, MAKING, WRITING = Learning(), Redrawing(), Making(), Writing()

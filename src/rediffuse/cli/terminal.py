@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -116,10 +115,12 @@ def typed() -> str:
     return shlex.join(["rediffuse", *TYPED.get()])
 
 
-def command(*words: object) -> str:
-    """What to type, quoted so that a shell takes it as it is; a path that begins with a dash cannot be taken for an option."""
-    plain = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
-    return shlex.join(["rediffuse", *plain])
+def command(verb: str, *places: object, **options: object) -> str:
+    """What to type, quoted so that a shell takes it as it is; no name that begins with a dash can be taken for an option."""
+    words = [verb, *(f"./{place}" if str(place).startswith("-") else str(place) for place in places)]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", f"./{value}" if str(value).startswith("-") else str(value)]
+    return shlex.join(["rediffuse", *words])
 
 
 def duration(seconds: float) -> str:

@@ -65,7 +65,7 @@ def train(
     from rediffuse.training.fit import fit_classifier
 
     check_out(out)
-    images, held = open_pair(data, split=split, test=test, holdout=holdout, flips=not no_flips, common=common)
+    images, held = hold_out(*open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet), holdout, common)
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     mixed = mix(images, held, synthetic, alpha, common)
@@ -90,6 +90,23 @@ def check_out(out: Path) -> None:
     if out.is_dir() and any(child.name != CHECKPOINT for child in out.iterdir()):
         what = "a classifier" if (out / "config.json").exists() else "other files"
         raise ConfigError(f"{out} holds {what} already; give another folder, or empty this one")
+
+
+def hold_out(images: ImageSet, test: ImageSet | None, share: float, common: Shared) -> tuple[ImageSet, ImageSet]:
+    """(photos to train on, photos to be judged on), no picture in both; without test photos a share of each class is held out."""
+    from rediffuse.data.splits import holdout
+    from rediffuse.evaluation.bench import split
+
+    if test is None:
+        kept, held = holdout(images, share, common.seed)
+        terminal.note(
+            f"No test photos were given: {len(held):,} of {len(images):,} are held out, {share:.0%} of each class.", quiet=common.quiet
+        )
+        return kept, held
+    kept, held, notes = split(images, test)
+    for line in notes:
+        terminal.note(line.replace("no shot was taken from them", "they are left out of training"), quiet=common.quiet, style="yellow")
+    return kept, held
 
 
 def mix(images: ImageSet, held: ImageSet, synthetic: str | None, alpha: float, common: Shared) -> Mixed | ImageSet:

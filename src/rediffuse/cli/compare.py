@@ -1,0 +1,129 @@
+"""`rediffuse compare`: are classifiers better with the copies? On equal terms, with intervals, on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from rediffuse.cli import terminal
+from rediffuse.cli.common import COMMON, MODEL, Common, load_model
+from rediffuse.cli.options import COPIES, LEARNING, REDRAWING, Learning, Redrawing
+from rediffuse.cli.pair import open_pair
+from rediffuse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rediffuse.evaluation.settings import Making
+
+WHAT = Group("What is compared", sort_key=2)
+Arm = Literal["pixels", "standard", "real-guidance", "da-fusion"]
+ARMS: tuple[Arm, ...] = ("standard", "real-guidance", "da-fusion")
+
+
+def compare(
+    data: str,
+    /,
+    *,
+    out: Path = Path("comparison"),
+    hours: float | None = None,
+    dry_run: bool = False,
+    split: str | None = None,
+    test: str | None = None,
+    no_flips: bool = False,
+    shots: Annotated[tuple[int, ...], Parameter(group=WHAT)] = (1, 2, 4, 8),
+    seeds: Annotated[int, Parameter(group=WHAT)] = 4,
+    arms: Annotated[tuple[Arm, ...], Parameter(group=WHAT)] = ARMS,
+    classifier: Annotated[tuple[str, ...], Parameter(group=WHAT)] = ("scratch", "resnet-64"),
+    train_steps: Annotated[int | None, Parameter(group=WHAT)] = None,
+    view: Annotated[int | None, Parameter(group=WHAT)] = None,
+    fit: Annotated[Literal["pad", "crop", "squash"], Parameter(group=WHAT)] = "pad",
+    model: Annotated[str | None, Parameter(group=COPIES)] = None,
+    copies: Annotated[int, Parameter(group=COPIES)] = 10,
+    alpha: Annotated[str, Parameter(group=COPIES)] = "0.5",
+    redrawing: Redrawing = REDRAWING,
+    learning: Learning = LEARNING,
+    common: Common = COMMON,
+) -> int:
+    """Find out whether copies make classifiers better here.
+
+    Trains the same classifiers with and without copies, on few photos, several times, and draws a page. Says first what that costs.
+    The same command again continues; more shots, seeds, arms or classifiers may be added.
+
+    Args:
+        data: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
+        out: folder for the page, the figures and all that they were made from.
+        hours: refuse to begin what would take longer.
+        dry_run: say what it costs, and stop.
+        split: of a set that has several: the one to take shots from. [default: train]
+        test: photos to be judged on: another folder or table, or a split. [default: the set's own; else a quarter is held out]
+        no_flips: a mirrored photo would have another label (digits, text).
+        shots: photos of each class to train on.
+        seeds: how often all is done again with other photos. From 4 on, intervals are over seeds.
+        arms: pixels is logistic regression on raw pixels; standard is flips, crops and turns alone.
+        classifier: what classifiers know at the start: scratch, resnet-64, a transformers folder or hub name, NAME=FOLDER.
+        train_steps: of a classifier from scratch. [default: 400]
+        view: side in pixels at which classifiers see photos. [default: the model's]
+        fit: how photos become a square.
+        model: the text-to-image model: a bundled name, a folder, or a hub name. [default: tiny-imagenet-64]
+        copies: of each photo.
+        alpha: probability that a copy stands in for its photo; auto chooses it by cross-validation on the shots.
+    """
+    from rediffuse.cli.large import Work, guard, guard_opened
+    from rediffuse.cli.outcome import show
+    from rediffuse.evaluation.compare import compare as run
+    from rediffuse.evaluation.settings import DA_FUSION, GENERATED, REAL_GUIDANCE
+    from rediffuse.reports.page import write_page
+
+    redrawing.check()
+    probability, making = parse_alpha(alpha), to_making(copies, redrawing, learning)
+    makes = bool(set(arms) & set(GENERATED))
+
+    def price(_: int, classes: int) -> Work:
+        made = sum(max(shots) if arm == REAL_GUIDANCE else sum(shots) for arm in arms if arm in GENERATED) * classes * seeds * copies
+        words = classes * seeds * len(shots) * (DA_FUSION in arms)
+        return Work(images=made, calls=redrawing.calls, samples=words * learning.find().samples_per_class)
+
+    named = model if makes else MODEL
+    guard(data, named, price, common)
+    images, held = open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet)
+    guard_opened(images, named, price, common)
+    found = run(
+        images, held, load_model(model or MODEL, common) if makes else None, out=out, shots=shots, hours=hours, dry_run=dry_run,
+        seeds=range(common.seed, common.seed + seeds) if seeds > 0 else seeds, arms=arms, levels=classifier, copies=copies,
+        alpha=probability, making=making, steps=train_steps, size=view, fit=fit, command=terminal.typed(), progress=not common.quiet,
+    )  # fmt: skip
+    if dry_run:
+        return 0
+    page = write_page(found, out)
+    show(found)
+    terminal.say(f"\nThe page: {page}")
+    return 0
+
+
+def parse_alpha(text: str) -> float | Literal["auto"]:
+    """A probability, or the word auto. Raises ConfigError."""
+    if text == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"--alpha must be a number in [0, 1], or auto, got {text!r}") from error
+
+
+def to_making(copies: int, redrawing: Redrawing, learning: Learning) -> Making:
+    """The options as a comparison takes them."""
+    from rediffuse.evaluation.settings import Making
+
+    learning.find()
+    given: dict[str, Any] = {} if redrawing.guidance is None else {"guidance_scale": redrawing.guidance}
+    return Making(
+        copies=copies,
+        strengths=redrawing.chosen_strengths,
+        law=redrawing.law,
+        solver=redrawing.solver,
+        steps=redrawing.steps,
+        recipe=learning.recipe if learning.samples is None else learning.find(),
+        batch=redrawing.batch,
+        **given,
+    )

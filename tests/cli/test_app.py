@@ -1,0 +1,158 @@
+"""The program as a whole: its verbs and options, exit statuses, what is said and where."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rediffuse.cli import app as cli
+from rediffuse.cli import terminal
+from rediffuse.errors import RediffuseError
+from tests.cli.conftest import Ended
+
+MAKING = "--guidance --law --method --prompt --solver --steps --strengths".split()
+WRITING = "--batch --copies --dry-run --fit --format --keep-real --preview --size --take-over --target-per-class".split()
+SHARED = "--quiet --seed".split()
+MACHINE = ["--device", "--dtype", *SHARED]
+PHOTOS = "--model --no-flips --shots --split".split()
+
+# A verb or option stands here because someone decided that it is worth having.
+EXPECTED: dict[str, list[str]] = {
+    "augment": [*PHOTOS, "--recipe", "--samples", "--words", *MAKING, *WRITING, *MACHINE],
+    "doctor": [],
+    "generate": [*PHOTOS, "--words", *MAKING, *WRITING, *MACHINE],
+    "learn": [*PHOTOS, "--batch", "--recipe", "--samples", *MACHINE],
+    "run cite": [],
+    "run report": [],
+    "run verify": [],
+    "train": "--alpha --classifier --fit --holdout --mode --no-flips --shots --size --split --steps --synthetic --test".split() + SHARED,
+}
+
+
+def found() -> dict[str, list[str]]:
+    """Every verb with its options, as the parser knows them."""
+    options: dict[str, list[str]] = {}
+
+    def walk(app: object, words: list[str]) -> None:
+        names = [name for name in app if not name.startswith("-")]  # type: ignore[attr-defined]
+        if not names:
+            collected = app.assemble_argument_collection(default_parameter=cli.build().default_parameter)  # type: ignore[attr-defined]
+            options[" ".join(words)] = sorted({name for argument in collected for name in argument.names if name.startswith("--")})
+        for name in names:
+            walk(app[name], [*words, name])  # type: ignore[index]
+
+    walk(cli.build(), [])
+    return options
+
+
+def test_every_verb_and_option_was_decided() -> None:
+    assert found() == {verb: sorted(options) for verb, options in EXPECTED.items()}
+
+
+@pytest.mark.parametrize("verb", ["", *EXPECTED, "run"])
+def test_help_of_every_verb(rediffuse: Callable[..., Ended], verb: str) -> None:
+    ended = rediffuse(*verb.split(), "--help")
+    assert ended.status == 0
+    assert ended.err == ""
+    for option in EXPECTED.get(verb, list(EXPECTED) if not verb else []):
+        assert option.split()[0] in ended.out
+    assert max(map(len, ended.out.splitlines())) <= terminal.WIDTH
+
+
+def test_help_loads_nothing_heavy(root: Path) -> None:
+    """Under a second needs torch and its kin to stay outside; seen through sys.modules, not by a clock."""
+    code = (
+        "import sys\nfrom rediffuse.cli import main\n"
+        "for words in (['--help'], ['augment', '--help'], ['train', '--help'], ['run', '--help']):\n    assert main(words) == 0\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'diffusers', 'transformers', 'pyarrow', 'sklearn', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=root / "src")
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(rediffuse: Callable[..., Ended]) -> None:
+    from rediffuse import __version__
+
+    assert rediffuse("--version").out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["augmant", "a", "b"], 'Did you mean "augment"'),
+        (["augment", "a"], "OUT"),
+        (["augment", "a", "b", "--copy", "3"], "Did you mean --copies"),
+        (["augment", "a", "b", "--copies", "three"], '"three"'),
+        (["augment", "a", "b", "--solver", "euler"], '"euler"'),
+        (["augment", "-photos", "b"], "-photos"),
+        (["run", "reprot", "a"], 'Did you mean "report"'),
+    ],
+)
+def test_what_cannot_be_parsed_is_said_in_a_paragraph(rediffuse: Callable[..., Ended], words: list[str], said: str) -> None:
+    ended = rediffuse(*words)
+    assert ended.status == 2
+    assert ended.out == ""
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert "--help" in ended.err
+
+
+def test_errors_are_never_read_as_markup(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+    ended = rediffuse("augment", tmp_path / "[bold]no[/bold]", "more")
+    assert ended.status == 2
+    assert "[bold]no[/bold]" in ended.err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(cli, "build", lambda: broken)
+    with pytest.raises(KeyError):
+        cli.run(["doctor"])
+
+
+@pytest.mark.parametrize(("error", "status"), [(RediffuseError("x"), 2), (OSError(28, "No space left on device", "out/a.png"), 2)])
+def test_errors_become_statuses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, status: int) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "build", lambda: failing)
+    assert cli.run(["doctor"]) == status
+    assert capsys.readouterr().err.startswith("rediffuse: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["augment", "my photos", "more", "--seed", "3"], "continues:\n  rediffuse augment 'my photos' more --seed 3\n"),
+        (["doctor"], "start again:\n  rediffuse doctor\n"),
+    ],
+)
+def test_an_interrupt_names_the_command_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build", lambda: interrupted)
+    assert cli.run(words) == 130
+    assert said in capsys.readouterr().err
+
+
+def test_a_name_with_a_dash_is_no_option_in_a_printed_command() -> None:
+    assert terminal.command("train", "-photos", "it's", synthetic=Path("-more")) == (
+        "rediffuse train ./-photos 'it'\"'\"'s' --synthetic ./-more"
+    )
+
+
+def test_a_closed_pipe_is_no_error(root: Path) -> None:
+    line = f"{sys.executable} -c 'import sys; from rediffuse.cli import main; sys.exit(main([\"doctor\"]))' | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=root / "src")
+    assert done.returncode in (0, 1)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,174 @@
+"""Folder in, folder out: `augment`, its steps `learn` and `generate`, and `run`, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rediffuse.concepts.concepts import Concepts
+from rediffuse.data import folder
+from rediffuse.generation.store import Run
+from tests.cli.conftest import Ended, fill
+
+SHORT = ("--steps", 4, "--copies", 3)
+QUICK = (*SHORT, "--samples", 8)
+
+
+def pixels(run: Path) -> dict[str, str]:
+    made = Run(run)
+    return dict(zip(made.ids, made.digests, strict=True))
+
+
+def test_folder_in_folder_out(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    (photos / "cat" / "broken.png").write_bytes(b"\x89PNG")
+    ended = rediffuse("augment", photos, "more", "--model", model, *QUICK)
+    assert ended.status == 0, ended.err
+    assert "36 copies of 12 photos are in more/images" in ended.out
+    assert "1 files were left out" in ended.out
+    assert "cat/broken.png" in ended.err
+    assert {path.name for path in Path("more").iterdir()} == {"images", "manifest", "plan.parquet", "README.md", "rejected.jsonl", "run.json"}
+    made = Run("more")
+    assert made.complete
+    assert (len(made), made.classes) == (36, ("cat", "dog", "red bird"))
+    assert set(made.sources) == set(folder(photos).ids)
+    # Words are learned beside the run, and the commands that are proposed next exist.
+    assert Concepts.load("more.words").classes == made.classes
+    assert "rediffuse train" in ended.err
+    assert "--synthetic more" in ended.err
+
+
+def test_the_same_command_again_changes_nothing(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    command = ("augment", photos, "more", "--model", model, *QUICK)
+    assert rediffuse(*command).status == 0
+    before = {path: path.stat().st_mtime_ns for path in Path("more/images").rglob("*.png")}
+    assert rediffuse(*command).status == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("more/images").rglob("*.png")} == before
+
+
+def test_the_steps_make_the_same_pixels(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    assert rediffuse("augment", photos, "more", "--model", model, *QUICK, "--seed", 3).status == 0
+    learned = rediffuse("learn", photos, "words", "--model", model, "--seed", 3, "--samples", 8)
+    assert learned.status == 0
+    assert "3 words are in words" in learned.out
+    assert "<red_bird>" in learned.out
+    assert "rediffuse generate" in learned.err
+    assert rediffuse("generate", photos, "again", "--words", "words", "--model", model, *SHORT, "--seed", 3).status == 0
+    assert rediffuse("augment", photos, "third", "--words", "words", "--model", model, *SHORT, "--seed", 3).status == 0
+    assert pixels(Path("more")) == pixels(Path("again")) == pixels(Path("third"))
+    assert not Path("third.words").exists()
+
+
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    ended = rediffuse("augment", photos, "more", "--model", model, *QUICK, "--dry-run")
+    assert ended.status == 0
+    assert "36 images from 12 photos" in ended.out
+    assert "slot use" in ended.out
+    assert "24 training samples" in ended.out
+    assert list(Path.cwd().iterdir()) == []
+    quiet = rediffuse("augment", photos, "more", "--model", model, *QUICK, "--dry-run", "--quiet")
+    assert "36 images" in quiet.out
+    assert quiet.err == ""
+
+
+def test_a_preview_makes_a_sheet_beside_the_run(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    ended = rediffuse("augment", photos, "more", "--model", model, *QUICK, "--method", "real-guidance", "--preview", 4)
+    assert ended.status == 0
+    assert Path("more-preview/contact_sheet.png").is_file()
+    assert not Path("more").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "prompts"),
+    [
+        ((), {"a photo of a cat", "a photo of a dog", "a photo of a red bird"}),
+        (("--prompt", "photo"), {"a photo"}),
+        (("--prompt", "my {}"), {"my cat", "my dog", "my red bird"}),
+    ],
+)
+def test_real_guidance_prompts(rediffuse: Callable[..., Ended], photos: Path, model: Path, options: tuple[str, ...], prompts: set[str]) -> None:
+    ended = rediffuse("augment", photos, "more", "--model", model, "--steps", 4, "--copies", 1, "--method", "real-guidance", *options)
+    assert ended.status == 0, ended.err
+    rows = Run("more").manifest.to_pylist()
+    assert {row["prompt"] for row in rows} == prompts
+    assert {row["strength"] for row in rows} == {0.5}
+    assert not Path("more.words").exists()
+
+
+def test_options_reach_the_rows(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    words = "--strengths .25 1 --law iid --guidance 2 --solver ddim --steps 4 --target-per-class 3 --keep-real --format webp --shots 2 --seed 7 --samples 8"
+    ended = rediffuse("augment", photos, "more", "--model", model, *words.split(), "--dtype", "float32", "--device", "cpu", "--batch", 5)
+    assert ended.status == 0, ended.err
+    info = json.loads(Path("more/run.json").read_text())
+    settings, method = info["settings"], info["settings"]["method"]
+    assert (method["strengths"], method["law"], method["guidance_scale"], method["solver"], method["steps"]) == ([0.25, 1.0], "iid", 2.0, "ddim", 4)
+    assert (settings["seed"], settings["denoiser"]["dtype"], info["plan"]["batch"]) == (7, "float32", 5)
+    made = Run("more")
+    assert made.counts() == (3, 3, 3)  # two kept photos and one copy
+    assert made.copies.count(-1) == 6
+    assert all(name.endswith(".webp") for name in made.ids)
+
+
+def test_no_flips_reaches_learning_and_run(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    assert rediffuse("augment", photos, "more", "--model", model, *QUICK, "--no-flips").status == 0
+    assert Run("more").flips is False
+    assert Concepts.load("more.words").settings["photos"]["flips"] is False
+
+
+def test_awkward_names_come_through(rediffuse: Callable[..., Ended], tmp_path: Path, model: Path) -> None:
+    names = ("-rf", "--help", "test", "train", "val_x", "it's \"quoted\"", "größe [bold]", "日本 語", "a..b")
+    photos = fill(tmp_path / "-my photos' (1)", dict.fromkeys(names, 1))
+    where = Path("-out put")
+    ended = rediffuse("augment", "--model", model, "--steps", 2, "--copies", 1, "--method", "real-guidance", "--", photos, where)
+    assert ended.status == 0, ended.err
+    made = Run(where)
+    assert set(made.classes) == set(names)
+    assert made.counts() == (1,) * len(names)
+    assert rediffuse("run", "verify", "./-out put").status == 0
+    # What was printed can be typed.
+    assert "rediffuse train" in ended.err
+    assert "--synthetic './-out put'" in ended.err
+
+
+def test_run_report_verify_cite(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    assert rediffuse("augment", photos, "more", "--model", model, *QUICK).status == 0
+    assert "36 images made" in rediffuse("run", "report", "more").out
+    assert "@inproceedings{trabucco2024dafusion" in rediffuse("run", "cite", "more").out
+    whole = rediffuse("run", "verify", "more")
+    assert (whole.status, "All 36 images" in whole.out) == (0, True)
+    victim = next(Path("more/images").rglob("*-000.png"))
+    victim.unlink()
+    broken = rediffuse("run", "verify", "more")
+    assert broken.status == 1
+    assert victim.name in broken.out
+    assert rediffuse("run", "verify", "nowhere").status == 2
+
+
+def test_ctrl_c_leaves_a_folder_that_the_printed_command_continues(photos: Path, model: Path, tmp_path: Path, root: Path) -> None:
+    """A real interrupt of a real process, as soon as the first image lies there; the end is as if nothing had happened."""
+    words = ["augment", str(photos), "more", "--model", str(model), "--steps", "8", "--copies", "12", "--method", "real-guidance", "--batch", "2"]
+    program = [sys.executable, "-m", "rediffuse.cli"]
+    environment = {"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    straight, cut = tmp_path / "straight", tmp_path / "cut"
+    for place in (straight, cut):
+        place.mkdir()
+    subprocess.run([*program, *words], cwd=straight, env=environment, check=True, capture_output=True)
+    running = subprocess.Popen([*program, *words], cwd=cut, env=environment, stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    for line in running.stderr:  # the price is printed before the first image
+        if "model calls" in line:
+            running.send_signal(signal.SIGINT)
+            break
+    rest = running.stderr.read()
+    assert running.wait() == 130, rest
+    assert "Traceback" not in rest
+    assert "rediffuse augment" in rest
+    subprocess.run([*program, *words], cwd=cut, env=environment, check=True, capture_output=True)
+    assert pixels(cut / "more") == pixels(straight / "more")
+    shutil.rmtree(straight)
