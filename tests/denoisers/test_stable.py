@@ -213,3 +213,25 @@ def test_a_tokenizer_of_another_model_is_refused(model: StableDenoiser) -> None:
     tokenizer.add_tokens(["<extra>"])
     with pytest.raises(ModelError, match="different models"):
         StableDenoiser(model.unet, model.vae, model.text_encoder, tokenizer, model.scheduler_config)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "auto"])
+def test_an_accelerator_answers_as_the_processor_does(folders: dict[str, Path], model: StableDenoiser, dtype: str) -> None:
+    other = load(folders["epsilon"], device="cuda", dtype=dtype)
+    assert other.device.type == "cuda"
+    images, noise = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)), some((4, 4, 8, 8))
+    results, gradients = [], []
+    for denoiser in (model, other):
+        device = denoiser.device
+        word = some((2, TEXT_WIDTH)).requires_grad_()
+        condition = denoiser.embed(["a <b>", "", "a cat", "<b>"], {"<b>": word})  # the word stays where the learner keeps it
+        x = denoiser.encode(images.to(device))
+        belief = denoiser(denoiser.schedule.add_noise(x, noise.to(device), T), T.to(device), condition)
+        denoiser.loss(x, T.to(device), noise.to(device), condition).mean().backward()
+        assert belief.dtype == torch.float32
+        assert word.grad is not None
+        results.append(denoiser.decode(belief).detach().cpu())
+        gradients.append(word.grad.flatten())
+    torch.testing.assert_close(*results, atol=0.01 if dtype == "float32" else 0.1, rtol=0)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.95

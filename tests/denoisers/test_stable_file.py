@@ -52,6 +52,16 @@ def test_a_file_answers_as_its_folder(version: int, request: pytest.FixtureReque
     assert again.spec == single.spec
 
 
+def test_second_generation_prompts_are_padded_as_diffusers_pads_them(second: Pair) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    prompts = ["a photo of a cat", ""]
+    pipeline = StableDiffusionPipeline.from_pretrained(second[0], local_files_only=True, safety_checker=None, feature_extractor=None)
+    theirs = pipeline.encode_prompt(prompts, torch.device("cpu"), 1, False)[0]
+    ours = open_folder(second[0]).embed(prompts).embedding
+    torch.testing.assert_close(ours, theirs.detach(), atol=1e-5, rtol=0)
+
+
 def test_half_precision_files_are_read(first: Pair, tmp_path: Path) -> None:
     folder, file = first
     half = tmp_path / "half.safetensors"

@@ -155,6 +155,14 @@ def test_words_to_start_from_need_a_token(model: StableDenoiser) -> None:
             model.word_vectors(wrong)
 
 
+def test_bytes_that_are_no_text_are_refused(model: StableDenoiser) -> None:
+    """A folder name in another encoding becomes such a class name."""
+    for read in (lambda text: model.embed([text]), model.word_vectors):
+        with pytest.raises(ConfigError, match="not text"):
+            read("caf\udce9")
+    assert len(model.embed(["café \U0001f600 \x00"])) == 1
+
+
 def test_rows_are_in_the_order_of_the_prompts(model: StableDenoiser) -> None:
     prompts = ["a cat", "a dog", "a cat", "the bird", "a dog"]
     together = model.embed(prompts).embedding

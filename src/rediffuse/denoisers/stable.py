@@ -24,7 +24,8 @@ CHUNK_PIXELS = 2**19  # pixels that go through the autoencoder at once: two imag
 class StableDenoiser(Denoiser):
     """A UNet on latents, the autoencoder around it and the text encoder beside it; all frozen.
 
-    Made by `load`; build it by hand from diffusers and transformers modules to wrap a pipeline that is already in memory.
+    Made by `load`; build it by hand from diffusers and transformers modules to wrap a pipeline that is already in memory: they are taken
+    over as they are (frozen, in float32 but for the trunk), so that pipeline should not be used any more.
 
     Args:
         unet: UNet2DConditionModel.

@@ -32,7 +32,13 @@ class Tokens:
 
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text that holds no placeholder, without ends."""
+    """Token ids of a text that holds no placeholder, without ends. Raises ConfigError for bytes that are no text (file names)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"the words {text!r} hold bytes that are not text, which no model reads; rename the class or write a prompt"
+        ) from error
     ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
     return ids
 
