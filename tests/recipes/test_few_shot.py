@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from tests.tiny import tiny_stable
 from tests.training.toys import resnet_folder, striped
 
+from rediffuse.concepts.recipes import RECIPES
 from rediffuse.data.types import ImageSet
 from rediffuse.recipes.few_shot import FewShot, run
 
@@ -51,7 +53,8 @@ def arguments(place: Path, *more: str) -> list[str]:
     return [*told, "--shots", "1", "--seeds", "1", "--copies", "1", "--steps", "2", *more]
 
 
-def test_a_recipe_ends_with_every_headline_key(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_ends_with_every_headline_key(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], steps=2, start="the"))
     assert run(RECIPE, "help", arguments(place)) == 0
     result = json.loads((place / "results" / "compare_toy.json").read_text())
     levels = ("scratch", "forty", "resnet64")
