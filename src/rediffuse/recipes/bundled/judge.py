@@ -65,9 +65,7 @@ def edits(
 ) -> Tensor:
     """One picture a name: edited from its image at a strength, or drawn from noise. Returns (N, 3, 64, 64) uint8."""
     guided = ClassifierFree(model, guidance)
-    prompts = sorted(set(names))
-    condition = model.embed([GENERATION_TEMPLATE.format(name) for name in prompts])
-    place = {prompt: index for index, prompt in enumerate(prompts)}
+    conditions = {name: model.embed([GENERATION_TEMPLATE.format(name)]) for name in dict.fromkeys(names)}
     table = from_noise(model.schedule, "dpm++2m", steps) if images is None else trajectory(model.schedule, "dpm++2m", steps, strength)
     blank = torch.zeros(model.channels, 64 // model.factor, 64 // model.factor)
     out = []
@@ -75,7 +73,7 @@ def edits(
         rows = range(start, min(start + 4 * batch, len(names)))
         sources = [blank] * len(rows) if images is None else list(model.encode(floats(images[rows.start : rows.stop])))
         jobs = [
-            SamplingJob(source=source, table=table, condition=condition.index([place[names[row]]]), seed=seed * 1_000_003 + row)
+            SamplingJob(source=source, table=table, condition=conditions[names[row]], seed=seed * 1_000_003 + row)
             for row, source in zip(rows, sources, strict=True)
         ]
         out.append(to_bytes(model.decode(run_jobs(guided, jobs, batch))))
