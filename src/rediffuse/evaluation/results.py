@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -173,6 +174,8 @@ def render_headline(result: Result) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write beside, sync, rename: a reader sees the old file or the new one. NaN and infinity are refused, because JSON has none."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+    # Lists of whole numbers on one line: a string cannot hold a bare line break, so none is touched.
+    text = re.sub(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -1,0 +1,84 @@
+"""Figures and names as people read them: points with signs, intervals, durations, what arms and levels are."""
+
+from __future__ import annotations
+
+from rediffuse.evaluation.settings import DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD
+from rediffuse.evaluation.statistics import Interval, Verdict
+
+ARM_NAMES = {
+    PIXELS: "Raw pixels",
+    STANDARD: "Standard augmentation",
+    REAL_GUIDANCE: "Real Guidance",
+    DA_FUSION: "DA-Fusion",
+}
+LEVEL_NAMES = {
+    "scratch": "a classifier that starts from random weights",
+    "forty": "a linear classifier on features of 40 base classes",
+    "resnet-64": "a linear classifier on the bundled features, which know 150 classes",
+}
+MINUS = "\N{MINUS SIGN}"
+NARROW = "\N{NARROW NO-BREAK SPACE}"
+
+
+def arm_name(arm: str) -> str:
+    return ARM_NAMES.get(arm, arm)
+
+
+def baseline_name(arm: str) -> str:
+    """An arm within a sentence: names of methods keep their capitals."""
+    return arm_name(arm).lower() if arm in (PIXELS, STANDARD) else arm_name(arm)
+
+
+def level_name(level: str) -> str:
+    """What the classifier knows at the start, as the subject of a sentence."""
+    return LEVEL_NAMES.get(level, f"a linear classifier on the features of {level}")
+
+
+def percent(share: float) -> str:
+    """`41.2`, a share in per cent."""
+    return f"{100 * share:.1f}".replace("-", MINUS)
+
+
+def points(difference: float) -> str:
+    """`+3.1`: a difference of shares in percentage points, always with a sign."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
+
+
+def accuracy_range(interval: Interval) -> str:
+    """`39.1–43.3`; empty where there is no interval."""
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"{percent(interval.low)}–{percent(interval.high)}"
+
+
+def points_range(interval: Interval) -> str:
+    """`+1.0 to +5.2`; empty where there is no interval."""
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"{points(interval.low)} to {points(interval.high)}"
+
+
+def basis(interval: Interval) -> str:
+    """What the interval speaks of: `95 % over 4 seeds`."""
+    if interval.low is None:
+        return "one value, no interval"
+    if interval.basis == "seeds":
+        return f"95{NARROW}% interval over {interval.runs} seeds"
+    return f"95{NARROW}% interval over test images, {interval.basis}"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f}{NARROW}s"
+    return f"{seconds / 60:.0f}{NARROW}min" if seconds < 5400 else f"{seconds / 3600:.1f}{NARROW}h"
+
+
+def sentence(verdict: Verdict, arm: str, level: str, baseline: str) -> str:
+    """The verdict in words."""
+    subject, other = arm_name(arm), baseline_name(baseline)
+    if verdict == "no evidence":
+        return f"No evidence that {subject} differs from {other} for {level_name(level)}."
+    does = "helps" if verdict == "helps" else "hurts"
+    return f"{subject} {does} {level_name(level)}, compared with {other}."
