@@ -1,7 +1,7 @@
 """Runs `generate` on a small network in processes that a test may kill: `python -m tests.generation.killable MODEL`.
 
-Reads lines "OUT" from standard input. For each it forks a process that generates into OUT, says its number, waits for it and says how
-it ended. The imports are paid once; the process that is killed is a real one.
+For each line OUT on standard input it forks a process that generates into OUT and says its number; on the next line it waits for that
+process and says how it ended (until then the number cannot be another's). The imports are paid once; what is killed is a real process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 from tests.generation.conftest import take_photos
 
@@ -24,14 +25,15 @@ local.SHARD_SECONDS = 0  # shards of four batches: many commits to be killed in
 
 def main(model: str) -> None:
     torch.set_num_threads(1)
-    method = RealGuidance(load(model, device="cpu", dtype="float32"), ("cat", "dog"), steps=12)
-    photos = take_photos(each=6, size=(16, 16))
-    for line in sys.stdin:
+    method = RealGuidance(load(model, device="cpu", dtype="float32"), ("cat", "dog"), steps=6)
+    photos = take_photos(each=5, size=(16, 16))
+    pa.Table.from_pylist([{"imports": "pandas"}])
+    while line := sys.stdin.readline():
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                generate(photos, method, Path(line.strip()), copies=8, batch=2, rate=1.0, keep_real=True, progress=False)
+                generate(photos, method, Path(line.strip()), copies=6, batch=2, rate=1.0, keep_real=True, progress=False)
                 status = 0
             except BaseException:  # noqa: BLE001  (the report of a process that is about to end)
                 traceback.print_exc()
@@ -39,6 +41,7 @@ def main(model: str) -> None:
                 sys.stderr.flush()
                 os._exit(status)
         print(child, flush=True)
+        sys.stdin.readline()
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 

@@ -29,7 +29,7 @@ photos, out, limit = take_photos(each=2, size=(200, 200)), sys.argv[1], int(sys.
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    generate(photos, Varied(mixture(), CLASSES), out, copies=4, batch=2, side=SIDE, rate=1.0, progress=False, command="the command")
+    generate(photos, Varied(mixture(), CLASSES), out, copies=4, batch=2, side=SIDE, rate=1.0, keep_real=True, progress=False, command="the command")
 except RediffuseError as error:
     print(type(error).__name__, error)
 """
@@ -45,7 +45,7 @@ def limited(root: Path, out: Path, limit: int) -> str:
 @pytest.mark.skipif(os.name == "nt", reason="no resource limits there")
 def test_a_full_disk_is_said_and_costs_nothing(root: Path, tmp_path: Path):
     out = tmp_path / "out"
-    said = limited(root, out, 60_000)  # enough for the plan, not for a picture
+    said = limited(root, out, 60_000)  # enough for the plan, not for a photo of noise
     assert said.startswith(f"DataError {out}: a file would grow over the size limit; what is finished stays and counts")
     assert said.strip().endswith("Make room, then the command")
     assert finished_shards(out) == []
@@ -53,7 +53,7 @@ def test_a_full_disk_is_said_and_costs_nothing(root: Path, tmp_path: Path):
     assert not (out / "partial").exists()
     assert not (out / "run.lock").exists()
     assert limited(root, out, 0) == ""
-    assert len(Run(out)) == 16
+    assert len(Run(out)) == 20
     assert Run(out).rejected == ()
 
 

@@ -19,6 +19,7 @@ from rediffuse.generation.provenance import verify
 from rediffuse.generation.store import Run, finished_shards
 
 KILLS = 10
+IMAGES = 5 * 2 * (6 + 1)  # photos, copies and the photos themselves
 
 
 class Killable:
@@ -30,24 +31,28 @@ class Killable:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root)
 
     def begin(self, out: Path) -> int:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{out}\n")
-        self.process.stdin.flush()
+        self._write(f"{out}\n")
         child = int(self._line())
         assert child > 1  # a signal to 0 would go to this whole group
         return child
 
     def end(self) -> int:
+        self._write("\n")
         return int(self._line())
+
+    def _write(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line)
+        self.process.stdin.flush()
 
     def _line(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
 
-@pytest.fixture
-def killable(tmp_path: Path, root: Path) -> Iterator[Killable]:
-    helper = Killable(tiny_stable(tmp_path / "model"), root)
+@pytest.fixture(scope="module")
+def killable(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Killable]:
+    helper = Killable(tiny_stable(tmp_path_factory.mktemp("killable") / "model"), root)
     yield helper
     assert helper.process.stdin is not None
     helper.process.stdin.close()
@@ -57,12 +62,12 @@ def killable(tmp_path: Path, root: Path) -> Iterator[Killable]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 def test_ten_kills_leave_no_trace(killable: Killable, tmp_path: Path):
     chance = random.Random(0)
-    began = time.monotonic()
     killable.begin(tmp_path / "whole")
+    began = time.monotonic()
     assert killable.end() == 0
     lasts = time.monotonic() - began
     whole = Run(tmp_path / "whole")
-    assert len(whole) == 6 * 2 * 9
+    assert len(whole) == IMAGES
 
     kills, runs, progress = 0, [], []
     while kills < KILLS:  # a run that gets to its end makes room for another one
@@ -70,7 +75,7 @@ def test_ten_kills_leave_no_trace(killable: Killable, tmp_path: Path):
         runs.append(out)
         while kills < KILLS:
             child = killable.begin(out)
-            time.sleep(chance.uniform(0, lasts / 2))
+            time.sleep(chance.uniform(0, 0.6 * lasts))
             os.kill(child, signal.SIGKILL)
             status = killable.end()
             if status == 0:
@@ -104,7 +109,7 @@ def test_ctrl_c_leaves_a_folder_in_order(killable: Killable, tmp_path: Path):
     assert killable.end() == 1
     stopped = Run(out)
     assert not stopped.complete
-    assert 0 < len(stopped) < 6 * 2 * 9
+    assert 0 < len(stopped) < IMAGES
     assert {child.name for child in out.iterdir()} == {"README.md", "images", "manifest", "plan.parquet", "rejected.jsonl", "run.json"}
     files = {path.relative_to(out / "images").as_posix() for path in (out / "images").rglob("*.png")}
     assert files == set(stopped.ids)
@@ -112,4 +117,4 @@ def test_ctrl_c_leaves_a_folder_in_order(killable: Killable, tmp_path: Path):
     assert "the run is not finished" in (out / "README.md").read_text()
     killable.begin(out)
     assert killable.end() == 0
-    assert len(Run(out)) == 6 * 2 * 9
+    assert len(Run(out)) == IMAGES
