@@ -29,7 +29,8 @@ photos, out, limit = take_photos(each=2, size=(200, 200)), sys.argv[1], int(sys.
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    generate(photos, Varied(mixture(), CLASSES), out, copies=4, batch=2, side=SIDE, rate=1.0, keep_real=True, progress=False, command="the command")
+    method = Varied(mixture(), CLASSES)
+    generate(photos, method, out, copies=4, batch=2, side=SIDE, rate=1.0, keep_real=True, progress=False, command="the command")
 except RediffuseError as error:
     print(type(error).__name__, error)
 """

@@ -25,7 +25,7 @@ from rediffuse.sampling.sampler import run_jobs
 if TYPE_CHECKING:
     from PIL import Image
 
-    from rediffuse.generation.writer import Writer
+    from rediffuse.generation.writer import OpenShard, Writer
 
 Render = Callable[[], "Image.Image"]
 Tick = Callable[[int], None]
@@ -54,20 +54,25 @@ class Engine:
 
     def run(self, plan: Plan, writer: Writer, tick: Tick) -> None:
         """Make every open shard; tick is called with the image steps done since the last time, and may raise to stop."""
-        batch = plan.batch
-        shards = plan.shards()
-        for number in writer.open_shards():
-            batch = self._shard(number, shards[number], batch, writer, tick)
+        batch, shards, committing = plan.batch, plan.shards(), None
+        try:
+            for number in writer.open_shards():
+                shard, batch = self._fill(number, shards[number], batch, writer, tick)
+                if committing is not None:
+                    committing.result()
+                committing = writer.pool.submit(shard.commit)  # behind the shard's own files; the next one is sampled meanwhile
+        finally:
+            if committing is not None:
+                committing.result()
 
-    def _shard(self, number: int, variants: Sequence[Variant], batch: int, writer: Writer, tick: Tick) -> int:
-        """Make and commit one shard; returns the batch that memory allowed."""
+    def _fill(self, number: int, variants: Sequence[Variant], batch: int, writer: Writer, tick: Tick) -> tuple[OpenShard, int]:
+        """Make one shard, its files still on their way; also returns the batch that memory allowed."""
         while True:
             shard = writer.shard(number)
             try:
                 for variant, render in self.make(variants, batch, tick):
                     shard.put(variant, render, None if variant.copy == REAL else batch)
-                shard.commit()
-                return batch
+                return shard, batch
             except (RuntimeError, MemoryError) as error:
                 shard.discard()
                 if not is_out_of_memory(error):

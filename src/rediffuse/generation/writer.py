@@ -228,6 +228,12 @@ class OpenShard:
 
     def commit(self) -> None:
         """Wait for the files, rename them into images/, then write the manifest: from then on the shard is done."""
+        try:
+            self._land()
+        finally:
+            self.discard()
+
+    def _land(self) -> None:
         out, variants = self.writer.out, self.writer.plan.shards()[self.number]
         results = {variant: waiting.result() for variant, (waiting, _) in self._files.items()}
         folders = {out / IMAGES / variant.file_name.partition("/")[0] for variant in variants}
@@ -240,7 +246,6 @@ class OpenShard:
         rows = [self._row(variant, *results[variant], self._files[variant][1]) for variant in variants]
         write_table(out / MANIFEST / manifest_name(self.number), rows, manifest_schema(), self.folder)
         sync_folder(out / MANIFEST)
-        self.discard()
 
     def discard(self) -> None:
         """Give the room back; waits for writes under way."""
