@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from PIL import Image
 
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.denoisers.schedules import scaled_linear_betas
-from rediffuse.recipes.bundled import autoencoder, card, common, export, features, text_to_image, vocabulary
+from rediffuse.recipes.bundled import autoencoder, captions, card, common, export, features, latents, text_to_image, vocabulary
 
 NAMES = ("goldfish", "school bus", "tabby")
 TERMS = ("goldfish, Carassius auratus", "school bus", "tabby, tabby cat")
@@ -112,7 +115,7 @@ def test_folding_the_basis_changes_latents_as_it_says_and_pictures_not_at_all(mo
     folded: Any = autoencoder.build().eval().requires_grad_(False)
     folded.load_state_dict(plain.state_dict())
     images = torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8)
-    basis = text_to_image.latent_basis(plain, images)
+    basis = latents.latent_basis(plain, images)
     export.fold_basis(folded, basis, images)
     x = common.signed(images)
     before, after = plain.encode(x).latent_dist.mean, folded.encode(x).latent_dist.mean
@@ -128,17 +131,17 @@ def test_folding_the_basis_changes_latents_as_it_says_and_pictures_not_at_all(mo
 
 def test_captions_keep_their_shares_and_never_name_a_digit() -> None:
     labels = torch.tensor([0, 1, 2])
-    captions = text_to_image.Captions(TERMS, NAMES, labels, digits=1)
+    told = captions.Captions(vocabulary.build_tokenizer(TERMS), TERMS, NAMES, labels, digits=1)
     generator = torch.Generator().manual_seed(0)
     draws = torch.rand(20_000, 3, generator=generator).tolist()
-    said = [captions.caption(0, draw) for draw in draws]
+    said = [told.caption(0, draw) for draw in draws]
     share = lambda test: sum(map(test, said)) / len(said)  # noqa: E731
     assert abs(share(lambda text: text == "") - 0.10) < 0.01
     assert abs(share(lambda text: text == "a photo") - 0.08) < 0.01
     assert abs(share(lambda text: "thing" in text) - 0.07) < 0.01
     assert abs(share(lambda text: "goldfish" in text or "Carassius" in text) - 0.75) < 0.015
-    assert {captions.caption(0, [0.9, (index + 0.5) / 27, 0.0]) for index in range(27)} == {form.format("goldfish") for form in TEMPLATES}
-    digits = {captions.caption(3, draw) for draw in draws[:3000]}
+    assert {told.caption(0, [0.9, (index + 0.5) / 27, 0.0]) for index in range(27)} == {form.format("goldfish") for form in TEMPLATES}
+    digits = {told.caption(3, draw) for draw in draws[:3000]}
     assert all("handwritten digit" in text or "thing" in text or text in ("", "a photo") for text in digits)
     assert not any(character.isdigit() for text in digits for character in text)
 
@@ -152,6 +155,16 @@ def test_every_word_of_a_caption_is_one_token_and_anything_else_is_spelled() -> 
         assert 3 <= len(ids) <= 77
         assert tokenizer.unk_token_id not in ids[1:-1]
         assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
+
+
+def test_the_vocabulary_is_the_same_in_every_process() -> None:
+    code = f"from rediffuse.recipes.bundled.vocabulary import merges_of, words_of; print(merges_of(words_of({TERMS!r})))"
+    said = set()
+    for seed in ("1", "2", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        said.add(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout)
+    assert len(said) == 1
+    assert said.pop().count("'h', 'o'") == 1
 
 
 def test_shuffled_epochs_are_a_function_of_seed_and_step() -> None:

@@ -17,8 +17,11 @@ from typing import Any
 import torch
 
 from rediffuse.recipes.bundled import features
+from rediffuse.recipes.bundled.captions import Captions
 from rediffuse.recipes.bundled.common import Ema, load_checkpoint, read_pictures, signed
-from rediffuse.recipes.bundled.text_to_image import Basis, Captions, Pair, betas, trained_autoencoder
+from rediffuse.recipes.bundled.latents import Basis, trained_autoencoder
+from rediffuse.recipes.bundled.text_to_image import Pair, betas
+from rediffuse.recipes.bundled.vocabulary import tokenizer_of_run
 
 LIMIT = 16 * 2**20
 
@@ -51,7 +54,7 @@ def export_pipeline(coder: Path, unet: Path, data: Path, out: Path) -> None:
     if state is None:
         raise FileNotFoundError(f"no checkpoint.pt in {unet}; train text_to_image first")
     train, held = read_pictures(data, "train"), read_pictures(data, "validation")
-    captions = Captions(train.terms, train.names, train.labels, 1)
+    captions = Captions(tokenizer_of_run(unet, train.terms), train.terms, train.names, train.labels, 1)
     pair = Pair(captions.tokenizer)
     ema = Ema(pair, 0.0)
     ema.load_state_dict(state["ema"])

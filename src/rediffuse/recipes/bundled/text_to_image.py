@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.denoisers.schedules import divide_noise, scaled_linear_betas
-from rediffuse.recipes.bundled import autoencoder
+from rediffuse.recipes.bundled.captions import Captions
 from rediffuse.recipes.bundled.common import (
     Clock,
     Ema,
-    Pictures,
     batches,
     cosine_rate,
     load_checkpoint,
@@ -34,9 +32,9 @@ from rediffuse.recipes.bundled.common import (
     read_pictures,
     save_checkpoint,
     save_grid,
-    signed,
 )
-from rediffuse.recipes.bundled.vocabulary import DIGIT, build_tokenizer
+from rediffuse.recipes.bundled.latents import Latents, cache_latents, decode, latent_basis, trained_autoencoder
+from rediffuse.recipes.bundled.vocabulary import DIGIT, tokenizer_of_run
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 UNET: dict[str, Any] = {
@@ -79,116 +77,6 @@ def build_text_encoder(tokenizer: Any) -> nn.Module:
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model: nn.Module = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **ends, **TEXT))
     return model
-
-
-class Captions:
-    """Captions of recipe A: templates with a name or synonym 75 %, with "thing" 7 %, "a photo" 8 %, empty 10 %.
-
-    The digits are only ever "a handwritten digit". The caption of a row is a function of the generator alone.
-    """
-
-    def __init__(self, terms: tuple[str, ...], names: tuple[str, ...], labels: Tensor, digits: int) -> None:
-        self.tokenizer = build_tokenizer(terms)
-        words = [[names[index]] for index in range(len(names))]
-        for term, label in dict(zip(terms, labels.tolist(), strict=True)).items():
-            words[label] += [word.strip() for word in term.split(",") if word.strip() != names[label]]
-        self.words = [*words, [DIGIT]]
-        self.labels = torch.cat([labels, torch.full((digits,), len(names))])
-        self.known: dict[str, Tensor] = {}
-
-    def ids(self, caption: str) -> Tensor:
-        if caption not in self.known:
-            self.known[caption] = self.tokenizer(caption, padding="max_length", truncation=True, return_tensors="pt").input_ids[0]
-        return self.known[caption]
-
-    def caption(self, label: int, draws: list[float]) -> str:
-        kind, template, word = draws
-        if kind < 0.10:
-            return ""
-        if kind < 0.18:
-            return "a photo"
-        form = TEMPLATES[int(template * len(TEMPLATES))]
-        if kind < 0.25:
-            return form.format("thing")
-        words = self.words[label]
-        if words == [DIGIT]:
-            return f"a {DIGIT}" if template < 0.5 else form.format(DIGIT)
-        chosen = words[0] if word < 0.5 or len(words) == 1 else words[1 + int((word - 0.5) * 2 * (len(words) - 1))]
-        return form.format(chosen)
-
-    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """(B,) rows -> (B, 77) token ids."""
-        draws = torch.rand(len(rows), 3, generator=generator).tolist()
-        return torch.stack([self.ids(self.caption(int(self.labels[row]), draw)) for row, draw in zip(rows, draws, strict=True)])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latents:
-    """plain, mirrored: (N, 6, 32, 32) fp16, in the basis; a digit's mirror is itself."""
-
-    plain: Tensor
-    mirrored: Tensor
-
-    def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        flip = torch.rand(len(rows), generator=generator) < 0.5
-        return torch.where(flip.view(-1, 1, 1, 1), self.mirrored[rows], self.plain[rows]).float()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Basis:
-    """A linear change of the latents: z = matrix (mean - shift). Export folds it into the 1x1 convolutions of the autoencoder.
-
-    The learned channels are strongly correlated (one direction holds 85 % of the variance, the last .01 %). Noise of one size would
-    drown the small directions at once, so the principal directions get the square root of their deviation: still coarse before
-    fine, as in pixels, but over a range of 10 in place of 100.
-    """
-
-    shift: Tensor  # (6,)
-    matrix: Tensor  # (6, 6)
-
-    def forward(self, mean: Tensor) -> Tensor:
-        return torch.einsum("ij,bjhw->bihw", self.matrix, mean - self.shift.view(1, -1, 1, 1))
-
-    def inverse(self, z: Tensor) -> Tensor:
-        return torch.einsum("ij,bjhw->bihw", torch.linalg.inv(self.matrix), z) + self.shift.view(1, -1, 1, 1)
-
-
-@torch.no_grad()
-def latent_basis(vae: Any, images: Tensor) -> Basis:
-    """Principal directions of the latents of these pictures, each scaled to the root of its deviation, unit mean square in all."""
-    identity = Basis(shift=torch.zeros(6), matrix=torch.eye(6))
-    flat = encode(vae, images, identity).double().permute(1, 0, 2, 3).flatten(1)
-    values, vectors = torch.linalg.eigh(torch.cov(flat))
-    matrix = vectors.T * values.pow(-0.25).unsqueeze(1)
-    matrix = matrix / values.sqrt().mean().sqrt()
-    return Basis(shift=flat.mean(1).float(), matrix=matrix.float())
-
-
-@torch.no_grad()
-def encode(model: Any, images: Tensor, basis: Basis) -> Tensor:
-    """(N, 3, 64, 64) uint8 -> (N, 6, 32, 32) fp16 posterior means in the basis."""
-    out = []
-    for chunk in images.split(128):
-        with torch.autocast(chunk.device.type, torch.bfloat16):
-            mean = model.encode(signed(chunk).to(memory_format=torch.channels_last)).latent_dist.mean
-        out.append(basis.forward(mean.float()).half().contiguous())
-    return torch.cat(out)
-
-
-def cache_latents(model: Any, sets: list[Pictures], basis: Basis, path: Path) -> list[Latents]:
-    """Encode once, both ways round; later pieces read the file. The last set (digits) keeps its one direction."""
-    from safetensors.torch import load_file, save_file
-
-    if not path.exists():
-        parts = {}
-        for index, pictures in enumerate(sets):
-            parts[f"{index}.plain"] = encode(model, pictures.images, basis)
-            one_way = index == len(sets) - 1
-            parts[f"{index}.mirrored"] = parts[f"{index}.plain"].clone() if one_way else encode(model, pictures.images.flip(-1), basis)
-            print(f"set {index}: {len(pictures)} pictures encoded", flush=True)
-        save_file(parts, path)
-    parts = load_file(path)
-    return [Latents(plain=parts[f"{index}.plain"], mirrored=parts[f"{index}.mirrored"]) for index in range(len(sets))]
 
 
 class Pair(nn.Module):
@@ -271,7 +159,7 @@ def train(
     basis = latent_basis(vae, pictures.images[:2000])
     base, check, ink = cache_latents(vae, [pictures, held, scans], basis, out / "latents.safetensors")
     latents = Latents(plain=torch.cat([base.plain, ink.plain]), mirrored=torch.cat([base.mirrored, ink.mirrored]))
-    captions = Captions(pictures.terms, pictures.names, pictures.labels, len(scans))
+    captions = Captions(tokenizer_of_run(out, pictures.terms), pictures.terms, pictures.names, pictures.labels, len(scans))
     kept = (1 - betas()).cumprod(0).float()
     judge = Pair(captions.tokenizer)  # before the seed: the first import of a library may draw from the global state
     torch.manual_seed(seed)
@@ -326,24 +214,6 @@ def train(
             drawn = sample(judge, captions, prompts, kept, guidance=4.0)
             save_grid(out / "samples.png", decode(vae, drawn, basis), 12)
     hand_on()
-
-
-def trained_autoencoder(folder: Path) -> Any:
-    state = load_checkpoint(folder / "checkpoint.pt")
-    if state is None:
-        raise FileNotFoundError(f"no checkpoint.pt in {folder}; train the autoencoder first")
-    vae: Any = autoencoder.build()
-    ema = Ema(vae, 0.0)
-    ema.load_state_dict(state["ema"])
-    ema.copy_to(vae)
-    return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-@torch.no_grad()
-def decode(vae: Any, latents: Tensor, basis: Basis) -> Tensor:
-    """(N, 6, 32, 32) -> (N, 3, 64, 64) in [0, 1]."""
-    out = [vae.decode(basis.inverse(chunk)).sample for chunk in latents.split(64)]
-    return ((torch.cat(out) + 1) / 2).clamp(0, 1)
 
 
 def main() -> None:

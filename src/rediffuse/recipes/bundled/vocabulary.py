@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rediffuse.concepts.prompts import TEMPLATES
@@ -27,23 +29,51 @@ def words_of(terms: Iterable[str]) -> list[str]:
     return sorted({word for line in text for word in re.findall(r"[a-z]+", line.lower())})
 
 
+def merges_of(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges that make each of these words one token, most frequent pair first, ties in alphabetical order.
+
+    Our own few lines: the trainer of `tokenizers` breaks ties by the order of a hash table, another one in every process.
+    """
+    spelled = {word: (*word[:-1], word[-1] + "</w>") for word in words}
+    merges: list[tuple[str, str]] = []
+    while True:
+        pairs = Counter(pair for pieces in spelled.values() for pair in itertools.pairwise(pieces))
+        if not pairs:
+            return merges
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        spelled = {word: _join(pieces, best) if best[0] in pieces else pieces for word, pieces in spelled.items()}
+
+
+def _join(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    out: list[str] = []
+    for piece in pieces:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return tuple(out)
+
+
 def build_tokenizer(terms: Iterable[str]) -> Any:
     """A CLIPTokenizer in which each of these words is one token and any other text is spelled; 77 tokens."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
-    words = words_of(terms)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    trained.normalizer = normalizers.Lowercase()
-    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        vocab_size=100_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=alphabet
-    )
-    trained.train_from_iterator(words, trainer)
-    merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
+    merges = merges_of(words_of(terms))
     pieces = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(merge) for merge in merges)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     for special in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[special] = len(vocabulary)
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+
+
+def tokenizer_of_run(folder: Path, terms: Iterable[str]) -> Any:
+    """The vocabulary that a training began with: built by its first piece, read by all others and by the export."""
+    from transformers import CLIPTokenizer
+
+    place = folder / "tokenizer"
+    if not place.is_dir():
+        build_tokenizer(terms).save_pretrained(place)
+    return CLIPTokenizer.from_pretrained(place)
