@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from tests.generation.conftest import CLASSES, SIDE, Make, Varied, mixture, picture, pixels, take_photos
 
+from rediffuse.concepts.concepts import Concepts
 from rediffuse.data import Example, ImageSet, Mixed, folder
 from rediffuse.data.images import pixels_sha256
 from rediffuse.data.types import Rejected
@@ -23,6 +24,7 @@ from rediffuse.generation.plan import Plan, draw_of, variant_from_row
 from rediffuse.generation.run import generate
 from rediffuse.generation.store import Run, finished_shards, read_manifest, read_plan
 from rediffuse.methods import from_settings
+from rediffuse.methods.da_fusion import DAFusion
 
 RESULT = {"README.md", "images", "manifest", "plan.parquet", "rejected.jsonl", "run.json"}
 
@@ -163,6 +165,21 @@ def test_other_weights_are_another_plan(make: Make):
     model.means += 0.1
     with pytest.raises(PlanError, match=r"denoiser.weights_hash"):
         make(method=Varied(model, CLASSES))
+
+
+def test_learned_words_are_recorded_and_are_part_of_the_plan(make: Make):
+    def fusion(seed: int) -> DAFusion:
+        model = mixture()
+        model.prompts = {"": -1, "a photo of a <cat>": 0, "a photo of a <dog>": 1}
+        vectors = {name: torch.randn((1, 4), generator=torch.Generator().manual_seed(seed)) for name in CLASSES}
+        return DAFusion(model, Concepts(words=vectors), steps=8)
+
+    run = make(method=fusion(0))
+    assert set(run.manifest.column("concept_hash").to_pylist()) == {fusion(0).concept_hash}
+    assert set(run.manifest.column("prompt").to_pylist()) == {"a photo of a <cat>", "a photo of a <dog>"}
+    assert set(run.manifest.column("method").to_pylist()) == {"da_fusion"}
+    with pytest.raises(PlanError, match="concepts .* there"):
+        make(method=fusion(1))
 
 
 def test_a_folder_of_other_things_is_refused(make: Make, tmp_path: Path):

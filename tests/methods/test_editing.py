@@ -154,6 +154,16 @@ def test_batches_of_1_7_and_32_give_the_same(network, images):
     assert float((all_ - images).abs().mean()) > 0.01
 
 
+def test_words_of_one_trial_are_not_those_of_the_next(network, images):
+    """Two sets of words in one process: each method speaks its own (a published program kept the first one's for ever)."""
+    one, two = DAFusion(network, words(), steps=4), DAFusion(network, words(seed=10), steps=4)
+    draw = one.draw(2, stream(), labels=torch.tensor([0, 1]))
+    first = one.apply(images[:2], draw)
+    assert not torch.allclose(first, two.apply(images[:2], draw), atol=1e-3)
+    assert torch.equal(first, one.apply(images[:2], draw))
+    assert one.concept_hash != two.concept_hash
+
+
 def test_a_word_steers_where_the_prompt_points(mixture):
     """Redone from the noisiest level under its word, an image is of the word's class, whatever it was."""
     method = DAFusion(mixture, words(), strengths=(1.0,), law="fixed", guidance_scale=1.0)
