@@ -178,7 +178,7 @@ def test_learned_words_are_recorded_and_are_part_of_the_plan(make: Make):
     assert set(run.manifest.column("concept_hash").to_pylist()) == {fusion(0).concept_hash}
     assert set(run.manifest.column("prompt").to_pylist()) == {"a photo of a <cat>", "a photo of a <dog>"}
     assert set(run.manifest.column("method").to_pylist()) == {"da_fusion"}
-    with pytest.raises(PlanError, match="concepts .* there"):
+    with pytest.raises(PlanError, match=r"concepts .* there"):
         make(method=fusion(1))
 
 
