@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from diffusers import PNDMScheduler, StableDiffusionImg2ImgPipeline
+from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
 
@@ -29,10 +30,14 @@ GUIDANCE = 7.5
 
 def open_loop(folder: Path, device: torch.device) -> Any:
     """The pipeline of a Stable Diffusion folder in float32, with the published scheduler on this folder's own noise levels."""
-    with quiet():
-        pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
-            folder, safety_checker=None, requires_safety_checker=False, local_files_only=True
-        ).to(device, torch.float32)
+    logging.disable_progress_bar()
+    try:
+        with quiet():
+            pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
+                folder, safety_checker=None, requires_safety_checker=False, local_files_only=True
+            ).to(device, torch.float32)
+    finally:
+        logging.enable_progress_bar()
     config = {**pipeline.scheduler.config, "skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}
     pipeline.scheduler = PNDMScheduler.from_config(config)
     pipeline.set_progress_bar_config(disable=True)
