@@ -8,28 +8,48 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import Ended
 
 from rediffuse.cli import app as cli
 from rediffuse.cli import terminal
 from rediffuse.errors import RediffuseError
-from tests.cli.conftest import Ended
 
-MAKING = "--guidance --law --method --prompt --solver --steps --strengths".split()
-WRITING = "--batch --copies --dry-run --fit --format --keep-real --preview --size --take-over --target-per-class".split()
-SHARED = "--quiet --seed".split()
+REDRAWING = ["--batch", "--guidance", "--law", "--solver", "--steps", "--strengths"]
+MAKING = [*REDRAWING, "--method", "--prompt"]
+LEARNING = ["--recipe", "--samples"]
+WRITING = ["--copies", "--dry-run", "--fit", "--format", "--keep-real", "--preview", "--size", "--take-over", "--target-per-class"]
+SHARED = ["--quiet", "--seed"]
 MACHINE = ["--device", "--dtype", *SHARED]
-PHOTOS = "--model --no-flips --shots --split".split()
+PHOTOS = ["--model", "--no-flips", "--shots", "--split"]
+HELD = ["--split", "--test", "--no-flips"]
 
 # A verb or option stands here because someone decided that it is worth having.
 EXPECTED: dict[str, list[str]] = {
-    "augment": [*PHOTOS, "--recipe", "--samples", "--words", *MAKING, *WRITING, *MACHINE],
+    "augment": [*PHOTOS, "--words", *MAKING, *LEARNING, *WRITING, *MACHINE],
+    "compare": [
+        "--alpha",
+        "--arms",
+        "--classifier",
+        "--copies",
+        "--dry-run",
+        "--fit",
+        "--hours",
+        "--model",
+        "--out",
+        "--seeds",
+        "--shots",
+        "--train-steps",
+        "--view",
+    ]
+    + [*HELD, *REDRAWING, *LEARNING, *MACHINE],
+    "demo": ["--full", "--model", "--out", "--quick", "--results", *MACHINE],
     "doctor": [],
     "generate": [*PHOTOS, "--words", *MAKING, *WRITING, *MACHINE],
-    "learn": [*PHOTOS, "--batch", "--recipe", "--samples", *MACHINE],
+    "learn": [*PHOTOS, "--batch", *LEARNING, *MACHINE],
     "run cite": [],
     "run report": [],
     "run verify": [],
-    "train": "--alpha --classifier --fit --holdout --mode --no-flips --shots --size --split --steps --synthetic --test".split() + SHARED,
+    "train": ["--alpha", "--classifier", "--fit", "--holdout", "--mode", "--shots", "--size", "--steps", "--synthetic"] + [*HELD, *SHARED],
 }
 
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import Ended, fill
 
 from rediffuse.concepts.concepts import Concepts
 from rediffuse.data import folder
 from rediffuse.generation.store import Run
-from tests.cli.conftest import Ended, fill
 
 SHORT = ("--steps", 4, "--copies", 3)
 QUICK = (*SHORT, "--samples", 8)
@@ -33,7 +33,14 @@ def test_folder_in_folder_out(rediffuse: Callable[..., Ended], photos: Path, mod
     assert "36 copies of 12 photos are in more/images" in ended.out
     assert "1 files were left out" in ended.out
     assert "cat/broken.png" in ended.err
-    assert {path.name for path in Path("more").iterdir()} == {"images", "manifest", "plan.parquet", "README.md", "rejected.jsonl", "run.json"}
+    assert {path.name for path in Path("more").iterdir()} == {
+        "images",
+        "manifest",
+        "plan.parquet",
+        "README.md",
+        "rejected.jsonl",
+        "run.json",
+    }
     made = Run("more")
     assert made.complete
     assert (len(made), made.classes) == (36, ("cat", "dog", "red bird"))
@@ -92,7 +99,9 @@ def test_a_preview_makes_a_sheet_beside_the_run(rediffuse: Callable[..., Ended],
         (("--prompt", "my {}"), {"my cat", "my dog", "my red bird"}),
     ],
 )
-def test_real_guidance_prompts(rediffuse: Callable[..., Ended], photos: Path, model: Path, options: tuple[str, ...], prompts: set[str]) -> None:
+def test_real_guidance_prompts(
+    rediffuse: Callable[..., Ended], photos: Path, model: Path, options: tuple[str, ...], prompts: set[str]
+) -> None:
     ended = rediffuse("augment", photos, "more", "--model", model, "--steps", 4, "--copies", 1, "--method", "real-guidance", *options)
     assert ended.status == 0, ended.err
     rows = Run("more").manifest.to_pylist()
@@ -107,7 +116,13 @@ def test_options_reach_the_rows(rediffuse: Callable[..., Ended], photos: Path, m
     assert ended.status == 0, ended.err
     info = json.loads(Path("more/run.json").read_text())
     settings, method = info["settings"], info["settings"]["method"]
-    assert (method["strengths"], method["law"], method["guidance_scale"], method["solver"], method["steps"]) == ([0.25, 1.0], "iid", 2.0, "ddim", 4)
+    assert (method["strengths"], method["law"], method["guidance_scale"], method["solver"], method["steps"]) == (
+        [0.25, 1.0],
+        "iid",
+        2.0,
+        "ddim",
+        4,
+    )
     assert (settings["seed"], settings["denoiser"]["dtype"], info["plan"]["batch"]) == (7, "float32", 5)
     made = Run("more")
     assert made.counts() == (3, 3, 3)  # two kept photos and one copy
@@ -122,7 +137,7 @@ def test_no_flips_reaches_learning_and_run(rediffuse: Callable[..., Ended], phot
 
 
 def test_awkward_names_come_through(rediffuse: Callable[..., Ended], tmp_path: Path, model: Path) -> None:
-    names = ("-rf", "--help", "test", "train", "val_x", "it's \"quoted\"", "größe [bold]", "日本 語", "a..b")
+    names = ("-rf", "--help", "test", "train", "val_x", 'it\'s "quoted"', "größe [bold]", "日本 語", "a..b")
     photos = fill(tmp_path / "-my photos' (1)", dict.fromkeys(names, 1))
     where = Path("-out put")
     ended = rediffuse("augment", "--model", model, "--steps", 2, "--copies", 1, "--method", "real-guidance", "--", photos, where)
@@ -152,7 +167,21 @@ def test_run_report_verify_cite(rediffuse: Callable[..., Ended], photos: Path, m
 
 def test_ctrl_c_leaves_a_folder_that_the_printed_command_continues(photos: Path, model: Path, tmp_path: Path, root: Path) -> None:
     """A real interrupt of a real process, as soon as the first image lies there; the end is as if nothing had happened."""
-    words = ["augment", str(photos), "more", "--model", str(model), "--steps", "8", "--copies", "12", "--method", "real-guidance", "--batch", "2"]
+    words = [
+        "augment",
+        str(photos),
+        "more",
+        "--model",
+        str(model),
+        "--steps",
+        "8",
+        "--copies",
+        "12",
+        "--method",
+        "real-guidance",
+        "--batch",
+        "2",
+    ]
     program = [sys.executable, "-m", "rediffuse.cli"]
     environment = {"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     straight, cut = tmp_path / "straight", tmp_path / "cut"

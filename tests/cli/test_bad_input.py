@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from tests.cli.conftest import Ended, fill, photo
 from tests.tiny import tiny_stable
 
@@ -61,7 +60,9 @@ def test_fewer_photos_than_asked_for(augment: Callable[..., Ended]) -> None:
     refused(augment("--shots", 9), "'cat' has 4 images, 9 were asked for")
 
 
-def test_one_class_is_enough_to_augment_but_not_to_train(augment: Callable[..., Ended], rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+def test_one_class_is_enough_to_augment_but_not_to_train(
+    augment: Callable[..., Ended], rediffuse: Callable[..., Ended], tmp_path: Path
+) -> None:
     lone = fill(tmp_path / "lone", {"cat": 4})
     assert augment(source=lone).status == 0
     refused(rediffuse("train", lone, "net"), "at least two classes", "'cat'")

@@ -79,7 +79,8 @@ class Classifier(nn.Module):
         """Write configuration with class names, safetensors and preprocessing; returns the folder."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(target, safe_serialization=True)  # type: ignore[operator]  # a transformers module
+        with quiet_transformers():
+            self.model.save_pretrained(target, safe_serialization=True)  # type: ignore[operator]  # a transformers module
         self.preprocessing.save(target)
         return target
 

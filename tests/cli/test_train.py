@@ -1,0 +1,126 @@
+"""`train`: from folders to a transformers folder and an accuracy on photos that were not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.cli.conftest import Ended, fill
+from tests.training.toys import resnet_folder
+
+from rediffuse.cli.pair import split_names
+from rediffuse.data import digits
+from rediffuse.training.backbones import Classifier
+
+SHORT = ("--steps", 30, "--size", 16)
+
+
+def test_the_folder_is_a_classifier_of_transformers(rediffuse: Callable[..., Ended], photos: Path) -> None:
+    ended = rediffuse("train", photos, "net", "--steps", 120, "--size", 16, "--holdout", 0.5)
+    assert ended.status == 0, ended.err
+    assert "6 of 12 are held out, 50% of each class" in ended.err
+    assert "Writing model shards" not in ended.err  # a bar of transformers
+    assert "held-out photos" in ended.out
+    assert {path.name for path in Path("net").iterdir()} >= {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert not Path("net/.training.pt").exists()
+
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    model, processor = AutoModelForImageClassification.from_pretrained("net").eval(), AutoImageProcessor.from_pretrained("net")
+    right = 0
+    for file in sorted(photos.rglob("*.png")):
+        with torch.no_grad():
+            best = model(**processor(Image.open(file).convert("RGB"), return_tensors="pt")).logits.argmax().item()
+        right += model.config.id2label[best] == file.parent.name
+    assert right >= 10  # red, blue and green discs
+
+
+def test_the_reported_accuracy_is_that_of_the_saved_classifier(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:
+    """Counted again from the folder that was written, on the test photos that were given."""
+    from rediffuse.data import folder
+    from rediffuse.training.pool import PixelBank
+
+    test = fill(tmp_path / "judge", {"cat": 5, "dog": 5, "red bird": 5}, first=50)
+    ended = rediffuse("train", photos, "net", *SHORT, "--test", test)
+    assert ended.status == 0, ended.err
+    held = folder(test)
+    guessed = Classifier.load("net").predict(PixelBank(16).of(held)).argmax(1).tolist()
+    share = sum(guess == label for guess, label in zip(guessed, held.labels, strict=True)) / len(held)
+    assert f"Right on {share:.1%} of held-out photos" in ended.out
+
+
+def test_synthetic_images_are_mixed_in(rediffuse: Callable[..., Ended], photos: Path, model: Path, tmp_path: Path) -> None:
+    words = ("--model", model, "--method", "real-guidance", "--steps", 2, "--copies", 2)
+    assert rediffuse("augment", photos, "more", *words).status == 0
+    ended = rediffuse("train", photos, "net", *SHORT, "--synthetic", "more", "--alpha", 0.5, "--holdout", 0.25)
+    assert ended.status == 0, ended.err
+    assert "18 generated images stand in for their 9 photos with probability 0.5" in ended.err
+    assert "3 of the held-out photos have generated copies too" in ended.err
+    other = fill(tmp_path / "other", {"cat": 2, "dog": 2, "red bird": 2}, first=70)
+    fair = rediffuse("train", photos, "net2", *SHORT, "--synthetic", "more", "--test", other)
+    assert "24 generated images" in fair.err
+    assert "have generated copies too" not in fair.err
+
+
+def test_frozen_features(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:
+    features = resnet_folder(tmp_path / "features", size=16)
+    ended = rediffuse("train", photos, "net", "--classifier", features, "--size", 16)
+    assert ended.status == 0, ended.err
+    assert Classifier.load("net").classes == ("cat", "dog", "red bird")
+
+
+@pytest.mark.parametrize("layout", ["folders", "digits"])
+def test_the_own_test_split_judges(rediffuse: Callable[..., Ended], tmp_path: Path, layout: str) -> None:
+    data = tmp_path / "sets"
+    for place, split in enumerate(("train", "test")):
+        fill(data / split, {"cat": 3, "dog": 3}, first=20 * place)
+    source, held = (data, 6) if layout == "folders" else ("digits", len(digits(split="test")))
+    assert split_names(str(source)) == (("test", "train") if layout == "folders" else ("train", "test"))
+    ended = rediffuse("train", source, "net", *SHORT, "--shots", 2)
+    assert ended.status == 0, ended.err
+    assert f"of all {held})" in ended.out.replace(",", "")
+    assert "held out" not in ended.err
+
+
+def test_classes_that_look_like_splits_are_not_taken_for_them(tmp_path: Path) -> None:
+    assert split_names(str(fill(tmp_path / "a", {"test": 1, "train": 1}))) == ()
+    assert split_names(str(fill(tmp_path / "b", {"cat": 1, "train": 1}))) == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--alpha", 1.5, "--synthetic", "more"), "more"),
+        (("--holdout", 0), "must be in (0, 1), got 0"),
+        (("--classifier", "nowhere/to/be/found"), "no classifier at 'nowhere/to/be/found'"),
+        (("--mode", "linear"), "resnet-64"),
+        (("--test", "nowhere"), "nowhere"),
+        (("--split", "val"), "no split 'val'"),
+        (("--steps", 0), "steps and batch must be at least 1, got 0"),
+        (("--shots", 40), "40 were asked for"),
+    ],
+)
+def test_bad_options(rediffuse: Callable[..., Ended], photos: Path, options: tuple[object, ...], said: str) -> None:
+    ended = rediffuse("train", photos, "net", *options)
+    assert ended.status == 2, ended.out
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert not Path("net/config.json").exists()
+
+
+def test_a_folder_in_use_is_refused(rediffuse: Callable[..., Ended], photos: Path) -> None:
+    Path("net").mkdir()
+    Path("net/config.json").write_text("{}")
+    ended = rediffuse("train", photos, "net", *SHORT)
+    assert ended.status == 2
+    assert "holds a classifier already" in ended.err
+    assert Path("net/config.json").read_text() == "{}"
+
+
+def test_test_photos_that_are_all_known_are_refused(rediffuse: Callable[..., Ended], photos: Path) -> None:
+    ended = rediffuse("train", photos, "net", *SHORT, "--test", photos)
+    assert ended.status == 2
+    assert "also test photos" in ended.err
