@@ -170,3 +170,12 @@ def test_the_rate_warms_up_and_ends_near_zero() -> None:
     assert rates[-1] < 1e-3 * WHOLE.learning_rate
     assert all(a >= b for a, b in zip(rates[warm:], rates[warm + 1 :], strict=False))
     assert generator_of("x").initial_seed() >= 0
+
+
+def test_a_trained_network_is_saved_as_it_is(tmp_path: Path) -> None:
+    images = toys.striped(2)
+    trained = fit_classifier(images, images.classes, steps=3, batch=4, size=16)
+    again = Classifier.load(trained.save(tmp_path / "model"))
+    assert again.classes == images.classes
+    pixels = PixelBank(16).of(images)
+    assert torch.allclose(again.predict(pixels), trained.predict(pixels), atol=1e-5)

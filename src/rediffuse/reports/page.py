@@ -63,7 +63,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
     first = comparison.samples[0] if comparison.samples else None
     return {
         "css": Markup(css),  # a file of this package
-        "title": f"Does augmentation help on {comparison.name}?",
+        "title": f"Does augmentation help on {comparison.name.removesuffix(' (train)')}?",
         "subtitle": _subtitle(comparison),
         "weak": f"{percent(comparison.card['classification_accuracy_score'])} %" if comparison.weak_generator else "",
         "banners": [note for note in comparison.notes if note == DIGITS_NOTE],
