@@ -23,25 +23,14 @@ MACHINE = ["--device", "--dtype", *SHARED]
 PHOTOS = ["--model", "--no-flips", "--shots", "--split"]
 HELD = ["--split", "--test", "--no-flips"]
 
+COMPARED = ["--arms", "--classifier", "--fit", "--seeds", "--shots", "--train-steps", "--view"]
+COST = ["--dry-run", "--hours", "--out"]
+TRAINED = ["--alpha", "--classifier", "--fit", "--holdout", "--mode", "--shots", "--size", "--steps", "--synthetic"]
+
 # A verb or option stands here because someone decided that it is worth having.
 EXPECTED: dict[str, list[str]] = {
     "augment": [*PHOTOS, "--words", *MAKING, *LEARNING, *WRITING, *MACHINE],
-    "compare": [
-        "--alpha",
-        "--arms",
-        "--classifier",
-        "--copies",
-        "--dry-run",
-        "--fit",
-        "--hours",
-        "--model",
-        "--out",
-        "--seeds",
-        "--shots",
-        "--train-steps",
-        "--view",
-    ]
-    + [*HELD, *REDRAWING, *LEARNING, *MACHINE],
+    "compare": [*HELD, *COST, *COMPARED, "--alpha", "--copies", "--model", *REDRAWING, *LEARNING, *MACHINE],
     "demo": ["--full", "--model", "--out", "--quick", "--results", *MACHINE],
     "doctor": [],
     "generate": [*PHOTOS, "--words", *MAKING, *WRITING, *MACHINE],
@@ -49,7 +38,7 @@ EXPECTED: dict[str, list[str]] = {
     "run cite": [],
     "run report": [],
     "run verify": [],
-    "train": ["--alpha", "--classifier", "--fit", "--holdout", "--mode", "--shots", "--size", "--steps", "--synthetic"] + [*HELD, *SHARED],
+    "train": [*HELD, *TRAINED, *SHARED],
 }
 
 

@@ -111,8 +111,9 @@ def test_real_guidance_prompts(
 
 
 def test_options_reach_the_rows(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
-    words = "--strengths .25 1 --law iid --guidance 2 --solver ddim --steps 4 --target-per-class 3 --keep-real --format webp --shots 2 --seed 7 --samples 8"
-    ended = rediffuse("augment", photos, "more", "--model", model, *words.split(), "--dtype", "float32", "--device", "cpu", "--batch", 5)
+    how = "--strengths .25 1 --law iid --guidance 2 --solver ddim --steps 4 --samples 8 --batch 5 --dtype float32 --device cpu"
+    what = "--target-per-class 3 --keep-real --format webp --shots 2 --seed 7"
+    ended = rediffuse("augment", photos, "more", "--model", model, *how.split(), *what.split())
     assert ended.status == 0, ended.err
     info = json.loads(Path("more/run.json").read_text())
     settings, method = info["settings"], info["settings"]["method"]
@@ -167,21 +168,8 @@ def test_run_report_verify_cite(rediffuse: Callable[..., Ended], photos: Path, m
 
 def test_ctrl_c_leaves_a_folder_that_the_printed_command_continues(photos: Path, model: Path, tmp_path: Path, root: Path) -> None:
     """A real interrupt of a real process, as soon as the first image lies there; the end is as if nothing had happened."""
-    words = [
-        "augment",
-        str(photos),
-        "more",
-        "--model",
-        str(model),
-        "--steps",
-        "8",
-        "--copies",
-        "12",
-        "--method",
-        "real-guidance",
-        "--batch",
-        "2",
-    ]
+    how = ["--method", "real-guidance", "--steps", "8", "--copies", "12", "--batch", "2"]
+    words = ["augment", str(photos), "more", "--model", str(model), *how]
     program = [sys.executable, "-m", "rediffuse.cli"]
     environment = {"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     straight, cut = tmp_path / "straight", tmp_path / "cut"
@@ -190,14 +178,14 @@ def test_ctrl_c_leaves_a_folder_that_the_printed_command_continues(photos: Path,
     subprocess.run([*program, *words], cwd=straight, env=environment, check=True, capture_output=True)
     running = subprocess.Popen([*program, *words], cwd=cut, env=environment, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
-    for line in running.stderr:  # the price is printed before the first image
-        if "model calls" in line:
+    for line in running.stderr:  # the last line of the price, which is printed before the first image
+        if "GB free" in line:
             running.send_signal(signal.SIGINT)
             break
     rest = running.stderr.read()
     assert running.wait() == 130, rest
     assert "Traceback" not in rest
-    assert "rediffuse augment" in rest
+    assert "The same command continues:\n  rediffuse augment" in rest
     subprocess.run([*program, *words], cwd=cut, env=environment, check=True, capture_output=True)
     assert pixels(cut / "more") == pixels(straight / "more")
     shutil.rmtree(straight)

@@ -30,7 +30,9 @@ def augment(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> Calla
     """augment(*options, photos=...): with the tiny model unless another is named."""
 
     def run(*options: object, source: object = photos, use: object = model, out: object = "more") -> Ended:
-        return rediffuse("augment", source, out, "--model", use, "--method", "real-guidance", "--steps", 2, "--copies", 1, *options)
+        usual = {"--method": "real-guidance", "--steps": 2, "--copies": 1}
+        small = [word for name, value in usual.items() if name not in options for word in (name, value)]
+        return rediffuse("augment", source, out, "--model", use, *small, *options)
 
     return run
 
@@ -140,6 +142,8 @@ def test_classes_whose_tokens_collide_are_kept_apart(rediffuse: Callable[..., En
     assert ended.status == 0
     assert "<crane>" not in ended.out.casefold()
     assert ended.out.casefold().count("<crane-") == 2
+    assert "class 'Crane' is learned as <Crane-" in ended.err  # and no line of Python around it
+    assert ".py" not in ended.err
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])

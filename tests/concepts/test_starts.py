@@ -6,12 +6,12 @@ import pytest
 import torch
 from tests.concepts.toy import WIDTH, LinearDenoiser, pictures
 
-from rediffuse.concepts.progress import Bar
 from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.concepts.shots import Shots, encode_shots
 from rediffuse.concepts.starts import GOALS, Start, choose_starts, start_rows
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError
+from rediffuse.progress import Bar
 
 RECIPE = InversionRecipe(steps=1, batch_per_class=1, learning_rate=0.1, start="nearest")
 COUNTS = {"cat": 3, "dog": 1, "red bird": 5}

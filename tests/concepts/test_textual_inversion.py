@@ -13,7 +13,6 @@ from tests.concepts.toy import LinearDenoiser, picture, pictures
 from torch import Tensor
 
 from rediffuse.concepts.concepts import Concepts
-from rediffuse.concepts.progress import Bar
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.concepts.shots import encode_shots
@@ -22,6 +21,7 @@ from rediffuse.data.types import Example, ImageSet
 from rediffuse.denoisers.base import Condition, Denoiser
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
 from rediffuse.errors import ConfigError, DataError, ModelError, PlanError
+from rediffuse.progress import Bar
 
 COUNTS = {"cat": 2, "dog": 1, "red bird": 3}
 TOY = InversionRecipe(steps=300, batch_per_class=6, learning_rate=0.3, start="the", decay="cosine", weight_decay=0.0)
@@ -235,14 +235,15 @@ def test_the_bar_waits_and_goes_to_the_standard_error_stream(monkeypatch: pytest
     photos, recipe = pictures(COUNTS), replace(TOY, steps=5)
     learn(photos, LinearDenoiser(), recipe=recipe, progress=True)
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr("rediffuse.concepts.progress.DELAY", 0.0)
+    monkeypatch.setattr("rediffuse.progress.AFTER", 0.0)
     learn(photos, LinearDenoiser(), recipe=recipe, progress=False)
     assert capsys.readouterr() == ("", "")
     learn(photos, LinearDenoiser(), recipe=recipe, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
     assert "learning 3 words" in err
-    assert "samples/s" in err
+    assert "samples, " in err
+    assert "/s, " in err
 
 
 def test_batches_shrink_with_the_area() -> None:

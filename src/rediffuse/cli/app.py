@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -68,7 +70,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     terminal.TYPED.set(tuple(words))
     try:
-        status = build()(words, exit_on_error=False, print_error=False, console=terminal.help_out())
+        with warnings_in_words():
+            status = build()(words, exit_on_error=False, print_error=False, console=terminal.help_out())
     except CycloptsError as error:
         verb = next((word for word in words[:1] if not word.startswith("-")), "")
         terminal.failed(f"{error} See rediffuse {verb + ' ' if verb else ''}--help.")
@@ -76,10 +79,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except RediffuseError as error:
         terminal.failed(str(error))
         return USER_ERROR
-    except terminal.Told:
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        terminal.stopped(continuation(words[0] if words else ""))
+    except KeyboardInterrupt as stop:
+        terminal.stopped(continuation(words[0] if words else "", str(stop)))
         return INTERRUPTED
     except BrokenPipeError:  # `rediffuse run report more | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,8 +94,22 @@ def run(argv: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else DONE
 
 
-def continuation(verb: str) -> str:
-    """What to say of an interrupted command."""
+def continuation(verb: str, so_far: str = "") -> str:
+    """What to say of an interrupted command; so_far: what is there, if the work itself has said so."""
+    stopped = f"Stopped: {so_far}." if so_far else "Stopped."
     if verb in CONTINUES:
-        return f"Stopped. What is finished is kept; the same command continues:\n  {terminal.typed()}"
-    return f"Stopped. To start again:\n  {terminal.typed()}"
+        return f"{stopped} The same command continues:\n  {terminal.typed()}"
+    return f"{stopped} To start again:\n  {terminal.typed()}"
+
+
+@contextmanager
+def warnings_in_words() -> Iterator[None]:
+    """Warnings as sentences on standard error, without file names and lines of Python."""
+
+    def tell(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        if not issubclass(category, (DeprecationWarning, PendingDeprecationWarning, FutureWarning)):  # for those who write programs
+            terminal.note(str(message), style="yellow")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        yield

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
-
-from rediffuse.cli.progress import bar
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
@@ -39,6 +39,16 @@ class Common(Shared):
 
 SHARED = Shared()
 COMMON = Common()
+
+
+@contextmanager
+def bar(what: str, unit: str = "images", *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show how a piece of work goes while the context lasts; gives what is to be called with (done, in all)."""
+    from rediffuse.progress import Bar
+
+    with Bar(not quiet, unit) as shown:
+        shown.stage(what)
+        yield shown.report
 
 
 def open_photos(spec: str, *, split: str | None = None, flips: bool = True, quiet: bool = False, labelled: bool = True) -> ImageSet:

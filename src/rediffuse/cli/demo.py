@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, MODEL, Common, load_model
 from rediffuse.errors import ConfigError
+from rediffuse.progress import duration
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
@@ -147,7 +148,7 @@ def close(found: Comparison, page: Path, seconds: float, peak: float | None, fre
         ("without copies", f"{accuracy(found.accuracy(level, 'standard'))} % right"),
         ("with DA-Fusion's copies", f"{accuracy(found.accuracy(level, 'da-fusion'))} % right"),
         ("difference", f"{gained(gain)}: {said}" if gain else "missing"),
-        ("wall time", terminal.duration(seconds) + ("" if fresh else ", with what an earlier demo had left")),
+        ("wall time", duration(seconds) + ("" if fresh else ", with what an earlier demo had left")),
         ("peak memory", "unknown" if peak is None else f"{peak:.2f} GiB"),
         ("the page", str(page)),
     ]

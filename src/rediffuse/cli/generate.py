@@ -81,15 +81,12 @@ def make(images: ImageSet, out: Path, method: EditingMethod, writing: Writing, c
     from rediffuse.generation.run import generate as run
     from rediffuse.generation.store import IMAGES, REJECTED, Run, finished_shards
 
-    try:
-        made = run(
-            images, method, out, copies=writing.copies, seed=common.seed, batch=batch, fit=writing.fit, size=writing.size,
-            format=writing.format, keep_real=writing.keep_real, target_per_class=writing.target_per_class, dry_run=writing.dry_run,
-            preview=writing.preview, take_over=writing.take_over, command=terminal.typed(),
-            progress=not common.quiet and not writing.dry_run,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        raise (KeyboardInterrupt if common.quiet else terminal.Told) from None
+    made = run(
+        images, method, out, copies=writing.copies, seed=common.seed, batch=batch, fit=writing.fit, size=writing.size,
+        format=writing.format, keep_real=writing.keep_real, target_per_class=writing.target_per_class, dry_run=writing.dry_run,
+        preview=writing.preview, take_over=writing.take_over, command=terminal.typed(),
+        progress=not common.quiet and not writing.dry_run,
+    )  # fmt: skip
     if not isinstance(made, Run):
         if writing.dry_run:
             terminal.say(price(made, out, finished_shards(out)).summary())

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rediffuse.cli.common import MODEL, Common
-from rediffuse.cli.terminal import duration
 from rediffuse.data.peek import peek_photos
 from rediffuse.errors import ConfigError
+from rediffuse.progress import duration
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet

@@ -18,10 +18,6 @@ WIDTH = 100
 """Columns that prose is set in, on wider terminals too."""
 
 
-class Told(KeyboardInterrupt):
-    """Ctrl-C, after the command that continues was printed."""
-
-
 def out() -> Console:
     """Standard output. Made on each use, so that whoever captures the stream gets it; off a terminal no line is ever folded or coloured."""
     return _console(sys.stdout)
@@ -121,15 +117,3 @@ def command(verb: str, *places: object, **options: object) -> str:
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", f"./{value}" if str(value).startswith("-") else str(value)]
     return shlex.join(["rediffuse", *words])
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the units that people use: 8.0 s, 1 min 40 s, 2 h 5 min, 3 days."""
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    for small, large, size in (("s", "min", 1), ("min", "h", 60)):
-        whole, rest = divmod(round(seconds / size), 60)
-        if whole < (60 if large == "min" else 48):
-            return f"{whole} {large} {rest} {small}" if rest else f"{whole} {large}"
-    days = seconds / 86400
-    return f"{days:.0f} days" if days < 730 else f"{days / 365.25:.0f} years"

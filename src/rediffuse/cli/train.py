@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import SHARED, Shared, open_photos
+from rediffuse.cli.common import SHARED, Shared, bar, open_photos
 from rediffuse.cli.pair import open_pair
-from rediffuse.cli.progress import bar
 
 if TYPE_CHECKING:
     from rediffuse.data.mixing import Mixed

@@ -11,10 +11,10 @@ from typing import Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from rediffuse.concepts.progress import Bar
 from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.progress import Bar
 
 _CHUNK = 8
 T = TypeVar("T")

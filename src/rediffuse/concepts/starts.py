@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from rediffuse.concepts.draws import seeded
-from rediffuse.concepts.progress import Bar
 from rediffuse.concepts.prompts import GENERATION_TEMPLATE, fill
 from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.concepts.shots import Shots, in_chunks
 from rediffuse.denoisers.base import Condition, Denoiser
 from rediffuse.errors import ConfigError
+from rediffuse.progress import Bar
 
 GOALS = (1, 4, 16)
 """Looks at photos that a candidate has had after each round; 8 candidates or an eighth of all go on to the second, 3 to the third."""

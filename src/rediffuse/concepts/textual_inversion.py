@@ -20,7 +20,6 @@ import rediffuse
 from rediffuse.concepts.concepts import Concepts
 from rediffuse.concepts.draws import Samples, draw_samples
 from rediffuse.concepts.placeholders import distinct_placeholders, renamed
-from rediffuse.concepts.progress import Bar
 from rediffuse.concepts.prompts import fill
 from rediffuse.concepts.recipes import RECIPES, InversionRecipe, find_recipe
 from rediffuse.concepts.shots import Photos, check_photos, encode_shots, photos_digest
@@ -28,6 +27,7 @@ from rediffuse.concepts.starts import check_start, choose_starts
 from rediffuse.concepts.state import LearningState
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, ModelError
+from rediffuse.progress import Bar
 
 SAVE_EVERY = 25  # steps
 _HALF_SCALE = 1024.0  # keeps gradients above the smallest numbers of float16; a power of two, so nothing is rounded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
 
 from rediffuse.concepts.concepts import Concepts
 from rediffuse.concepts.textual_inversion import learn
@@ -110,8 +111,9 @@ class Copies:
             method: EditingMethod = self.real_guidance() if arm == REAL_GUIDANCE else self.da_fusion(self.words(shots, seed))
             photos, making = few_shot(self.pool, shots, seed), self.settings.making
             folder.parent.mkdir(parents=True, exist_ok=True)
+            shown: Literal["bar", False] = "bar" if self.progress else False  # the comparison has named the price of all
             run = generate(
-                photos, method, folder, copies=making.copies, seed=seed, batch=making.batch, fit=self.settings.fit, progress=self.progress
+                photos, method, folder, copies=making.copies, seed=seed, batch=making.batch, fit=self.settings.fit, progress=shown
             )
             self.store.add_stage(stage_of(run, arm, shots, seed))
             self._runs[folder] = run

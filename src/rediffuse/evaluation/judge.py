@@ -17,6 +17,7 @@ from rediffuse.evaluation.accuracy import measure
 from rediffuse.evaluation.arms import Copies
 from rediffuse.evaluation.cells import CellResult, CellStore
 from rediffuse.evaluation.settings import AUTO_ALPHAS, PIXELS, Cell, CompareSettings
+from rediffuse.progress import Bar
 from rediffuse.training.augment import StandardViews
 from rediffuse.training.backbones import SCRATCH, Classifier, open_backbone
 from rediffuse.training.linear import FeatureBank, fit_head
@@ -102,7 +103,11 @@ class Judge:
         pool = Pool.build(self.pixels.of(real), labels_of(real), items, Mixed(real, made, alpha).copies, alpha)
         start = open_backbone(SCRATCH, self.pool.classes, seed=seed, size=self.settings.size).to(self.device)
         views = StandardViews(flips=self.pool.flips)
-        return fit_network(start, pool, settings=self.settings.whole, views=views, seed=seed, checkpoint=checkpoint)
+        with Bar(self.copies.progress, "steps") as bar:
+            bar.stage("training", self.settings.whole.steps)
+            return fit_network(
+                start, pool, settings=self.settings.whole, views=views, seed=seed, checkpoint=checkpoint, progress=bar.report
+            )
 
     def alpha(self, cell: Cell, real: ImageSet, made: ImageSet) -> float:
         """The probability of a copy: as set, or the best in cross-validation on the shots (the least of equals; .5 at one shot).

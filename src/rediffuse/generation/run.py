@@ -12,7 +12,6 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 
 import torch
 
-from rediffuse.concepts.progress import Bar
 from rediffuse.data.open import open_images
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, PlanError
@@ -26,8 +25,12 @@ from rediffuse.generation.pricing import gigabytes, price
 from rediffuse.generation.store import Run, finished_shards
 from rediffuse.generation.writer import Writer, check_folder
 from rediffuse.methods.editing import EditingMethod
+from rediffuse.progress import Bar
 
 SAME = "the same call of rediffuse.generate"
+
+
+Progress = bool | Literal["bar"]
 
 
 class Options(TypedDict, total=False):
@@ -45,7 +48,7 @@ class Options(TypedDict, total=False):
     rate: float | None
     take_over: bool
     command: str
-    progress: bool
+    progress: Progress
 
 
 @overload
@@ -81,7 +84,7 @@ def generate(
     rate: float | None = None,
     take_over: bool = False,
     command: str = SAME,
-    progress: bool = True,
+    progress: Progress = True,
 ) -> Run | Plan:
     """Make changed copies of every photo, each with the photo's label, in a folder that class-folder readers and `datasets` take.
 
@@ -107,7 +110,7 @@ def generate(
         rate: image steps a second, for the price; default: measured by a short call.
         take_over: continue a run although another process holds its lock.
         command: that continues the run, for messages.
-        progress: print the price and a bar on the standard error stream.
+        progress: print the price and a bar on the standard error stream; "bar" is the bar alone.
     Returns:
         the run; the plan, with dry_run or preview.
     Raises:
@@ -128,7 +131,7 @@ def generate(
     plan, begun = _plan(photos, method, settings, out, batch, engine)
     finished = finished_shards(out) if begun else []
     left = price(plan, out, finished)
-    if left.steps and (progress or dry_run):
+    if left.steps and (progress is True or dry_run):
         plan = replace(plan, rate=engine.rate(plan.batch) if rate is None else rate)
         left = price(plan, out, finished)
         note(left.summary())
@@ -145,15 +148,15 @@ def generate(
     return Run(out)
 
 
-def _make(engine: Engine, plan: Plan, writer: Writer, steps: int, note: Callable[[str], None], progress: bool) -> None:
+def _make(engine: Engine, plan: Plan, writer: Writer, steps: int, note: Callable[[str], None], progress: Progress) -> None:
     """Run the open shards; Ctrl-C lets the write under way end, and leaves a folder that is in order."""
     threads, began = torch.get_num_threads(), time.monotonic()
     if not writer.open_shards() and writer.complete:
         return
     torch.set_num_threads(plan.threads)
     try:
-        with Interrupt(note) as interrupt, Bar(progress) as bar:
-            bar.stage("image steps", steps)
+        with Interrupt(note) as interrupt, Bar(bool(progress), "image steps") as bar:
+            bar.stage("making images", steps)
 
             def tick(done: int) -> None:
                 bar.advance(done)
@@ -162,8 +165,9 @@ def _make(engine: Engine, plan: Plan, writer: Writer, steps: int, note: Callable
             engine.run(plan, writer, tick)
     except KeyboardInterrupt:
         writer.finish(time.monotonic() - began)
-        note(f"stopped; {writer.made} of {len(plan.variants)} images are there. To continue: {writer.command}")
-        raise
+        stopped = KeyboardInterrupt(f"{writer.made} of {len(plan.variants)} images are there")
+        stopped.add_note(f"To continue: {writer.command}")
+        raise stopped from None
     finally:
         torch.set_num_threads(threads)
     writer.finish(time.monotonic() - began)
@@ -217,5 +221,5 @@ def _side(method: EditingMethod, side: int | None) -> int:
     return side
 
 
-def _notes(progress: bool) -> Callable[[str], None]:
+def _notes(progress: Progress) -> Callable[[str], None]:
     return (lambda text: print(text, file=sys.stderr, flush=True)) if progress else (lambda _: None)

@@ -1,0 +1,120 @@
+"""Rates and times left from counts and a clock that the test turns; what is written where."""
+
+from __future__ import annotations
+
+import pytest
+
+from rediffuse import progress
+from rediffuse.progress import Bar, Meter, duration, pace
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_rate_and_time_left() -> None:
+    clock = Clock()
+    meter = Meter(100, clock=clock)
+    assert (meter.rate, meter.left) == (None, None)
+    assert meter.line("x", "images") == "x: 0 of 100 images"
+    clock.now += 4
+    meter.count(40, 100)
+    assert meter.rate == pytest.approx(10)
+    assert meter.left == pytest.approx(6)
+    assert meter.line("x", "images") == "x: 40 of 100 images, 10/s, 6.0 s left"
+    clock.now += 8
+    meter.count(100, 100)
+    assert meter.line("x", "images") == "x: 100 of 100 images, 8.3/s, 12 s"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_an_earlier_life_had_done_is_no_speed(known: bool) -> None:
+    clock = Clock()
+    meter = Meter(1000, 900, clock) if known else Meter(clock=clock)
+    if not known:
+        clock.now += 5  # before the total is known
+        meter.count(900, 1000)
+    clock.now += 10
+    meter.count(910, 1000)
+    assert meter.rate == pytest.approx(1)
+    assert meter.left == pytest.approx(90)
+
+
+@pytest.mark.parametrize(("rate", "words"), [(120.4, "120/s"), (8.123, "8.1/s"), (0.5, "30/min"), (1 / 40, "1.5/min"), (1 / 400, "9.0/h")])
+def test_pace_in_the_unit_that_fits(rate: float, words: str) -> None:
+    assert pace(rate) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (1.25, "1.2 s"),
+        (9.97, "10 s"),
+        (42.4, "42 s"),
+        (59.7, "1 min"),
+        (100, "1 min 40 s"),
+        (3599.8, "1 h"),
+        (7500, "2 h 5 min"),
+        (4e5, "5 days"),
+        (2e9, "63 years"),
+    ],
+)
+def test_duration_in_the_units_that_people_use(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def work(bar: Bar) -> None:
+    bar.stage("reading [bold]a[/]", 3)
+    for _ in range(3):
+        bar.advance(1)
+
+
+def test_nothing_is_said_of_short_work(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar() as bar:
+        work(bar)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_long_work_leaves_plain_lines_on_standard_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "AFTER", 0.0)
+    with Bar(unit="photos") as bar:
+        work(bar)
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, last = err.splitlines()
+    assert first.startswith("reading [bold]a[/]: 1 of 3 photos")
+    assert last.startswith("reading [bold]a[/]: 3 of 3 photos, ")
+
+
+def test_each_stage_has_its_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "AFTER", 0.0)
+    monkeypatch.setattr(progress, "LINES_EVERY", 1e9)
+    with Bar() as bar:
+        bar.stage("first")
+        bar.report(2, 2)
+        bar.stage("second")
+        bar.report(5, 5)
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["first", "second"]
+
+
+def test_hidden_is_hidden(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "AFTER", 0.0)
+    with Bar(False) as bar:
+        work(bar)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_a_bar_that_goes_away(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "AFTER", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    with Bar(unit="photos") as bar:
+        work(bar)
+        assert bar._drawn is not None
+    err = capsys.readouterr().err
+    assert "━" in err
+    assert err.splitlines()[-1].endswith("reading [bold]a[/]: 3 of 3 photos, " + err.splitlines()[-1].rpartition("photos, ")[2])
