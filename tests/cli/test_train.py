@@ -124,3 +124,13 @@ def test_test_photos_that_are_all_known_are_refused(rediffuse: Callable[..., End
     ended = rediffuse("train", photos, "net", *SHORT, "--test", photos)
     assert ended.status == 2
     assert "also test photos" in ended.err
+
+
+def test_a_photo_that_is_there_twice_is_never_on_both_sides(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+    twice = fill(tmp_path / "twice", {"cat": 4, "dog": 4})
+    for file in sorted(twice.rglob("*.png")):
+        (file.parent / f"again-{file.name}").write_bytes(file.read_bytes())
+    ended = rediffuse("train", twice, "net", *SHORT, "--holdout", 0.25)
+    assert ended.status == 0, ended.err
+    assert "4 of 16 are held out" in ended.err
+    assert "photos are also test photos, pixel for pixel; they are left out of training" in ended.err

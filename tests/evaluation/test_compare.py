@@ -15,7 +15,7 @@ import pytest
 from tests.tiny import tiny_stable
 from tests.training import toys
 
-from rediffuse.concepts.recipes import InversionRecipe
+from rediffuse.concepts.recipes import RECIPES, InversionRecipe
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
@@ -291,3 +291,12 @@ def test_settings_that_cannot_be_compared(
 def test_one_class_is_no_comparison(features: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least two classes, got 1"):
         compare(toys.striped(3, classes=1), None, None, **{**options(features, tmp_path / "one"), "arms": ("standard",)})
+
+
+def test_a_named_recipe_is_known_by_its_settings(features: Path, tmp_path: Path, model: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {**options(features, tmp_path / "out"), "arms": ("standard",), "shots": (1,), "seeds": 1, "levels": ("scratch",)}
+    asked["making"] = replace(MAKING, recipe="fast")
+    compare(*sets(), model, **asked)
+    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], steps=RECIPES["fast"].steps + 1))
+    with pytest.raises(PlanError, match=r"making\.recipe\.steps was"):
+        compare(*sets(), model, **asked)

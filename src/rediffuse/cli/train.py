@@ -101,8 +101,9 @@ def hold_out(images: ImageSet, test: ImageSet | None, share: float, common: Shar
         terminal.note(
             f"No test photos were given: {len(held):,} of {len(images):,} are held out, {share:.0%} of each class.", quiet=common.quiet
         )
-        return kept, held
-    kept, held, notes = split(images, test)
+    else:
+        kept, held = images, test
+    kept, held, notes = split(kept, held)
     for line in notes:
         terminal.note(line.replace("no shot was taken from them", "they are left out of training"), quiet=common.quiet, style="yellow")
     return kept, held

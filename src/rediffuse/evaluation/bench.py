@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from rediffuse.concepts.recipes import find_recipe
 from rediffuse.data.splits import few_shot, holdout
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
@@ -139,7 +140,7 @@ def split(images: ImageSet, test: ImageSet | None) -> tuple[ImageSet, ImageSet, 
 def plan_of(pool: ImageSet, held: ImageSet, model: Denoiser | None, settings: CompareSettings) -> dict[str, Any]:
     """All that decides what a cell finds, as JSON: what a folder is checked against."""
     makes = model is not None and bool(set(settings.arms) & set(GENERATED))
-    plan = {
+    plan: dict[str, Any] = {
         "format": 1,
         **settings.to_json(),
         "levels": [[name, weights_of(where)] for name, where in settings.levels],
@@ -147,6 +148,8 @@ def plan_of(pool: ImageSet, held: ImageSet, model: Denoiser | None, settings: Co
         "test": {"name": held.name, "count": len(held), "sha256": digest(held)},
         "model": identify(model) if makes and model is not None else {},
     }
+    if isinstance(settings.making.recipe, str):  # what the name stands for may change with the version, and words must not be mixed
+        plan["making"]["recipe"] = {"name": settings.making.recipe, **find_recipe(settings.making.recipe).to_settings()}
     return dict(json.loads(json.dumps(plan)))
 
 
