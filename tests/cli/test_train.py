@@ -134,3 +134,14 @@ def test_a_photo_that_is_there_twice_is_never_on_both_sides(rediffuse: Callable[
     assert ended.status == 0, ended.err
     assert "4 of 16 are held out" in ended.err
     assert "photos are also test photos, pixel for pixel; they are left out of training" in ended.err
+
+
+def test_equal_file_names_in_two_splits_are_other_photos(
+    rediffuse: Callable[..., Ended], photos: Path, model: Path, tmp_path: Path
+) -> None:
+    words = ("--model", model, "--method", "real-guidance", "--steps", 2, "--copies", 1)
+    assert rediffuse("augment", photos, "more", *words).status == 0
+    test = fill(tmp_path / "judge", {"cat": 2, "dog": 2, "red bird": 2}, size=(18, 18))
+    ended = rediffuse("train", photos, "net", *SHORT, "--synthetic", "more", "--test", test)
+    assert ended.status == 0, ended.err
+    assert "have generated copies too" not in ended.err

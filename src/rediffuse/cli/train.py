@@ -119,7 +119,7 @@ def mix(images: ImageSet, held: ImageSet, synthetic: str | None, alpha: float, c
     made = sum(map(len, mixed.copies))
     terminal.note(f"{made:,} generated images stand in for their {len(images):,} photos with probability {alpha:g}.", quiet=common.quiet)
     sources = set(mixed.synthetic.sources) if mixed.synthetic is not None else set()
-    seen = sources & set(held.ids)
+    seen = (sources - set(images.ids)) & set(held.ids)  # folders of two splits may hold files of the same name
     if seen:
         terminal.note(
             f"{len(seen)} of the held-out photos have generated copies too. Those are left out, but the words were learned from these "
