@@ -19,7 +19,8 @@ from rediffuse.data import Example, ImageSet, Mixed, folder
 from rediffuse.data.images import pixels_sha256
 from rediffuse.data.types import Rejected
 from rediffuse.errors import ConfigError, DataError, ModelError, PlanError
-from rediffuse.generation import local
+from rediffuse.generation import local, writer
+from rediffuse.generation import run as run_module
 from rediffuse.generation.plan import Plan, draw_of, variant_from_row
 from rediffuse.generation.run import generate
 from rediffuse.generation.store import Run, finished_shards, read_manifest, read_plan
@@ -109,6 +110,36 @@ def test_the_same_call_again_does_nothing(make: Make, tmp_path: Path):
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "images").rglob("*")}
     assert len(make()) == 24
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out" / "images").rglob("*")} == stamps
+
+
+def test_who_makes_nothing_leaves_no_print(make: Make, monkeypatch):
+    first = make().info["environments"]
+    monkeypatch.setattr(writer, "environment", lambda device, threads: {"rediffuse": "another"})
+    assert make().info["environments"] == first
+
+
+def test_finished_shards_of_an_unknown_plan_are_refused(make: Make):
+    (make().folder / "run.json").unlink()
+    with pytest.raises(PlanError, match=r"finished shards but no run\.json"):
+        make(seed=1)
+
+
+@pytest.mark.parametrize(("seed", "seconds", "words"), [(1, 0, "seed 0 there, 1 here"), (0, 1e9, "begun by another process meanwhile")])
+def test_a_run_begun_between_plan_and_lock_is_not_mixed_with_ours(make: Make, monkeypatch, seed, seconds, words):
+    """The other one begins, and is killed after its first shard, while this one still measures its speed."""
+    price = run_module.price
+
+    def meanwhile(*given):
+        monkeypatch.setattr(run_module, "price", price)
+        monkeypatch.setattr(local, "SHARD_SECONDS", 0)
+        theirs = make(seed=0)
+        theirs.folder.joinpath("manifest", "shard-00001.parquet").unlink()
+        return price(*given)
+
+    monkeypatch.setattr(run_module, "price", meanwhile)
+    monkeypatch.setattr(local, "SHARD_SECONDS", seconds)
+    with pytest.raises(PlanError, match=words):
+        make(seed=seed)
 
 
 def test_a_shard_without_a_manifest_is_made_again(make: Make, monkeypatch):

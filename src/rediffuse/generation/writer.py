@@ -61,6 +61,8 @@ def check_folder(out: Path, settings: Mapping[str, Any], variants: Sequence[Vari
         strange = sorted(child.name for child in out.iterdir() if child.name not in _OURS) if out.is_dir() else []
         if strange:
             raise PlanError(f"{out} holds other files ({', '.join(map(repr, strange[:3]))}); give a new or empty folder")
+        if finished_shards(out):  # of a plan that nobody knows any more: its images would be taken for this one's
+            raise PlanError(f"{out} holds finished shards but no {RUN}; put that file back, or give another folder")
         return None
     info, planned = read_info(out), read_plan(out)
     unequal = difference((info["settings"], planned), (settings, variants))
@@ -157,17 +159,23 @@ class Writer:
 
     def _open(self) -> None:
         """Write what stands before any image; run.json last, so that with it the plan is there too."""
-        if (self.out / RUN).is_file():
-            self._info = read_info(self.out)
+        begun = check_folder(self.out, self.plan.settings, self.plan.variants)  # again: another may have begun a run since the plan
+        if begun is not None:
+            self._info, planned = begun
+            if planned != self.plan.variants or any(self._info["plan"][name] != getattr(self.plan, name) for name in ("batch", "threads")):
+                raise PlanError(f"{self.out} was begun by another process meanwhile, in other shards; run the same command again")
         else:
             write_table(self.out / PLAN, self.plan.rows(), plan_schema(), self.partial)
             self._info = self._new_info()
         lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in self.photos.rejected]
         write_whole(self.out / REJECTED, "".join(lines).encode("utf-8", "surrogatepass"), self.partial)
-        prints = self._info["environments"]
-        if prints and short_hash(self.environment) not in prints:
-            self.note("this machine or its libraries differ from those that began the run: pixels agree within rounding, not to the bit")
-        prints[short_hash(self.environment)] = self.environment
+        if self.open_shards():  # who makes nothing leaves no print
+            prints = self._info["environments"]
+            if prints and short_hash(self.environment) not in prints:
+                self.note(
+                    "this machine or its libraries differ from those that began the run: pixels agree within rounding, not to the bit"
+                )
+            prints[short_hash(self.environment)] = self.environment
         write_json(self.out / RUN, self._info, self.partial)
         sync_folder(self.out)
 
@@ -241,7 +249,7 @@ class OpenShard:
             folder.mkdir(exist_ok=True)
         for variant in variants:
             self._place(variant).replace(out / IMAGES / variant.file_name)
-        for folder in folders:
+        for folder in (*folders, out / IMAGES):
             sync_folder(folder)
         rows = [self._row(variant, *results[variant], self._files[variant][1]) for variant in variants]
         write_table(out / MANIFEST / manifest_name(self.number), rows, manifest_schema(), self.folder)
