@@ -196,6 +196,17 @@ def test_a_run_is_a_data_set(draw, tmp_path):
     assert first[0].id == f"{slug('test')}/one--1.png"
 
 
+def test_a_run_of_photos_that_must_not_be_flipped_says_so(draw, tmp_path):
+    write_run(tmp_path, draw)
+    assert folder(tmp_path).flips
+    (tmp_path / "run.json").write_text('{"flips": false}')
+    assert not folder(tmp_path).flips
+    assert not folder(tmp_path / "images").flips
+    (tmp_path / "run.json").unlink()
+    assert folder(tmp_path / "images").flips
+    assert not folder(tmp_path / "images", flips=False).flips
+
+
 def test_a_run_with_files_missing_or_added(draw, tmp_path):
     write_run(tmp_path, draw)
     images = tmp_path / "images"

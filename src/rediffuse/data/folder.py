@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import unicodedata
@@ -28,7 +29,7 @@ def folder(path: str | Path, *, flips: bool = True, allow_outside: bool = False,
 
     Args:
         path: the folder.
-        flips: whether a horizontal flip keeps the label (not so for digits and text).
+        flips: whether a horizontal flip keeps the label (not so for digits and text); a run whose photos it does not keep never flips.
         allow_outside: also read links that lead out of the folder; otherwise they are rejected by name.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
@@ -45,6 +46,7 @@ def folder(path: str | Path, *, flips: bool = True, allow_outside: bool = False,
         raise DataError(f"no picture in folder {str(path)!r}; endings that are read: {' '.join(EXTENSIONS)}")
     rows = _run_rows(root)
     entries, classes, more = _from_run(found, rows) if rows is not None else _from_class_folders(root, found)
+    flips = flips and (rows is None or _run_flips(root))
     return decode(entries, classes=classes, name=str(path), flips=flips, rejected=[*rejected, *more], progress=progress)
 
 
@@ -155,6 +157,16 @@ def _run_rows(root: Path) -> list[dict[str, Any]] | None:
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file} cannot be read as parquet: {error}; run the command that made it again") from error
     return rows
+
+
+def _run_flips(root: Path) -> bool:
+    """What the run of this images folder says of flips; True where its run.json is not beside it."""
+    try:
+        return json.loads((root.parent / "run.json").read_text(encoding="utf-8")).get("flips") is not False
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{root.parent / 'run.json'} cannot be read: {error}; it was changed or damaged") from error
 
 
 def _from_run(found: list[_Found], rows: list[dict[str, Any]]) -> tuple[list[Entry], tuple[str, ...], list[Rejected]]:
