@@ -19,7 +19,7 @@ from PIL import Image
 
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.denoisers.schedules import scaled_linear_betas
-from rediffuse.recipes.bundled import autoencoder, captions, card, common, export, features, latents, text_to_image, vocabulary
+from rediffuse.recipes.bundled import autoencoder, captions, card, common, export, features, judge, latents, text_to_image, vocabulary
 
 NAMES = ("goldfish", "school bus", "tabby")
 TERMS = ("goldfish, Carassius auratus", "school bus", "tabby, tabby cat")
@@ -85,8 +85,11 @@ def test_a_resumed_denoiser_is_the_undisturbed_one_and_exports(small: Path, monk
     monkeypatch.setattr(text_to_image, "cosine_rate", lambda *_, **__: 1.0)  # a piece then does not depend on where the end was put
     run("whole", 3)
     run("pieces", 2)
+    basis = trained(small / "pieces", "matrix")
+    monkeypatch.setattr(text_to_image, "latent_basis", lambda *_: latents.Basis(shift=torch.ones(6), matrix=torch.eye(6)))
     run("pieces", 3)
     assert_same(trained(small / "whole"), trained(small / "pieces"))
+    assert torch.equal(trained(small / "pieces", "matrix"), basis)
     assert trained(small / "whole").keys() == trained(small / "pieces").keys()
 
     out = small / "folder"
@@ -209,3 +212,22 @@ def test_a_card_states_its_figures_and_its_weakness() -> None:
     assert "{" not in text
     strong = card.text_to_image_card({**facts, "classification_accuracy_score": 0.6}, log, [{"step": 10}], "2 cores")
     assert "Weak generator" not in strong
+
+
+def test_a_second_judgement_takes_nothing_from_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = []
+
+    def fit(net: Any, _train: Any, _held: Any, _which: str, out: Path, *_: Any) -> float:
+        assert not (out / "checkpoint.pt").exists()
+        (out / "checkpoint.pt").write_bytes(b"of this judgement")
+        nets.append(net.state_dict())
+        return 0.5
+
+    monkeypatch.setattr(features, "fit", fit)
+    pictures = common.Pictures(images=torch.zeros(1, 3, 64, 64, dtype=torch.uint8), labels=torch.zeros(1).long(), terms=("",), names=NAMES)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        assert judge.accuracy_score(pictures, pictures, tmp_path / "not" / "there", 1) == 0.5
+        torch.rand(1)
+    assert_same(*nets)
+    torch.set_rng_state(before)

@@ -102,7 +102,11 @@ def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) ->
 
 def accuracy_score(train: Pictures, held: Pictures, out: Path, steps: int) -> float:
     """Top-1 on real validation pictures of a fresh net trained on `train`."""
-    net = features.build("forty", train.names)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "checkpoint.pt").unlink(missing_ok=True)  # of an earlier judgement: it learned from other pictures
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # both nets of a judgement begin alike
+        net = features.build("forty", train.names)
     return features.fit(net, train, held, "forty", out, None, steps, 64, 0.2, 0)
 
 

@@ -88,7 +88,9 @@ def cache_latents(model: Any, sets: list[Pictures], basis: Basis, path: Path) ->
             one_way = index == len(sets) - 1
             parts[f"{index}.mirrored"] = parts[f"{index}.plain"].clone() if one_way else encode(model, pictures.images.flip(-1), basis)
             print(f"set {index}: {len(pictures)} pictures encoded", flush=True)
-        save_file(parts, path)
+        partial = path.with_suffix(".partial")
+        save_file(parts, partial)
+        partial.replace(path)  # a kill leaves no half of it
     parts = load_file(path)
     return [Latents(plain=parts[f"{index}.plain"], mirrored=parts[f"{index}.mirrored"]) for index in range(len(sets))]
 

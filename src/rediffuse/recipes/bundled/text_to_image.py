@@ -33,7 +33,7 @@ from rediffuse.recipes.bundled.common import (
     save_checkpoint,
     save_grid,
 )
-from rediffuse.recipes.bundled.latents import Latents, cache_latents, decode, latent_basis, trained_autoencoder
+from rediffuse.recipes.bundled.latents import Basis, Latents, cache_latents, decode, latent_basis, trained_autoencoder
 from rediffuse.recipes.bundled.vocabulary import DIGIT, tokenizer_of_run
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -173,6 +173,7 @@ def train(
         optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
         step = state["step"]
+        basis = Basis(shift=state["shift"], matrix=state["matrix"])  # of the cached latents; another machine may turn its directions
     start, began = step, time.monotonic()
 
     def hand_on() -> None:
