@@ -112,6 +112,8 @@ def test_what_is_saved_is_what_was_found(whole: Comparison, folder: Path) -> Non
     assert whole.card["classification_accuracy_score"] == 0.31
     assert whole.weak_generator
     assert "Trained for two minutes." in whole.notes
+    assert whole.model["name"] == "tiny"  # the last part of its path: a page names no folder of this machine
+    assert str(folder) not in (folder / "whole/comparison.json").read_text()
 
 
 def test_the_contact_sheet_has_each_strength(whole: Comparison) -> None:

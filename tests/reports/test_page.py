@@ -98,7 +98,16 @@ def test_the_verdict_of_each_level_is_said_in_words() -> None:
 
 def test_effort_settings_machine_and_command_are_there() -> None:
     text = read(comparison(share)).text
-    for said in ("1,234", "5,678", "65", "rediffuse compare 'my pets'", "Abacus 9000", "c0ffee", "2.13.0", "making.strengths 0.25, 1.0"):
+    for said in (
+        "1,234",
+        "5,678",
+        "1 min 5 s",
+        "rediffuse compare 'my pets'",
+        "Abacus 9000",
+        "c0ffee",
+        "2.13.0",
+        "making.strengths 0.25, 1.0",
+    ):
         assert said in text, said
 
 

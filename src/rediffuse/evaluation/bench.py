@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ class Bench:
         card = read_card(self.model) if generated else {}
         cells = list(settings.cells())
         return Comparison(
-            name=self.pool.name,
+            name=short_name(self.pool.name),
             classes=self.pool.classes,
             labels=tuple(labels_of(self.held).tolist()),
             pool_images=len(self.pool),
@@ -100,7 +100,7 @@ class Bench:
             shots=settings.shots,
             seeds=settings.seeds,
             settings=self.plan,
-            model=self.plan["model"],
+            model=name_model(self.model) | self.plan["model"] if generated else {},
             card=card,
             results=tuple(found for cell in cells if (found := self.store.read(cell)) is not None),
             failures={cell: reason for cell in cells if (reason := self.store.failure(cell)) is not None},
@@ -144,13 +144,26 @@ def plan_of(pool: ImageSet, held: ImageSet, model: Denoiser | None, settings: Co
         "format": 1,
         **settings.to_json(),
         "levels": [[name, weights_of(where)] for name, where in settings.levels],
-        "photos": {"name": pool.name, "count": len(pool), "classes": list(pool.classes), "flips": pool.flips, "sha256": digest(pool)},
-        "test": {"name": held.name, "count": len(held), "sha256": digest(held)},
+        "photos": {"count": len(pool), "classes": list(pool.classes), "flips": pool.flips, "sha256": digest(pool)},
+        "test": {"count": len(held), "sha256": digest(held)},
         "model": identify(model) if makes and model is not None else {},
     }
     if isinstance(settings.making.recipe, str):  # what the name stands for may change with the version, and words must not be mixed
         plan["making"]["recipe"] = {"name": settings.making.recipe, **find_recipe(settings.making.recipe).to_settings()}
     return dict(json.loads(json.dumps(plan)))
+
+
+def name_model(model: Denoiser | None) -> dict[str, Any]:
+    """How a model is called: its hub or bundled name, or the last part of its path."""
+    if model is None or model.spec is None:
+        return {} if model is None else {"name": type(model).__name__, "revision": None}
+    known = not Path(model.spec.name).expanduser().exists()
+    return {"name": model.spec.name if known else short_name(model.spec.name), "revision": model.spec.revision}
+
+
+def short_name(name: str) -> str:
+    """Without the folders of one machine: `/photos/flowers (train)` is `flowers (train)`."""
+    return PurePath(name).name or name
 
 
 def weights_of(where: str) -> str:

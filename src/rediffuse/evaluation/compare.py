@@ -14,8 +14,9 @@ from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import RediffuseError
 from rediffuse.evaluation.bench import Bench
 from rediffuse.evaluation.comparison import Comparison
-from rediffuse.evaluation.cost import estimate, minutes
+from rediffuse.evaluation.cost import estimate
 from rediffuse.evaluation.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Cell, Making, make_settings
+from rediffuse.progress import duration
 from rediffuse.training.backbones import SCRATCH
 
 LARGEST = 224
@@ -86,22 +87,22 @@ def compare(
     note = _notes(progress or dry_run)
     cells = list(settings.cells())
     left = [cell for cell in cells if bench.store.read(cell) is None]
-    seconds = 0.0
+    each: Sequence[float] = ()
     if left:
         cost = estimate(left, len(cells) - len(left), settings, bench.copies, bench.judge)
         note(cost.summary())
         cost.check(hours)
-        seconds = cost.seconds
+        each = cost.seconds_each
     if dry_run:
         return bench.conclude(command)
     bench.store.claim(bench.plan)
-    _run(bench, left, seconds, note)
+    _run(bench, left, each, note)
     comparison = bench.conclude(command)
     comparison.save(bench.store.out)
     return comparison
 
 
-def _run(bench: Bench, cells: Sequence[Cell], seconds: float, note: Callable[[str], None]) -> None:
+def _run(bench: Bench, cells: Sequence[Cell], each: Sequence[float], note: Callable[[str], None]) -> None:
     """Every open cell. One that fails is noted and left out, the rest goes on; where no cell at all is there, its error is raised."""
     began, first = time.monotonic(), None
     for place, cell in enumerate(cells, start=1):
@@ -115,10 +116,9 @@ def _run(bench: Bench, cells: Sequence[Cell], seconds: float, note: Callable[[st
             note(f"{place} of {len(cells)}  {describe(cell)}: failed, {error}")
             continue
         bench.store.write(result)
-        spent = time.monotonic() - began
-        # The estimate knows that words and images are still to come; the pace so far knows this machine.
-        left = max(spent / place * (len(cells) - place), seconds - spent if place < len(cells) else 0.0)
-        note(f"{place} of {len(cells)}  {describe(cell)}: {result.accuracy:.1%}" + (f"  about {minutes(left)} left" if left else ""))
+        # The estimate knows which cells still wait for words and images; the pace so far knows this machine.
+        left = sum(each[place:]) * (time.monotonic() - began) / max(1e-9, sum(each[:place]))
+        note(f"{place} of {len(cells)}  {describe(cell)}: {result.accuracy:.1%}" + (f"  about {duration(left)} left" if left else ""))
     if first is not None and not any(bench.store.read(cell) for cell in bench.settings.cells()):
         raise first
 

@@ -17,6 +17,7 @@ from rediffuse.evaluation.judge import FOLDS, Judge
 from rediffuse.evaluation.settings import AUTO_ALPHAS, DA_FUSION, GENERATED, PIXELS, REAL_GUIDANCE, Cell, CompareSettings
 from rediffuse.generation.local import Engine, default_batch
 from rediffuse.generation.plan import Settings
+from rediffuse.progress import duration
 from rediffuse.sampling.solvers import trajectory
 from rediffuse.training.augment import StandardViews
 from rediffuse.training.backbones import SCRATCH, open_backbone
@@ -34,6 +35,7 @@ class Cost:
         images: to be made; calls: image steps for them, guidance counted once.
         words: learnings of words, all classes of one together; samples: for them.
         seconds_generate, seconds_learn, seconds_train: by the measured rates.
+        seconds_each: all of these, cell by cell; a cell that is the first to need words and images pays for them.
     """
 
     cells: int
@@ -45,6 +47,7 @@ class Cost:
     seconds_generate: float
     seconds_learn: float
     seconds_train: float
+    seconds_each: tuple[float, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -53,60 +56,63 @@ class Cost:
     def summary(self) -> str:
         """The lines that are printed before a comparison."""
         there = f" ({self.done:,} are there already)" if self.done else ""
-        lines = [f"{self.cells:,} classifiers to train{there}: about {minutes(self.seconds_train)}"]
+        lines = [f"{self.cells:,} classifiers to train{there}: about {duration(self.seconds_train)}"]
         if self.words:
-            lines.append(f"{self.words:,} learnings of words, {self.samples:,} samples: about {minutes(self.seconds_learn)}")
+            lines.append(f"{self.words:,} learnings of words, {self.samples:,} samples: about {duration(self.seconds_learn)}")
         if self.images:
-            lines.append(f"{self.images:,} images in {self.calls:,} model calls of one image: about {minutes(self.seconds_generate)}")
-        lines.append(f"about {minutes(self.seconds)} in all")
+            lines.append(f"{self.images:,} images in {self.calls:,} model calls of one image: about {duration(self.seconds_generate)}")
+        lines.append(f"about {duration(self.seconds)} in all")
         return "\n".join(lines)
 
     def check(self, hours: float | None) -> None:
         """Raise ConfigError where it would take longer than allowed."""
         if hours is not None and self.seconds > 3600 * hours:
             raise ConfigError(
-                f"the comparison would take about {minutes(self.seconds)} here, --hours allows {hours:g} h; "
+                f"the comparison would take about {duration(self.seconds)} here, --hours allows {hours:g} h; "
                 "ask for fewer shots, seeds, copies or levels, or allow more hours. The same folder goes on with what it has"
             )
-
-
-def minutes(seconds: float) -> str:
-    """`40 s`, `12 min` or `3.4 h`."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def estimate(cells: Sequence[Cell], done: int, settings: CompareSettings, copies: Copies, judge: Judge) -> Cost:
     """The cost of these open cells. Measures for a few seconds."""
     runs = open_runs(cells, settings, copies)
     classes, making = len(copies.pool.classes), settings.making
-    images = sum(shots * classes * making.copies for _, shots, _ in runs)
-    calls = round(sum(shots * classes * making.copies * calls_per_image(arm, copies) for arm, shots, _ in runs))
-    words = sum(arm == DA_FUSION for arm, _, _ in runs)
-    samples = words * classes * find_recipe(making.recipe).samples_per_class
+    images = {run: run[1] * classes * making.copies for run in runs}
+    calls = {run: round(count * calls_per_image(run[0], copies)) for run, count in images.items()}
+    each = classes * find_recipe(making.recipe).samples_per_class
+    samples = {run: each if run[0] == DA_FUSION else 0 for run in runs}
     rate = image_steps_per_second(copies, settings) if runs else 1.0
+    seconds = training_seconds(cells, settings, judge)
+    trained = sum(seconds)
+    for run in runs:  # the first cell that needs a run pays for it
+        payer = next(place for place, cell in enumerate(cells) if run_of(cell, settings) == run)
+        # A sample costs a forward call and half a backward; an image step two forward calls, because of guidance: about the same.
+        seconds[payer] += (calls[run] + samples[run]) / rate
     return Cost(
         cells=len(cells),
         done=done,
-        images=images,
-        calls=calls,
-        words=words,
-        samples=samples,
-        seconds_generate=calls / rate,
-        # A sample costs a forward call and half a backward; an image step two forward calls, because of guidance: about the same.
-        seconds_learn=samples / rate,
-        seconds_train=sum(training_seconds(cells, settings, judge).values()),
+        images=sum(images.values()),
+        calls=sum(calls.values()),
+        words=sum(count > 0 for count in samples.values()),
+        samples=sum(samples.values()),
+        seconds_generate=sum(calls.values()) / rate,
+        seconds_learn=sum(samples.values()) / rate,
+        seconds_train=trained,
+        seconds_each=tuple(seconds),
     )
+
+
+def run_of(cell: Cell, settings: CompareSettings) -> tuple[str, int, int] | None:
+    """(arm, shots, seed) of the run of generation that a cell needs, if any."""
+    if cell.arm not in GENERATED:
+        return None
+    return (cell.arm, max(settings.shots) if cell.arm == REAL_GUIDANCE else cell.shots, cell.seed)
 
 
 def open_runs(cells: Sequence[Cell], settings: CompareSettings, copies: Copies) -> list[tuple[str, int, int]]:
-    """(arm, shots, seed) of each run of generation that these cells need and that is not complete."""
-    most = max(settings.shots)
-    wanted = dict.fromkeys(
-        (cell.arm, most if cell.arm == REAL_GUIDANCE else cell.shots, cell.seed) for cell in cells if cell.arm in GENERATED
-    )
-    return [key for key in wanted if not copies.complete(*key)]
+    """The runs of generation that these cells need and that are not complete, in the order of the cells."""
+    wanted = dict.fromkeys(run for cell in cells if (run := run_of(cell, settings)) is not None)
+    return [run for run in wanted if not copies.complete(*run)]
 
 
 def calls_per_image(arm: str, copies: Copies) -> float:
@@ -124,19 +130,21 @@ def image_steps_per_second(copies: Copies, settings: CompareSettings) -> float:
     return engine.rate(settings.making.batch or default_batch(copies.model, side))
 
 
-def training_seconds(cells: Sequence[Cell], settings: CompareSettings, judge: Judge) -> dict[str, float]:
-    """Seconds of training and judging for each level, from a few timed steps; making copies is not in it."""
-    found: dict[str, float] = {}
+def training_seconds(cells: Sequence[Cell], settings: CompareSettings, judge: Judge) -> list[float]:
+    """Seconds of training and judging of each cell, from a few timed steps; making copies is not in it."""
+    once: dict[str, float] = {}  # of one training at a level
+    shared: dict[str, float] = {}  # of what a level's cells share, for each of them
     for level in dict.fromkeys(cell.level for cell in cells):
         own = [cell for cell in cells if cell.level == level]
-        trainings = sum(1 + extra_trainings(cell, settings) for cell in own)
+        shared[level] = 0.0
         if level == PIXELS:
-            found[level] = 0.3 * trainings
+            once[level] = 0.3
         elif dict(settings.levels)[level] == SCRATCH:
-            found[level] = trainings * settings.whole.steps * _seconds_a_step(settings, judge)
+            once[level] = settings.whole.steps * _seconds_a_step(settings, judge)
         else:
-            found[level] = trainings * _seconds_a_head(settings, judge, level) + _seconds_of_features(own, settings, judge, level)
-    return found
+            once[level] = _seconds_a_head(settings, judge, level)
+            shared[level] = _seconds_of_features(own, settings, judge, level) / len(own)
+    return [(1 + extra_trainings(cell, settings)) * once[cell.level] + shared[cell.level] for cell in cells]
 
 
 def extra_trainings(cell: Cell, settings: CompareSettings) -> int:
@@ -179,8 +187,6 @@ def _seconds_of_features(cells: Sequence[Cell], settings: CompareSettings, judge
     each = (time.perf_counter() - began) / len(pictures)
     classes, copies = len(judge.pool.classes), settings.making.copies
     real = {(cell.seed, max(settings.shots)) for cell in cells}
-    made = {
-        (cell.arm, max(settings.shots) if cell.arm == REAL_GUIDANCE else cell.shots, cell.seed) for cell in cells if cell.arm in GENERATED
-    }
+    made = {run for cell in cells if (run := run_of(cell, settings)) is not None}
     images = len(judge.test) + sum(shots * classes for _, shots in real) + sum(shots * classes * copies for _, shots, _ in made)
     return each * images

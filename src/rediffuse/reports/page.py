@@ -14,10 +14,11 @@ from rediffuse.evaluation.compare import describe
 from rediffuse.evaluation.comparison import Comparison
 from rediffuse.evaluation.settings import DA_FUSION, GENERATED, REAL_GUIDANCE, STANDARD
 from rediffuse.evaluation.statistics import MIN_SEEDS, verdict
+from rediffuse.progress import duration
 from rediffuse.reports.figures import accuracy_curves
 from rediffuse.reports.sheet import contact_sheet
 from rediffuse.reports.tables import level_table
-from rediffuse.reports.words import arm_name, baseline_name, basis, duration, level_name, percent, points, points_range, sentence
+from rediffuse.reports.words import arm_name, baseline_name, basis, level_name, percent, points, points_range, sentence
 
 PAGE = "report.html"
 WORDS = {"helps": "▲ Helps", "no evidence": "● No evidence", "hurts": "▼ Hurts"}

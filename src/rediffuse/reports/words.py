@@ -68,13 +68,6 @@ def basis(interval: Interval) -> str:
     return f"95{NARROW}% interval over test images, {interval.basis}"
 
 
-def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f}{NARROW}s"
-    return f"{seconds / 60:.0f}{NARROW}min" if seconds < 5400 else f"{seconds / 3600:.1f}{NARROW}h"
-
-
 def sentence(verdict: Verdict, arm: str, level: str, baseline: str) -> str:
     """The verdict in words."""
     subject, other = arm_name(arm), baseline_name(baseline)
