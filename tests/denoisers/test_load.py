@@ -55,8 +55,8 @@ def test_a_spec_without_its_path_falls_back_to_the_name(folder: Path) -> None:
     assert load(spec, device="cpu", dtype="float32").spec.path == str(folder)  # type: ignore[union-attr]
 
 
-def test_the_hash_is_of_the_weights_alone(folder: Path, tmp_path: Path) -> None:
-    copy, other = tiny_stable(tmp_path / "copy", prediction_type="sample"), tiny_stable(tmp_path / "other", seed=1)
+def test_the_hash_is_of_the_content_and_not_of_the_place(folder: Path, tmp_path: Path) -> None:
+    copy, other = tiny_stable(tmp_path / "copy"), tiny_stable(tmp_path / "other", seed=1)
     hashes = [load(path, device="cpu", dtype="float32").spec.weights_hash for path in (folder, copy, other)]  # type: ignore[union-attr]
     assert hashes[0] == hashes[1] != hashes[2]
 
@@ -126,3 +126,17 @@ def test_devices_and_dtypes_that_are_not_there(folder: Path) -> None:
 
 def test_families_are_a_literal_list() -> None:
     assert set(FAMILIES) == {"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"}
+
+
+@pytest.mark.parametrize("part", ["tokenizer/tokenizer_config.json", "scheduler/scheduler_config.json"])
+def test_another_vocabulary_or_schedule_is_another_model(tmp_path: Path, part: str) -> None:
+    folder = tiny_stable(tmp_path / "model")
+    before = load(folder, device="cpu").spec
+    file = folder / part
+    file.write_text(file.read_text() + " \n")
+    after = load(folder, device="cpu").spec
+    assert before is not None
+    assert after is not None
+    assert before.weights_hash != after.weights_hash
+    with pytest.raises(ModelError, match="other weights"):
+        load(before, device="cpu")

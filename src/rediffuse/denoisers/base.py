@@ -127,7 +127,7 @@ class DenoiserSpec:
     """Where a denoiser came from: what a plan and a worker carry in its place, and what every row of a run records.
 
     name: what the user typed; path: the folder or file it resolved to; revision: the hub commit, if any;
-    weights_hash: sha256 over the weight files; options: what `load` was told besides.
+    weights_hash: sha256 over the weights, the vocabulary and the configurations; options: what `load` was told besides.
     """
 
     name: str

@@ -29,6 +29,7 @@ class Family:
 STABLE = Family(open=stable_folder.open_folder, weights=stable_folder.all_weight_files)
 # Pipeline class in model_index.json -> family. Any other class is refused: a folder never brings code.
 FAMILIES: Mapping[str, Family] = {"StableDiffusionPipeline": STABLE, "StableDiffusionImg2ImgPipeline": STABLE}
+SETTINGS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/*.json", "tokenizer/*", "known_words.json")
 HUB_FORM = "a hub model is written OWNER/NAME or OWNER/NAME@REVISION"
 
 
@@ -66,11 +67,12 @@ def load(
         raise ConfigError(f"prediction must be one of {', '.join(get_args(Prediction))}, got {told['prediction']!r}")
     if family is not None and "prediction" in told:
         raise ConfigError(f"prediction is for single files; {path} says it in scheduler/scheduler_config.json")
-    found = weights_hash([path] if family is None else family.weights(path))
+    words = Path(told["tokenizer"]) if "tokenizer" in told else None
+    content = [path] if family is None else [*family.weights(path), *_settings(path)]
+    found = weights_hash([*content, *(sorted(words.iterdir()) if words is not None and words.is_dir() else [])], told.get("prediction", ""))
     if wanted.weights_hash and wanted.weights_hash != found:
         asked = wanted.weights_hash
         raise ModelError(f"{path} holds other weights ({found[:12]}) than those asked for ({asked[:12]}); give the right model")
-    words = Path(told["tokenizer"]) if "tokenizer" in told else None
     if family is None:
         kind = cast("Prediction | None", told.get("prediction"))
         denoiser: Denoiser = stable_file.open_file(path, dtype=numbers, tokenizer=words, prediction=kind)
@@ -113,13 +115,21 @@ def locate(spec: DenoiserSpec) -> tuple[Path, str | None]:
         raise ModelError(f"there is no folder or file {name!r}, and {error} ({bundle})") from error
 
 
-def weights_hash(weights: Sequence[Path]) -> str:
-    """sha256 over the contents of these files, in this order; of a file that did not change it is computed once."""
-    digest = hashlib.sha256()
-    for file in weights:
+def weights_hash(content: Sequence[Path], told: str = "") -> str:
+    """sha256 over the contents of these files, in this order, and what was told besides; of a file that did not change it is computed once.
+
+    Vocabulary, schedule and configurations count as much as weights do: another one gives other pixels.
+    """
+    digest = hashlib.sha256(told.encode())
+    for file in content:
         status = file.stat()
         digest.update(_file_hash(file.resolve(), status.st_size, status.st_mtime_ns))
     return digest.hexdigest()
+
+
+def _settings(folder: Path) -> list[Path]:
+    """The files of a pipeline folder besides its weights that decide what it draws."""
+    return sorted(file for pattern in SETTINGS for file in folder.glob(pattern) if file.is_file())
 
 
 @lru_cache(maxsize=256)
