@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from rediffuse.concepts.textual_inversion import learn
     from rediffuse.data.mixing import Mixed
     from rediffuse.denoisers.load import load
+    from rediffuse.evaluation.compare import compare
     from rediffuse.generation.run import generate
     from rediffuse.generation.store import Run
     from rediffuse.methods.da_fusion import DAFusion
     from rediffuse.methods.real_guidance import RealGuidance
+    from rediffuse.training.fit import fit_classifier
 
 __version__ = "0.1.0"
 
-__all__ = ["DAFusion", "Mixed", "RealGuidance", "Run", "__version__", "data", "generate", "learn", "load"]
+__all__ = ["DAFusion", "Mixed", "RealGuidance", "Run", "__version__", "compare", "data", "fit_classifier", "generate", "learn", "load"]
 
 # Name -> (module, attribute in it; empty for the module itself). A public name stands here, above and in __all__; a test compares them.
 _HOMES = {
@@ -30,6 +32,8 @@ _HOMES = {
     "generate": ("rediffuse.generation.run", "generate"),
     "Run": ("rediffuse.generation.store", "Run"),
     "Mixed": ("rediffuse.data.mixing", "Mixed"),
+    "fit_classifier": ("rediffuse.training.fit", "fit_classifier"),
+    "compare": ("rediffuse.evaluation.compare", "compare"),
 }
 
 

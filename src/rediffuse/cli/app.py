@@ -51,6 +51,7 @@ def build() -> App:
         help_format="plaintext",
         default_parameter=Parameter(negative=(), consume_multiple=True, show_default=default_text),
         result_action="return_value",
+        suppress_keyboard_interrupt=False,  # `run` says what continues
     )
     everyday: list[Callable[..., int]] = [augment, compare, train, demo, doctor]
     steps: list[Callable[..., int]] = [learn, generate]

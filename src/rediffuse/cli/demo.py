@@ -50,7 +50,7 @@ FULL = Extent(
     copies=10,
     arms=("pixels", "standard", "real-guidance", "da-fusion"),
     levels=("scratch", "resnet-64"),
-    steps=25,
+    steps=24,
     samples=480,
     view=64,
 )
