@@ -116,7 +116,7 @@ def test_jobs_share_tables_and_conditions(mixture):
     assert len({id(job.condition) for job in jobs}) == 2
     assert len({id(job.table) for job in jobs}) == 4
     assert [job.seed for job in jobs] == draw.seed.tolist()
-    assert [len(job.table) for job in jobs] == [max(1, int(25 * strength)) for strength in plain(draw.strength)]
+    assert [len(job.table) for job in jobs] == [max(1, int(method.steps * strength)) for strength in plain(draw.strength)]
     method.jobs(torch.zeros(8, 3, 8, 8), draw, known)
     assert len(model.embedded) == 2
     with pytest.raises(ConfigError, match="3 sources for 8 draws"):

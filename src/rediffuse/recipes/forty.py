@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rediffuse.recipes.bundled import export, features
-from rediffuse.recipes.bundled.common import load_checkpoint
+from rediffuse.recipes.bundled.common import load_checkpoint, tell
 
 STEPS = 1500
 
@@ -47,4 +46,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    tell(main)

@@ -33,6 +33,7 @@ from rediffuse.evaluation.statistics import t_interval
 from rediffuse.methods.da_fusion import DAFusion
 from rediffuse.methods.editing import EditingMethod
 from rediffuse.methods.real_guidance import RealGuidance
+from rediffuse.recipes.bundled.common import tell
 from rediffuse.training.backbones import Classifier
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
@@ -115,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell(main)

@@ -28,6 +28,7 @@ from rediffuse.recipes.bundled.common import (
     save_checkpoint,
     save_grid,
     signed,
+    tell,
 )
 
 CONFIG: dict[str, Any] = {
@@ -137,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell(main)

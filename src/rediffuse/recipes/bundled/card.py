@@ -15,6 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rediffuse.recipes.bundled.common import tell
+
 WEAK = 0.5  # below this classification accuracy score pages are headed "weak generator"
 QUOTED = ("classification_accuracy_score", "recognised_at_use", "psnr", "kept", "survival", "fid_like")
 NOTES = ("The generator has seen 5,000 unlabelled MNIST scans and 170 ImageNet classes by name.",)
@@ -89,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell(main)

@@ -6,14 +6,17 @@ import io
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from rediffuse.errors import DataError, RediffuseError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ def read_pictures(folder: str | Path, split: str, size: int = 64) -> Pictures:
 
     files = sorted(Path(folder).glob(f"{split}-*.parquet"))
     if not files:
-        raise FileNotFoundError(f"no {split}-*.parquet in {folder}; give the folder that holds them")
+        raise DataError(f"no {split}-*.parquet in {folder}; give the folder that holds them")
     names = json.loads(pq.read_schema(files[0]).metadata[b"huggingface"])["info"]["features"]["label"]["names"]
     images, labels, terms = [], [], []
     for file in files:
@@ -49,6 +52,15 @@ def read_pictures(folder: str | Path, split: str, size: int = 64) -> Pictures:
             terms.append(row["term"] or "")
     stacked = torch.stack(images).permute(0, 3, 1, 2).contiguous()
     return Pictures(images=stacked, labels=torch.tensor(labels), terms=tuple(terms), names=tuple(names))
+
+
+def tell(main: Callable[[], int | None]) -> None:
+    """Run a trainer's command; what the user can mend is one paragraph and exit status 2."""
+    try:
+        sys.exit(main() or 0)
+    except RediffuseError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def signed(images: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
+from rediffuse.errors import ModelError
 from rediffuse.recipes.bundled import features
 from rediffuse.recipes.bundled.captions import Captions
-from rediffuse.recipes.bundled.common import Ema, load_checkpoint, read_pictures, signed
+from rediffuse.recipes.bundled.common import Ema, load_checkpoint, read_pictures, signed, tell
 from rediffuse.recipes.bundled.latents import Basis, trained_autoencoder
 from rediffuse.recipes.bundled.text_to_image import Pair, betas
 from rediffuse.recipes.bundled.vocabulary import tokenizer_of_run
@@ -52,7 +53,7 @@ def export_pipeline(coder: Path, unet: Path, data: Path, out: Path) -> None:
 
     state = load_checkpoint(unet / "checkpoint.pt")
     if state is None:
-        raise FileNotFoundError(f"no checkpoint.pt in {unet}; train text_to_image first")
+        raise ModelError(f"no checkpoint.pt in {unet}; train text_to_image first")
     train, held = read_pictures(data, "train"), read_pictures(data, "validation")
     captions = Captions(tokenizer_of_run(unet, train.terms), train.terms, train.names, train.labels, 1)
     pair = Pair(captions.tokenizer)
@@ -91,7 +92,7 @@ def export_features(folder: Path, which: str, data: Path, known: Path, out: Path
 
     state = load_checkpoint(folder / "checkpoint.pt")
     if state is None:
-        raise FileNotFoundError(f"no checkpoint.pt in {folder}; train features first")
+        raise ModelError(f"no checkpoint.pt in {folder}; train features first")
     names = features.class_names(read_pictures(data, "validation"), which, read_pictures(known, "test").names)
     model: Any = features.build(which, names)
     ema = Ema(model, 0.0)
@@ -127,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell(main)

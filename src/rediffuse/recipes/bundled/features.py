@@ -29,6 +29,7 @@ from rediffuse.recipes.bundled.common import (
     read_pictures,
     save_checkpoint,
     signed,
+    tell,
 )
 
 INPUT_SIZE = 96  # the stem divides by 4: a 64-pixel picture is enlarged first, as its image processor does
@@ -176,4 +177,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell(main)

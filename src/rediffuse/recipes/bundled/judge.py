@@ -24,7 +24,7 @@ from rediffuse.concepts.prompts import GENERATION_TEMPLATE
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
 from rediffuse.recipes.bundled import features
-from rediffuse.recipes.bundled.common import Pictures, read_pictures, save_grid
+from rediffuse.recipes.bundled.common import Pictures, read_pictures, save_grid, tell
 from rediffuse.sampling.guided import ClassifierFree
 from rediffuse.sampling.sampler import run_jobs
 from rediffuse.sampling.solvers import from_noise, trajectory
@@ -163,12 +163,12 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
     began = time.monotonic()
     made = edits(model, prompts, None, strength=1.0, guidance=given.guidance, steps=given.steps, seed=3)
     note(samples=len(made), seconds=time.monotonic() - began, recognised_at_use=float((classify(recogniser, made) == truth).float().mean()))
-    rows = one_class_each(train, given.per_class, 4)
+    rows, others = one_class_each(train, 2 * given.per_class, 4).view(-1, 2, given.per_class).unbind(1)
+    rows, others = rows.flatten(), others.flatten()  # two sets of the same size without a picture in common
     real, drawn = describe(describer, train.images[rows]), describe(describer, made)
     precision, recall = precision_recall(real, drawn)
     note(fid_like=frechet(real, drawn), precision=precision, recall=recall)
-    others = describe(describer, train.images[one_class_each(train, given.per_class, 5)])
-    note(fid_like_real=frechet(real, others))
+    note(fid_like_real=frechet(real, describe(describer, train.images[others])))
     synthetic = Pictures(images=made, labels=truth, terms=("",) * len(made), names=held.names)
     genuine = Pictures(images=train.images[rows], labels=train.labels[rows], terms=("",) * len(rows), names=held.names)
     on_made = accuracy_score(synthetic, held, given.out / "cas-made", given.cas_steps)
@@ -202,4 +202,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell(main)

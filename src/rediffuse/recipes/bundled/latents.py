@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rediffuse.errors import ModelError
 from rediffuse.recipes.bundled import autoencoder
 from rediffuse.recipes.bundled.common import Ema, Pictures, load_checkpoint, signed
 
@@ -16,7 +17,7 @@ from rediffuse.recipes.bundled.common import Ema, Pictures, load_checkpoint, sig
 def trained_autoencoder(folder: Path) -> Any:
     state = load_checkpoint(folder / "checkpoint.pt")
     if state is None:
-        raise FileNotFoundError(f"no checkpoint.pt in {folder}; train the autoencoder first")
+        raise ModelError(f"no checkpoint.pt in {folder}; train the autoencoder first")
     vae: Any = autoencoder.build()
     ema = Ema(vae, 0.0)
     ema.load_state_dict(state["ema"])

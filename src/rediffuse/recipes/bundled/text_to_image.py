@@ -32,6 +32,7 @@ from rediffuse.recipes.bundled.common import (
     read_pictures,
     save_checkpoint,
     save_grid,
+    tell,
 )
 from rediffuse.recipes.bundled.latents import Basis, Latents, cache_latents, decode, latent_basis, trained_autoencoder
 from rediffuse.recipes.bundled.vocabulary import DIGIT, tokenizer_of_run
@@ -230,4 +231,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tell(main)
