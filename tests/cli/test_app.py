@@ -108,7 +108,8 @@ def test_what_cannot_be_parsed_is_said_in_a_paragraph(rediffuse: Callable[..., E
     assert ended.out == ""
     assert said in ended.err
     assert "Traceback" not in ended.err
-    assert "--help" in ended.err
+    verb = words[0] if words[0] in {name.split()[0] for name in EXPECTED} else ""
+    assert ended.err.endswith(f"See rediffuse {verb} --help.\n".replace("  ", " "))
 
 
 def test_errors_are_never_read_as_markup(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
@@ -165,3 +166,36 @@ def test_a_closed_pipe_is_no_error(root: Path) -> None:
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=root / "src")
     assert done.returncode in (0, 1)
     assert "Traceback" not in done.stderr
+
+
+def test_defaults_and_choices_are_those_of_the_library() -> None:
+    """The command line names them again, because importing the library would cost --help a second."""
+    import inspect
+    import typing
+
+    from rediffuse.cli.options import Learning, Redrawing, Writing
+    from rediffuse.concepts.textual_inversion import learn
+    from rediffuse.evaluation.compare import compare
+    from rediffuse.evaluation.settings import ARMS, Making
+    from rediffuse.generation.run import generate
+    from rediffuse.methods.da_fusion import DAFusion
+    from rediffuse.sampling.solvers import SOLVERS
+
+    def defaults(function: Callable[..., object]) -> dict[str, object]:
+        return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+    def choices(kind: type, name: str) -> tuple[str, ...]:
+        return typing.get_args(typing.get_type_hints(kind)[name])
+
+    fusion, made, compared = defaults(DAFusion), defaults(generate), defaults(compare)
+    for name in ("steps", "solver", "law"):
+        assert getattr(Redrawing(), name) == fusion[name] == getattr(Making(), name)
+    assert Redrawing().chosen_strengths == fusion["strengths"] == Making().strengths
+    assert choices(Redrawing, "solver") == SOLVERS
+    for name in ("copies", "keep_real", "fit", "size", "format"):
+        assert getattr(Writing(), name) == made[name]
+    assert Learning().recipe == defaults(learn)["recipe"]
+    verb = defaults(cli.compare)
+    for ours, theirs in (("shots", "shots"), ("seeds", "seeds"), ("arms", "arms"), ("classifier", "levels"), ("copies", "copies")):
+        assert verb[ours] == compared[theirs]
+    assert set(typing.get_args(cli.compare.__globals__["Arm"])) == set(ARMS)

@@ -74,8 +74,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         with warnings_in_words():
             status = build()(words, exit_on_error=False, print_error=False, console=terminal.help_out())
     except CycloptsError as error:
-        verb = next((word for word in words[:1] if not word.startswith("-")), "")
-        terminal.failed(f"{error} See rediffuse {verb + ' ' if verb else ''}--help.")
+        terminal.failed(f"{error} See {help_of(words)}.")
         return USER_ERROR
     except RediffuseError as error:
         terminal.failed(str(error))
@@ -93,6 +92,12 @@ def run(argv: Sequence[str] | None = None) -> int:
         terminal.failed(f"{what} cannot be written ({error.strerror}); make room or name another place, then run the command again")
         return USER_ERROR
     return status if isinstance(status, int) else DONE
+
+
+def help_of(words: Sequence[str]) -> str:
+    """The command that explains what was wrongly typed."""
+    known = words[0] if words and words[0] in (*CONTINUES, "doctor", "run") else ""
+    return f"rediffuse {known} --help".replace("  ", " ")
 
 
 def continuation(verb: str, so_far: str = "") -> str:

@@ -65,7 +65,7 @@ def check_small(sizes: Sequence[tuple[int, int]], classes: int, price: Price, de
         return
     work = price(len(sizes), classes)
     seconds = work.flop / (speed(device) * SHARE_OF_PEAK)
-    what = f"the {work.images:,} images" if work.images else "the words"
+    what = " and ".join(["the words"] * bool(work.samples) + [f"the {work.images:,} images"] * bool(work.images))
     raise ConfigError(
         f"{_counted(len(large), len(sizes))} larger than {LARGEST} pixels ({_range(large)}), and the bundled model sees 64 x 64. "
         "Nothing was done yet.\n"
