@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rediffuse import progress
-from rediffuse.progress import Bar, Meter, duration, pace
+from rediffuse.progress import Bar, Meter, duration, pace, roughly
 
 
 class Clock:
@@ -25,7 +25,7 @@ def test_rate_and_time_left() -> None:
     meter.count(40, 100)
     assert meter.rate == pytest.approx(10)
     assert meter.left == pytest.approx(6)
-    assert meter.line("x", "images") == "x: 40 of 100 images, 10/s, 6.0 s left"
+    assert meter.line("x", "images") == "x: 40 of 100 images, 10/s, 6 s left"
     clock.now += 8
     meter.count(100, 100)
     assert meter.line("x", "images") == "x: 100 of 100 images, 8.3/s, 12 s"
@@ -65,6 +65,14 @@ def test_pace_in_the_unit_that_fits(rate: float, words: str) -> None:
 )
 def test_duration_in_the_units_that_people_use(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (89, "89 s"), (100, "2 min"), (2880, "48 min"), (5400, "1.5 h"), (100000, "27.8 h"), (4e5, "5 days")],
+)
+def test_estimates_are_no_finer_than_they_are_known(seconds: float, words: str) -> None:
+    assert roughly(seconds) == words
 
 
 def work(bar: Bar) -> None:

@@ -26,6 +26,15 @@ def duration(seconds: float) -> str:
     return f"{days:.0f} days" if days < 730 else f"{days / 365.25:.0f} years"
 
 
+def roughly(seconds: float) -> str:
+    """An estimate, no finer than it is known: `40 s`, `7 min`, `3.4 h`, `3 days`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else duration(seconds)
+
+
 def pace(rate: float) -> str:
     """A rate a second: `8.1/s`; where that is slow `14/min` or `9.0/h`."""
     for unit, seconds in (("s", 1), ("min", 60)):
@@ -71,13 +80,13 @@ class Meter:
         return (self.total - self.done) / self.rate if self.rate else None
 
     def tail(self) -> str:
-        """`8.1/s, 1 min left`; at the end how long it took."""
+        """`8.1/s, 62 s left`; at the end how long it took."""
         if self.rate is None or self.left is None:
             return ""
-        return f"{pace(self.rate)}, " + (f"{duration(self.left)} left" if self.done < self.total else duration(self.seconds))
+        return f"{pace(self.rate)}, " + (f"{roughly(self.left)} left" if self.done < self.total else duration(self.seconds))
 
     def line(self, title: str, unit: str) -> str:
-        """`making images: 120 of 600 steps, 8.1/s, 1 min left`."""
+        """`making images: 120 of 600 steps, 8.1/s, 59 s left`."""
         tail = self.tail()
         return f"{title}: {self.done:,} of {self.total:,} {unit}" + (f", {tail}" if tail else "")
 

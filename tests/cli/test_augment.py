@@ -168,7 +168,7 @@ def test_run_report_verify_cite(rediffuse: Callable[..., Ended], photos: Path, m
 
 def test_ctrl_c_leaves_a_folder_that_the_printed_command_continues(photos: Path, model: Path, tmp_path: Path, root: Path) -> None:
     """A real interrupt of a real process, when work begins; the end is as if nothing had happened."""
-    how = "--method real-guidance --steps 8 --copies 4 --batch 4".split()
+    how = ["--method", "real-guidance", "--steps", "8", "--copies", "4", "--batch", "4"]
     words = ["augment", str(photos), "more", "--model", str(model), *how]
     program = [sys.executable, "-m", "rediffuse.cli"]
     environment = {"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}

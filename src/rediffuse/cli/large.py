@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rediffuse.cli.common import MODEL, Common
 from rediffuse.data.peek import peek_photos
 from rediffuse.errors import ConfigError
-from rediffuse.progress import duration
+from rediffuse.progress import roughly
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
@@ -72,7 +72,7 @@ def check_small(sizes: Sequence[tuple[int, int]], classes: int, price: Price, de
         f"  For a trial at 64 pixels, add   --model {MODEL}\n"
         f"  For full detail, add            --model {STABLE_DIFFUSION}\n"
         f"The second (or the folder of any Stable Diffusion) is {DOWNLOAD_GB} GB to download once, and then takes about "
-        f"{duration(seconds)} here for {what}."
+        f"{roughly(seconds)} here for {what}."
     )
 
 

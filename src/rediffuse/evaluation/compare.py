@@ -16,7 +16,7 @@ from rediffuse.evaluation.bench import Bench
 from rediffuse.evaluation.comparison import Comparison
 from rediffuse.evaluation.cost import estimate
 from rediffuse.evaluation.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Cell, Making, make_settings
-from rediffuse.progress import duration
+from rediffuse.progress import roughly
 from rediffuse.training.backbones import SCRATCH
 
 LARGEST = 224
@@ -118,7 +118,7 @@ def _run(bench: Bench, cells: Sequence[Cell], each: Sequence[float], note: Calla
         bench.store.write(result)
         # The estimate knows which cells still wait for words and images; the pace so far knows this machine.
         left = sum(each[place:]) * (time.monotonic() - began) / max(1e-9, sum(each[:place]))
-        note(f"{place} of {len(cells)}  {describe(cell)}: {result.accuracy:.1%}" + (f"  about {duration(left)} left" if left else ""))
+        note(f"{place} of {len(cells)}  {describe(cell)}: {result.accuracy:.1%}" + (f"  about {roughly(left)} left" if left else ""))
     if first is not None and not any(bench.store.read(cell) for cell in bench.settings.cells()):
         raise first
 

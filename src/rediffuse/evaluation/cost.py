@@ -17,7 +17,7 @@ from rediffuse.evaluation.judge import FOLDS, Judge
 from rediffuse.evaluation.settings import AUTO_ALPHAS, DA_FUSION, GENERATED, PIXELS, REAL_GUIDANCE, Cell, CompareSettings
 from rediffuse.generation.local import Engine, default_batch
 from rediffuse.generation.plan import Settings
-from rediffuse.progress import duration
+from rediffuse.progress import roughly
 from rediffuse.sampling.solvers import trajectory
 from rediffuse.training.augment import StandardViews
 from rediffuse.training.backbones import SCRATCH, open_backbone
@@ -56,19 +56,19 @@ class Cost:
     def summary(self) -> str:
         """The lines that are printed before a comparison."""
         there = f" ({self.done:,} are there already)" if self.done else ""
-        lines = [f"{self.cells:,} classifiers to train{there}: about {duration(self.seconds_train)}"]
+        lines = [f"{self.cells:,} classifiers to train{there}: about {roughly(self.seconds_train)}"]
         if self.words:
-            lines.append(f"{self.words:,} learnings of words, {self.samples:,} samples: about {duration(self.seconds_learn)}")
+            lines.append(f"{self.words:,} learnings of words, {self.samples:,} samples: about {roughly(self.seconds_learn)}")
         if self.images:
-            lines.append(f"{self.images:,} images in {self.calls:,} model calls of one image: about {duration(self.seconds_generate)}")
-        lines.append(f"about {duration(self.seconds)} in all")
+            lines.append(f"{self.images:,} images in {self.calls:,} model calls of one image: about {roughly(self.seconds_generate)}")
+        lines.append(f"about {roughly(self.seconds)} in all")
         return "\n".join(lines)
 
     def check(self, hours: float | None) -> None:
         """Raise ConfigError where it would take longer than allowed."""
         if hours is not None and self.seconds > 3600 * hours:
             raise ConfigError(
-                f"the comparison would take about {duration(self.seconds)} here, --hours allows {hours:g} h; "
+                f"the comparison would take about {roughly(self.seconds)} here, --hours allows {hours:g} h; "
                 "ask for fewer shots, seeds, copies or levels, or allow more hours. The same folder goes on with what it has"
             )
 
