@@ -35,6 +35,7 @@ from rediffuse.recipes.bundled.common import (
     tell,
 )
 from rediffuse.recipes.bundled.latents import Basis, Latents, cache_latents, decode, latent_basis, trained_autoencoder
+from rediffuse.recipes.bundled.text_start import tell_classes_apart
 from rediffuse.recipes.bundled.vocabulary import DIGIT, tokenizer_of_run
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -105,12 +106,14 @@ def objective(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kep
 
 
 @torch.no_grad()
-def held_out_loss(pair: Pair, latents: Latents, captions: Captions, labels: Tensor, kept: Tensor, count: int = 512) -> float:
-    """Loss on validation latents under their own class name, with fixed times and noise."""
+def held_out_loss(
+    pair: Pair, latents: Latents, captions: Captions, labels: Tensor, kept: Tensor, shift: int = 0, count: int = 512
+) -> float:
+    """Loss on validation latents under their own class name, with fixed times and noise; with a shift, under another class's name."""
     generator = torch.Generator().manual_seed(1)
-    total = 0.0
+    total, names = 0.0, captions.words[:-1]
     for rows in torch.arange(count).split(64):
-        ids = torch.stack([captions.ids(TEMPLATES[0].format(captions.words[int(labels[row])][0])) for row in rows])
+        ids = torch.stack([captions.ids(TEMPLATES[0].format(captions.words[(int(labels[row]) + shift) % len(names)][0])) for row in rows])
         t = ((rows * 1000) // count).long()
         noise = torch.randn(len(rows), 6, 32, 32, generator=generator)
         total += float(objective(pair, latents.plain[rows].float(), ids, t, noise, kept).sum())
@@ -175,13 +178,18 @@ def train(
         ema.load_state_dict(state["ema"])
         step = state["step"]
         basis = Basis(shift=state["shift"], matrix=state["matrix"])  # of the cached latents; another machine may turn its directions
+    else:
+        told = tell_classes_apart(pair.text, captions, seed=seed)
+        ema = Ema(pair, 0.9995)
+        log_line(out / "log.jsonl", step=0, captions_told_apart=told)
     start, began = step, time.monotonic()
 
     def hand_on() -> None:
         state = {"model": pair.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step}
         save_checkpoint(out / "checkpoint.pt", {**state, "shift": basis.shift, "matrix": basis.matrix})
         ema.copy_to(judge)
-        log_line(out / "log.jsonl", step=step, held_out=held_out_loss(judge.eval(), check, captions, held.labels, kept))
+        right, wrong = (held_out_loss(judge.eval(), check, captions, held.labels, kept, shift) for shift in (0, 37))
+        log_line(out / "log.jsonl", step=step, held_out=right, under_a_wrong_name=wrong)
 
     losses: list[float] = []
     for rows in batches(len(latents.plain), batch, seed, step):
