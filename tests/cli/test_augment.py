@@ -170,7 +170,11 @@ def test_ctrl_c_leaves_a_folder_that_the_printed_command_continues(photos: Path,
     """A real interrupt of a real process, when work begins; the end is as if nothing had happened."""
     how = ["--method", "real-guidance", "--steps", "8", "--copies", "4", "--batch", "4"]
     words = ["augment", str(photos), "more", "--model", str(model), *how]
-    program = [sys.executable, "-m", "rediffuse.cli"]
+    # a shell that starts a job in the background has it ignore SIGINT, and the tests may run in such a job
+    start = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from rediffuse.cli import main; raise SystemExit(main())"
+    )
+    program = [sys.executable, "-c", start]
     environment = {"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     for place in (straight, cut):

@@ -98,7 +98,7 @@ def compare(
     page = write_page(found, out)
     show(found)
     terminal.say(f"\nThe page: {page}")
-    return 0
+    return 1 if found.missing() else 0
 
 
 def parse_alpha(text: str) -> float | Literal["auto"]:

@@ -103,9 +103,11 @@ def demo(
     show(found, verdicts=False)
     seconds, peak = time.monotonic() - began, peak_gib()
     close(found, page, seconds, peak, fresh)
+    if quick:
+        terminal.say("\nSo few scans say nothing about the method. The whole demo, some minutes:\n  rediffuse demo")
     if results is not None:
         write(results, found, seconds, peak)
-    return 0
+    return 1 if found.missing() else 0
 
 
 def digits(classes: int) -> tuple[ImageSet, ImageSet]:

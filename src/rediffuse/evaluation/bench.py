@@ -118,7 +118,8 @@ def split(images: ImageSet, test: ImageSet | None) -> tuple[ImageSet, ImageSet, 
             f"{images.name} has photos without a label; sort the photos into one folder a class, or give a table of file and label"
         )
     if len(images.classes) < 2:
-        raise DataError(f"a comparison needs at least two classes, got {len(images.classes)} in {images.name}")
+        names = ", ".join(map(repr, images.classes)) or "none"
+        raise DataError(f"a comparison needs at least two classes, got {len(images.classes)} ({names}) in {images.name}")
     notes: tuple[str, ...] = ()
     if test is None:
         pool, held = holdout(images, HELD_OUT, seed=0)
