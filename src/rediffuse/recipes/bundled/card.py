@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def fill(model: str, **values: Any) -> str:
     return environment.from_string(text).render(**values)
 
 
-def text_to_image_card(facts: dict[str, Any], log: list[dict[str, Any]], coder: list[dict[str, Any]], hardware: str) -> str:
+def text_to_image_card(
+    facts: dict[str, Any], log: list[dict[str, Any]], coder: list[dict[str, Any]], hardware: str, remarks: Sequence[str] = ()
+) -> str:
     return fill(
         "tiny-imagenet-64",
         facts=facts,
@@ -63,6 +66,8 @@ def text_to_image_card(facts: dict[str, Any], log: list[dict[str, Any]], coder: 
         survival=" | ".join(share(value) for value in facts["survival"].values()),
         recognised=" | ".join(share(value) for value in facts["recognised"].values()),
         weak=facts["classification_accuracy_score"] < WEAK,
+        names=[line for line in log if "under_a_wrong_name" in line][-1:],
+        remarks=remarks,
     )
 
 
@@ -78,6 +83,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--coder", type=Path)
     parser.add_argument("--hardware", required=True)
+    parser.add_argument("--remark", action="append", default=[], help="a sentence that belongs to the training of these weights")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     log = read_log(given.log)
@@ -85,7 +91,7 @@ def main() -> None:
         (given.out / "README.md").write_text(features_card(log, given.hardware))
         return
     facts = json.loads(given.facts.read_text())
-    (given.out / "README.md").write_text(text_to_image_card(facts, log, read_log(given.coder), given.hardware))
+    (given.out / "README.md").write_text(text_to_image_card(facts, log, read_log(given.coder), given.hardware, given.remark))
     known = {key: facts[key] for key in QUOTED}
     (given.out / "rediffuse.json").write_text(json.dumps({**known, "notes": NOTES}, indent=1) + "\n")
 
