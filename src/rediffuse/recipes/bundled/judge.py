@@ -129,6 +129,7 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
         "model": str(Path(given.model).name),
         "weights_hash": model.spec.weights_hash if model.spec else "",
         "steps": given.steps,
+        "guidance": given.guidance,
     }
 
     def note(**values: Any) -> None:
