@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 # The first word is looked up among the programs of the new environment.
-COMMAND = ["python", "-m", "rediffuse.cli.doctor"]
+COMMAND = ["rediffuse", "demo", "--quick"]
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
