@@ -1,4 +1,4 @@
-"""Folder names that no file system minds, tokens as published."""
+"""Folder names that no file system minds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rediffuse.data.names import collisions, folder_names, is_safe_name, placeholder, slug
-from rediffuse.errors import DataError
+from rediffuse.data.names import folder_names, is_safe_name, slug
 
 ODD = [
     "",
@@ -50,24 +49,6 @@ def test_slugs_stay_apart_and_readable():
     assert len({slug(name) for name in names}) == len(names)
     kanji = [chr(code) for code in range(0x4E00, 0x9FA5)]
     assert len({slug(name) for name in kanji}) == len(kanji)  # 20,901 names: 6 hex digits alone would collide about 13 times
-
-
-def test_placeholders_as_published():
-    known = {
-        "potted plant": "<potted_plant>",
-        "colt's foot": "<colt's_foot>",
-        "Great Pyrenees": "<Great_Pyrenees>",
-        "cyclamen ": "<cyclamen_>",
-    }
-    assert {name: placeholder(name) for name in known} == known
-    with pytest.raises(DataError, match="blanks"):
-        placeholder("  ")
-
-
-def test_collisions_are_listed():
-    names = ["cat", "dog", "Cat", "polar bear", "polar_bear", "ÉTÉ", "été", "e\u0301te\u0301"]
-    assert collisions(names) == (("cat", "Cat"), ("polar bear", "polar_bear"), ("ÉTÉ", "été", "e\u0301te\u0301"))
-    assert collisions(["cat", "dog", "cats"]) == ()
 
 
 @pytest.mark.parametrize("name", ["cat", "potted plant", "colt's foot", "été", "x_1", "Nr. 5"])

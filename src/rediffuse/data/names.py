@@ -1,13 +1,11 @@
-"""Names are data: folder names that every file system takes, and the tokens that concepts are learned as."""
+"""Names are data: folder names that every file system takes."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-
-from rediffuse.errors import DataError
+from collections.abc import Sequence
 
 _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))})  # on Windows
 _SLUG_LENGTH = 40
@@ -22,25 +20,6 @@ def slug(name: str) -> str:
     letters = "".join(_ascii(letter) for letter in unicodedata.normalize("NFKD", name))
     words = re.sub(r"[^a-z0-9]+", "-", letters.lower()).strip("-")[:_SLUG_LENGTH].strip("-")
     return f"{words or 'unnamed'}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"
-
-
-def placeholder(name: str) -> str:
-    """The token that stands for a class in prompts: `potted plant` gives `<potted_plant>`.
-
-    Case, punctuation and trailing blanks (as underscores) are kept, as published token files have them.
-    Reference: Trabucco et al., ICLR 2024, arXiv 2302.07944.
-    """
-    if not name.strip():
-        raise DataError(f"a class name must hold more than blanks, got {name!r}; name the class")
-    return "<" + name.replace(" ", "_") + ">"
-
-
-def collisions(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Groups of names whose placeholders are one token, because tokenizers see no case; empty when all are well."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(unicodedata.normalize("NFC", placeholder(name)).lower(), []).append(name)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def is_safe_name(name: str) -> bool:
