@@ -18,6 +18,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rediffuse.evaluation.provenance import processor, usable_cores
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -60,23 +62,6 @@ def installed(name: str) -> str | None:
         return None
 
 
-def processor_name() -> str:
-    """The processor as the system names it; `platform.processor` is empty on most Linux systems."""
-    listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        for line in listing.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on: fewer than the machine's under a job scheduler."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def machine_rows() -> list[Row]:
     from rediffuse import __version__
 
@@ -85,7 +70,7 @@ def machine_rows() -> list[Row]:
         ("rediffuse", __version__, "ok"),
         ("python", f"{platform.python_version()} at {sys.executable}", "ok"),
         ("system", platform.platform(), "ok"),
-        ("processor", f"{processor_name()}, {usable_cores()} usable cores", "ok"),
+        ("processor", f"{processor()}, {usable_cores()} usable cores", "ok"),
         ("memory", "unknown" if memory is None else f"{memory:.1f} GB", "ok" if memory is None or memory >= 4 else "note: under 4 GB"),
     ]
 

@@ -16,11 +16,10 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     """The machine in words: processor, usable cores, instruction sets that decide the speed, device, torch."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     described = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     return {
         "processor": processor(),
-        "cores": cores,
+        "cores": usable_cores(),
         "instruction_sets": instruction_sets(),
         "device": described,
         "torch": torch.__version__,
@@ -36,6 +35,11 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: fewer than the machine's under a job scheduler."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def instruction_sets() -> list[str]:
