@@ -11,7 +11,7 @@ from tests.training import toys
 from torch import nn
 
 from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.training.backbones import Classifier, open_backbone, parse_level
+from rediffuse.training.backbones import Classifier, evaluating, open_backbone, parse_level
 from rediffuse.training.preprocessing import Preprocessing
 
 IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -92,6 +92,14 @@ def test_evaluation_leaves_batchnorm_and_mode_alone(tmp_path: Path) -> None:
     opened.features(IMAGES)
     assert opened.training
     assert all(torch.equal(value, before[name]) for name, value in opened.state_dict().items())
+
+
+def test_a_frozen_part_stays_frozen_after_evaluation() -> None:
+    module = nn.Sequential(nn.BatchNorm2d(3).eval(), nn.Dropout()).train()
+    module[0].eval()
+    with evaluating(module):
+        assert not any(part.training for part in module.modules())
+    assert [part.training for part in module.modules()] == [True, False, True]
 
 
 @pytest.mark.parametrize(

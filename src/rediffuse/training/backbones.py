@@ -180,13 +180,14 @@ def to_unit(images: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the mode of before afterwards."""
-    before = module.training
+    """Evaluation mode inside, the mode of before afterwards, part by part: a frozen trunk under a head that learns stays as it was."""
+    before = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        module.train(before)
+        for part, mode in before:
+            part.training = mode
 
 
 @contextmanager
