@@ -174,6 +174,8 @@ def test_a_price_counts_what_is_left(tmp_path: Path):
     assert half.gigabytes == pytest.approx(6 * half.images / 24)
     assert "24 images from 6 photos\n" in whole.summary()
     assert f"; {half.done} are there" in half.summary()
+    assert "\nabout 48 min and 6.0 GB" in replace(whole, seconds=2880.0).summary()
+    assert "\nunknown time and 6.0 GB" in replace(whole, seconds=None).summary()
 
 
 def test_slot_use_of_four_strengths_is_high():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rediffuse.data.types import ImageSet
 from rediffuse.generation.plan import REAL, Plan, Settings, Variant
+from rediffuse.progress import roughly
 from rediffuse.sampling.packing import pack
 
 # Share of the raw pixels that a file of a photo takes, about.
@@ -44,13 +45,13 @@ class Cost:
 
     def summary(self) -> str:
         """The lines that are printed before a run."""
-        time = "unknown time" if self.seconds is None else _duration(self.seconds)
+        time = "unknown time" if self.seconds is None else f"about {roughly(self.seconds)}"
         there = f"; {self.done} are there" if self.done else ""
         room = "" if self.free is None else f", {_size(self.free)} free"
         lines = [
             f"{_count(self.images, 'image')} from {_count(self.photos, 'photo')}{there}",
             f"{_count(self.calls, 'model call')} in {_count(self.shards, 'shard')}, slot use {self.slot_use:.2f}, {self.steps} image steps",
-            f"about {time} and {_size(self.gigabytes)}{room}",
+            f"{time} and {_size(self.gigabytes)}{room}",
         ]
         if self.free is not None and self.gigabytes > self.free:
             lines.append("the disk will probably not hold it: make room, or choose format='jpeg' or size='model'")
@@ -100,12 +101,6 @@ def _free(out: Path) -> float | None:
         return shutil.disk_usage(place).free / 1e9
     except OSError:
         return None
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return _count(max(1, round(seconds)), "second")
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
 def _size(gigabytes: float) -> str:

@@ -1,4 +1,4 @@
-"""Figures and names as people read them: points with signs, intervals, durations, what arms and levels are."""
+"""Figures and names as people read them: points with signs, intervals, what arms and levels are."""
 
 from __future__ import annotations
 
