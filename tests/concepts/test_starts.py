@@ -8,7 +8,7 @@ from tests.concepts.toy import WIDTH, LinearDenoiser, pictures
 
 from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.concepts.shots import Shots, encode_shots
-from rediffuse.concepts.starts import GOALS, Start, choose_starts, start_rows
+from rediffuse.concepts.starts import GOALS, Start, choose_starts, search_calls, start_rows
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError
 from rediffuse.progress import Bar
@@ -50,10 +50,16 @@ def test_the_search_is_cheap_and_counts_what_it_costs() -> None:
     assert model.calls == sum(chosen.calls for chosen in found) < 2 * words * 3
 
 
-@pytest.mark.parametrize("extra", [0, 1, 9])
-def test_few_candidates(extra: int) -> None:
+@pytest.mark.parametrize("extra", [0, 1, 9, 200])
+def test_the_price_of_a_search_is_what_it_then_costs(extra: int) -> None:
     model, shots = toy(extra)
-    assert [chosen.word for chosen in choose(model, RECIPE, shots)] == ["cat!", "dog!", "bird!"]
+    found = choose(model, RECIPE, shots)
+    assert [chosen.word for chosen in found] == ["cat!", "dog!", "bird!"]
+    for start in ("nearest", "auto"):
+        assert [chosen.calls for chosen in found] == [search_calls(model, replace(RECIPE, start=start))] * 3
+    for start in ("the", "name"):
+        assert search_calls(model, replace(RECIPE, start=start)) == 0
+    assert search_calls(LinearDenoiser(), replace(RECIPE, start="auto")) == 0
 
 
 def test_a_class_finds_the_same_word_alone_and_in_any_batch(stable: Denoiser) -> None:

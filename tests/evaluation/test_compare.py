@@ -236,6 +236,19 @@ def test_the_cost_comes_first(features: Path, tmp_path: Path, model: Denoiser, c
     assert len(found.missing()) == 28
 
 
+def test_the_cost_holds_the_search_for_starts(
+    features: Path, tmp_path: Path, model: Denoiser, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {**options(features, tmp_path / "priced"), "making": replace(MAKING, recipe=replace(RECIPE, start="auto")), "hours": 1}
+    monkeypatch.setattr(model, "known_words", tuple(map(str, range(10))))
+    compare(*sets(), model, **{**asked, "dry_run": True})
+    # Each of 8 classes in 4 learnings: 10 words looked at once, 8 three times more, 3 twelve times more.
+    assert "64 samples and 2,240 looks" in capsys.readouterr().err
+    monkeypatch.setattr(model, "known_words", tuple(map(str, range(10**7))))
+    with pytest.raises(ConfigError, match="--hours allows 1 h"):
+        compare(*sets(), model, **asked)
+
+
 def test_alpha_is_chosen_by_cross_validation(features: Path, tmp_path: Path, model: Denoiser) -> None:
     asked = {
         **options(features, tmp_path / "auto"),

@@ -56,8 +56,8 @@ def choose_starts(model: Denoiser, recipe: InversionRecipe, shots: Shots, *, see
         ConfigError: a start that has no tokens.
     """
     words = cast(Words, model)
-    known = check_start(model, recipe)
-    if recipe.start == "nearest" or (recipe.start == "auto" and known):
+    check_start(model, recipe)
+    if known := _candidates(model, recipe):
         candidates = [Start(rows=start_rows(words, word, recipe), word=word) for word in known]
         return nearest(model, candidates, shots, seed=seed, batch=batch, bar=bar)
     if recipe.start == "name":
@@ -66,14 +66,31 @@ def choose_starts(model: Denoiser, recipe: InversionRecipe, shots: Shots, *, see
     return [Start(rows=start_rows(words, word, recipe), word=word)] * len(shots.names)
 
 
-def check_start(model: Denoiser, recipe: InversionRecipe) -> tuple[str, ...]:
-    """The words that the model lists as known. Raises ConfigError if the recipe asks for the nearest of none."""
-    known = tuple(dict.fromkeys(getattr(model, "known_words", ())))
-    if recipe.start == "nearest" and not known:
+def check_start(model: Denoiser, recipe: InversionRecipe) -> None:
+    """Raise ConfigError if the recipe asks for the nearest known word of a model that lists none."""
+    if recipe.start == "nearest" and not _candidates(model, recipe):
         raise ConfigError(
             "start 'nearest' needs a model that lists its known words (known_words.json), this one has none; use 'the' or 'name'"
         )
-    return known
+
+
+def search_calls(model: Denoiser, recipe: InversionRecipe) -> int:
+    """Denoiser calls of one sample, without gradient, that choosing the start costs each class; 0 where nothing is searched."""
+    alive = len(_candidates(model, recipe))
+    calls, done = 0, 0
+    for goal, keep in _rounds(alive):
+        calls, alive, done = calls + alive * (goal - done), min(alive, keep), goal
+    return calls
+
+
+def _candidates(model: Denoiser, recipe: InversionRecipe) -> tuple[str, ...]:
+    """The known words among which the recipe looks for the nearest; none where its start is another."""
+    return tuple(dict.fromkeys(getattr(model, "known_words", ()))) if recipe.start in ("nearest", "auto") else ()
+
+
+def _rounds(candidates: int) -> tuple[tuple[int, int], ...]:
+    """(looks that a candidate has had after the round, how many go on)."""
+    return tuple(zip(GOALS, (max(8, -(candidates // -8)), 3, 1), strict=True))
 
 
 def start_rows(model: Words, text: str, recipe: InversionRecipe) -> Tensor:
@@ -101,7 +118,7 @@ def nearest(model: Denoiser, candidates: Sequence[Start], shots: Shots, *, seed:
     alive = [list(range(len(candidates))) for _ in shots.names]
     sums = torch.zeros(len(shots.names), len(candidates), dtype=torch.float64)
     calls, done = [0] * len(shots.names), 0
-    for goal, keep in zip(GOALS, (max(8, -(len(candidates) // -8)), 3, 1), strict=True):
+    for goal, keep in _rounds(len(candidates)):
         todo = [(place, who, look) for place, group in enumerate(alive) for look in range(done, goal) for who in group]
         bar.stage("choosing the words to start from", len(todo))
         for chunk in in_chunks(todo, batch):

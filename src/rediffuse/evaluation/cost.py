@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 
 from rediffuse.concepts.recipes import find_recipe
+from rediffuse.concepts.starts import search_calls
 from rediffuse.data.splits import few_shot
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.arms import Copies
@@ -33,7 +34,7 @@ class Cost:
     Attributes:
         cells: classifiers to be trained; done: there already.
         images: to be made; calls: image steps for them, guidance counted once.
-        words: learnings of words, all classes of one together; samples: for them.
+        words: learnings of words, all classes of one together; samples: for them; looks: calls that choosing their starts takes.
         seconds_generate, seconds_learn, seconds_train: by the measured rates.
         seconds_each: all of these, cell by cell; a cell that is the first to need words and images pays for them.
     """
@@ -44,6 +45,7 @@ class Cost:
     calls: int
     words: int
     samples: int
+    looks: int
     seconds_generate: float
     seconds_learn: float
     seconds_train: float
@@ -58,7 +60,8 @@ class Cost:
         there = f" ({self.done:,} are there already)" if self.done else ""
         lines = [f"{self.cells:,} classifiers to train{there}: about {roughly(self.seconds_train)}"]
         if self.words:
-            lines.append(f"{self.words:,} learnings of words, {self.samples:,} samples: about {roughly(self.seconds_learn)}")
+            search = f" and {self.looks:,} looks for where to start" if self.looks else ""
+            lines.append(f"{self.words:,} learnings of words, {self.samples:,} samples{search}: about {roughly(self.seconds_learn)}")
         if self.images:
             lines.append(f"{self.images:,} images in {self.calls:,} model calls of one image: about {roughly(self.seconds_generate)}")
         lines.append(f"about {roughly(self.seconds)} in all")
@@ -79,24 +82,27 @@ def estimate(cells: Sequence[Cell], done: int, settings: CompareSettings, copies
     classes, making = len(copies.pool.classes), settings.making
     images = {run: run[1] * classes * making.copies for run in runs}
     calls = {run: round(count * calls_per_image(run[0], copies)) for run, count in images.items()}
-    each = classes * find_recipe(making.recipe).samples_per_class
-    samples = {run: each if run[0] == DA_FUSION else 0 for run in runs}
+    recipe, learnings = find_recipe(making.recipe), [run for run in runs if run[0] == DA_FUSION]
+    samples = classes * recipe.samples_per_class
+    looks = classes * search_calls(copies.model, recipe) if learnings else 0
+    # A sample costs a forward and half a backward call; an image step two forward calls, because of guidance: about the same. A look is one.
+    learning = samples + looks / 2
     rate = image_steps_per_second(copies, settings) if runs else 1.0
     seconds = training_seconds(cells, settings, judge)
     trained = sum(seconds)
     for run in runs:  # the first cell that needs a run pays for it
         payer = next(place for place, cell in enumerate(cells) if run_of(cell, settings) == run)
-        # A sample costs a forward call and half a backward; an image step two forward calls, because of guidance: about the same.
-        seconds[payer] += (calls[run] + samples[run]) / rate
+        seconds[payer] += (calls[run] + (learning if run in learnings else 0)) / rate
     return Cost(
         cells=len(cells),
         done=done,
         images=sum(images.values()),
         calls=sum(calls.values()),
-        words=sum(count > 0 for count in samples.values()),
-        samples=sum(samples.values()),
+        words=len(learnings),
+        samples=len(learnings) * samples,
+        looks=len(learnings) * looks,
         seconds_generate=sum(calls.values()) / rate,
-        seconds_learn=sum(samples.values()) / rate,
+        seconds_learn=len(learnings) * learning / rate,
         seconds_train=trained,
         seconds_each=tuple(seconds),
     )
