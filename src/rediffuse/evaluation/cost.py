@@ -85,7 +85,7 @@ def estimate(cells: Sequence[Cell], done: int, settings: CompareSettings, copies
     recipe, learnings = find_recipe(making.recipe), [run for run in runs if run[0] == DA_FUSION]
     samples = classes * recipe.samples_per_class
     looks = classes * search_calls(copies.model, recipe) if learnings else 0
-    # A sample costs a forward and half a backward call; an image step two forward calls, because of guidance: about the same. A look is one.
+    # A sample costs a forward and half a backward call; an image step two forward calls, because of guidance: about the same. A look: one.
     learning = samples + looks / 2
     rate = image_steps_per_second(copies, settings) if runs else 1.0
     seconds = training_seconds(cells, settings, judge)
