@@ -14,7 +14,8 @@ from tests.training.toys import resnet_folder, striped
 
 from rediffuse.concepts.recipes import RECIPES
 from rediffuse.data.types import ImageSet
-from rediffuse.recipes.few_shot import FewShot, run
+from rediffuse.evaluation.comparison import Comparison
+from rediffuse.recipes.few_shot import FewShot, conclude, departures, options, run
 
 NAMES = ("compare_eurosat", "compare_flowers17", "compare_tiny_imagenet_novel", "compare_known20")
 RECIPE = FewShot(name="toy", folder="stripes", flips=False, notes=("made of stripes",))
@@ -55,12 +56,17 @@ def arguments(place: Path, *more: str) -> list[str]:
 
 def test_a_recipe_ends_with_every_headline_key(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], steps=2, start="the"))
+    (place / "results").mkdir()
+    (place / "results" / "compare_toy.json").write_text("of the whole run")
     assert run(RECIPE, "help", arguments(place)) == 0
-    result = json.loads((place / "results" / "compare_toy.json").read_text())
+    assert (place / "results" / "compare_toy.json").read_text() == "of the whole run"
+    result = json.loads((place / "results" / "reduced_compare_toy.json").read_text())
     levels = ("scratch", "forty", "resnet64")
     assert set(result["headline"]) == {f"gain_over_{other}_{level}" for other in ("standard", "real_guidance") for level in levels}
     assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in result["headline"].values())
     assert "made of stripes" in result["notes"]
+    assert result["notes"][0].startswith("Not the recipe's run: shots 1 (the recipe's: 1 2 4 8); copies 1 (the recipe's: 10); steps 2")
+    assert conclude(Comparison.load(place / "work"), RECIPE, place / "whole") == place / "whole" / "compare_toy.json"
     assert result["command"].startswith("python -m rediffuse.recipes.compare_toy --data sets --model model")
     assert {row["arm"] for row in result["rows"]} == {"standard", "real-guidance", "da-fusion"}
     assert "gain_over_standard_scratch" in capsys.readouterr().out
@@ -68,6 +74,21 @@ def test_a_recipe_ends_with_every_headline_key(place: Path, monkeypatch: pytest.
     assert run(RECIPE, "help", arguments(place)) == 0
     assert cells == {file: file.stat().st_mtime_ns for file in (place / "work" / "cells").rglob("*.json")}
     assert len(cells) == 9
+
+
+@pytest.mark.parametrize(
+    ("told", "departed"),
+    [
+        ("", []),
+        ("--seeds 8 --hours 3 --device cpu --work there", []),
+        ("--seeds 3", ["seeds 3 (the recipe's: 4)"]),
+        ("--shots 1 2 --steps 10", ["shots 1 2 (the recipe's: 1 2 4 8)", "steps 10 (the recipe's: as set)"]),
+        ("--model my/own", ["model own (the recipe's: tiny-imagenet-64)"]),
+    ],
+)
+def test_what_is_not_the_recipes_run(told: str, departed: list[str]) -> None:
+    parser = options(RECIPE, "help")
+    assert departures(parser.parse_args(told.split()), parser) == departed
 
 
 def test_a_dry_run_writes_nothing(place: Path) -> None:

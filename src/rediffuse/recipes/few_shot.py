@@ -2,7 +2,8 @@
 
 Shots 1 2 4 8, four seeds, ten copies a photo; arms standard, Real Guidance and DA-Fusion; what the classifier knows at the start: nothing
 (`scratch`), features of 40 other classes (`forty`, made by `rediffuse.recipes.forty`) or of 150 (`resnet-64`, bundled). The test split of a
-set judges and chooses nothing. The same command goes on where a killed one stopped; a result is written only when no cell is missing.
+set judges and chooses nothing. The same command goes on where a killed one stopped; a result is written only when no cell is missing, and
+as `compare_NAME` only when nothing that decides its figures was asked for otherwise: else it is `reduced_compare_NAME`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from rediffuse.evaluation.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Ma
 
 SHOTS = (1, 2, 4, 8)
 SEEDS = 4
+DECIDING = ("shots", "copies", "steps", "model", "features")
+"""Options that decide what a comparison finds, beside the seeds."""
 ARMS = (STANDARD, REAL_GUIDANCE, DA_FUSION)
 WEAK = "**Weak generator**: a classifier trained on its images alone reaches less than half of what as many real ones give."
 
@@ -61,7 +64,7 @@ class FewShot:
 
 
 def run(recipe: FewShot, text: str | None, arguments: Sequence[str] | None = None) -> int:
-    """The command of a recipe: compare, and write `results/compare_NAME.json` when every cell is there.
+    """The command of a recipe: compare, and write `results/compare_NAME.json` (or that of a reduced run) when every cell is there.
 
     Args:
         recipe: what differs.
@@ -70,7 +73,8 @@ def run(recipe: FewShot, text: str | None, arguments: Sequence[str] | None = Non
     Returns:
         0; 1 where cells are missing; 2 for something that the user can mend.
     """
-    given = options(recipe, text).parse_args(arguments)
+    parser = options(recipe, text)
+    given = parser.parse_args(arguments)
     command = module_command(recipe.module, sys.argv[1:] if arguments is None else arguments)
     try:
         comparison = run_comparison(recipe, given, command)
@@ -84,7 +88,7 @@ def run(recipe: FewShot, text: str | None, arguments: Sequence[str] | None = Non
         reasons = "; ".join(sorted(set(comparison.failures.values()))) or "not made yet"
         print(f"{len(missing)} cells are missing ({reasons}): the same command goes on. No result was written", file=sys.stderr)
         return 1
-    print(f"wrote {conclude(comparison, recipe, given.out)}")
+    print(f"wrote {conclude(comparison, recipe, given.out, departures(given, parser))}")
     return 0
 
 
@@ -112,13 +116,29 @@ def run_comparison(recipe: FewShot, given: argparse.Namespace, command: str) -> 
     )
 
 
-def conclude(comparison: Comparison, recipe: FewShot, out: Path) -> Path:
-    """Write the result and print its headline."""
-    result = comparison.result(f"compare_{recipe.name}")
-    notes = dict.fromkeys((*((WEAK,) if comparison.weak_generator else ()), *recipe.notes, *result.notes))
+def departures(given: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
+    """What was asked for otherwise than in the recipe, of all that decides its figures; more seeds are no departure."""
+    names = [name for name in DECIDING if getattr(given, name) != parser.get_default(name)]
+    if given.seeds < SEEDS:
+        names.append("seeds")
+    return [f"{name} {_text(getattr(given, name))} (the recipe's: {_text(parser.get_default(name))})" for name in names]
+
+
+def conclude(comparison: Comparison, recipe: FewShot, out: Path, departed: Sequence[str] = ()) -> Path:
+    """Write the result and print its headline. One that departs from the recipe has a name of its own and says in what."""
+    result = comparison.result(f"{'reduced_' if departed else ''}compare_{recipe.name}")
+    reduced = (f"Not the recipe's run: {'; '.join(departed)}.",) if departed else ()
+    notes = dict.fromkeys((*reduced, *((WEAK,) if comparison.weak_generator else ()), *recipe.notes, *result.notes))
     result = replace(result, notes=tuple(notes))
     print("\n".join([*result.notes, render_headline(result)]))
     return save_result(result, out)
+
+
+def _text(value: object) -> str:
+    """Of an option: lists as they are typed, and of a path only its last part."""
+    if value is None:
+        return "as set"
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else Path(str(value)).name
 
 
 def options(recipe: FewShot, text: str | None) -> argparse.ArgumentParser:
