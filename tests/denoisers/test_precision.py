@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from rediffuse.denoisers import precision
-from rediffuse.denoisers.precision import Float32Conv2d, cpu_computes_bfloat16, lower_trunk, resolve_device, resolve_dtype, trunk_region
+from rediffuse.denoisers.precision import (
+    Float32Conv2d,
+    Float32Linear,
+    cpu_computes_bfloat16,
+    lower_trunk,
+    resolve_device,
+    resolve_dtype,
+    trunk_region,
+)
 from rediffuse.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -61,10 +69,29 @@ def test_the_head_is_exact_inside_a_half_precision_region() -> None:
     assert list(head.state_dict()) == list(conv.state_dict())
 
 
+def test_a_linear_layer_stays_exact_as_well() -> None:
+    layer = Float32Linear(4, 3)
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = layer(x)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, torch.nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_exact_layers_run_where_there_is_no_autocast() -> None:
+    with torch.device("meta"):
+        network = nn.Sequential(Float32Conv2d(3, 2, 1), nn.Flatten(), Float32Linear(8, 1))
+    assert network(torch.empty(1, 3, 2, 2, device="meta")).shape == (1, 1)
+
+
 def test_only_matrix_products_are_lowered() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), Float32Conv2d(4, 2, 1))
     lower_trunk(network, torch.bfloat16)
     assert [value.dtype for value in network.parameters()] == [torch.bfloat16] * 2 + [torch.float32] * 4
+    layers = [nn.Conv1d(2, 2, 1), nn.Linear(2, 2), Float32Linear(2, 2)]
+    for layer in layers:
+        lower_trunk(layer, torch.float16)
+    assert [layer.weight.dtype for layer in layers] == [torch.float16, torch.float16, torch.float32]
     with trunk_region(CPU, torch.bfloat16):
         assert network(torch.zeros(1, 3, 2, 2)).dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16), trunk_region(CPU, torch.float32):

@@ -57,6 +57,12 @@ def cpu_computes_bfloat16() -> bool:
     return any(check is not None and bool(check()) for check in checks)
 
 
+def exact_region(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast inside. Devices that have none, such as meta, need nothing."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
 class Float32Conv2d(nn.Conv2d):
     """A convolution that stays in float32 inside a half precision region: the last layer of a trunk."""
 
@@ -73,14 +79,22 @@ class Float32Conv2d(nn.Conv2d):
         return head.requires_grad_(conv.weight.requires_grad).train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:
-        with torch.autocast(input.device.type, enabled=False):
+        with exact_region(input.device):
+            return super().forward(input.float())
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer that stays in float32 inside a half precision region: what is told to the whole trunk, such as the time."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with exact_region(input.device):
             return super().forward(input.float())
 
 
 def lower_trunk(network: nn.Module, dtype: torch.dtype) -> None:
-    """Store the weights of matrix products in `dtype`, in place; norms and heads (Float32Conv2d) keep float32."""
+    """Store the weights of matrix products in `dtype`, in place; norms, heads and the like (Float32Conv2d, Float32Linear) keep float32."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and not isinstance(module, Float32Conv2d):
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear) and not isinstance(module, Float32Conv2d | Float32Linear):
             module.to(dtype)
 
 
