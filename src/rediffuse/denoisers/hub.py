@@ -11,6 +11,7 @@ from rediffuse.errors import ModelError
 NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 INDEX = "model_index.json"
+INDICES = (INDEX, "config.json")  # what says of which kind a folder is: of a pipeline, of a bare network
 
 
 def parse(name: str) -> tuple[str, str | None] | None:
@@ -70,8 +71,9 @@ def _cached(repository: str, revision: str, choose: Callable[[Sequence[str]], li
     """The copy in the cache, if it is there whole."""
     from huggingface_hub import try_to_load_from_cache
 
-    index = try_to_load_from_cache(repository, INDEX, revision=revision)
-    if not isinstance(index, str):
+    found = (try_to_load_from_cache(repository, name, revision=revision) for name in INDICES)
+    index = next((file for file in found if isinstance(file, str)), None)
+    if index is None:
         return None
     folder = Path(index).parent
     try:

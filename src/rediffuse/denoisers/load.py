@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 
 import torch
 
-from rediffuse.denoisers import hub, stable_file, stable_folder
+from rediffuse.denoisers import hub, stable_file, stable_folder, unet2d
 from rediffuse.denoisers.base import Denoiser, DenoiserSpec, Prediction
 from rediffuse.denoisers.precision import resolve_device, resolve_dtype
 from rediffuse.errors import ConfigError, ModelError
@@ -20,16 +20,30 @@ from rediffuse.errors import ConfigError, ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """How folders of one kind are read. open: folder -> denoiser; weights: folder -> its weight files."""
+    """How folders of one kind are read.
+
+    open: folder -> denoiser; weights: folder -> its weight files; settings: patterns of the other files that decide what it draws.
+    """
 
     open: Callable[..., Denoiser]
     weights: Callable[[Path], Sequence[Path]]
+    settings: tuple[str, ...]
 
 
-STABLE = Family(open=stable_folder.open_folder, weights=stable_folder.all_weight_files)
-# Pipeline class in model_index.json -> family. Any other class is refused: a folder never brings code.
-FAMILIES: Mapping[str, Family] = {"StableDiffusionPipeline": STABLE, "StableDiffusionImg2ImgPipeline": STABLE}
-SETTINGS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/*.json", "tokenizer/*", "known_words.json")
+STABLE = Family(
+    open=stable_folder.open_folder,
+    weights=stable_folder.all_weight_files,
+    settings=("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/*.json", "tokenizer/*", "known_words.json"),
+)
+UNET2D = Family(open=unet2d.open_folder, weights=unet2d.all_weight_files, settings=unet2d.SETTINGS)
+# Class in model_index.json, or in the config.json of a bare network -> family. Any other is refused: a folder never brings code.
+FAMILIES: Mapping[str, Family] = {
+    "StableDiffusionPipeline": STABLE,
+    "StableDiffusionImg2ImgPipeline": STABLE,
+    "DDPMPipeline": UNET2D,
+    "DDIMPipeline": UNET2D,
+    "UNet2DModel": UNET2D,
+}
 HUB_FORM = "a hub model is written OWNER/NAME or OWNER/NAME@REVISION"
 
 
@@ -44,9 +58,9 @@ def load(
     """The denoiser that a spec names, frozen, ready to call.
 
     Args:
-        spec: a bundled name ("tiny-imagenet-64"; write ./NAME for a folder of that name), a pipeline folder, a single `.safetensors`
-            checkpoint, a hub name (OWNER/NAME, OWNER/NAME@REVISION), or the `spec` of a denoiser that was loaded before: then the weights
-            must be the same to the bit.
+        spec: a bundled name ("tiny-imagenet-64"; write ./NAME for a folder of that name), a folder of a pipeline or of a UNet2DModel, a
+            single `.safetensors` checkpoint, a hub name (OWNER/NAME, OWNER/NAME@REVISION), or the `spec` of a denoiser that was loaded
+            before: then the weights must be the same to the bit.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: numbers of the network's trunk: auto (half precision where the hardware computes it), float32, bfloat16, float16.
         tokenizer: folder of a CLIP tokenizer, for single files, which bring none.
@@ -68,7 +82,7 @@ def load(
     if family is not None and "prediction" in told:
         raise ConfigError(f"prediction is for single files; {path} says it in scheduler/scheduler_config.json")
     words = Path(told["tokenizer"]) if "tokenizer" in told else None
-    content = [path] if family is None else [*family.weights(path), *_settings(path)]
+    content = [path] if family is None else [*family.weights(path), *_settings(path, family.settings)]
     found = weights_hash([*content, *(sorted(words.iterdir()) if words is not None and words.is_dir() else [])], told.get("prediction", ""))
     if wanted.weights_hash and wanted.weights_hash != found:
         asked = wanted.weights_hash
@@ -96,7 +110,7 @@ def locate(spec: DenoiserSpec) -> tuple[Path, str | None]:
     """
     name, known = spec.name, bundled()
     if spec.revision is not None:
-        return hub.fetch(name, spec.revision, stable_folder.needed_files)
+        return hub.fetch(name, spec.revision, needed_files)
     if spec.path and Path(spec.path).exists():
         return Path(spec.path), None
     if name in known:
@@ -110,9 +124,14 @@ def locate(spec: DenoiserSpec) -> tuple[Path, str | None]:
     if hub.parse(name) is None:
         raise ModelError(f"there is no model {name!r}: no such folder or file ({bundle}; {HUB_FORM})")
     try:
-        return hub.fetch(name, None, stable_folder.needed_files)
+        return hub.fetch(name, None, needed_files)
     except ModelError as error:
         raise ModelError(f"there is no folder or file {name!r}, and {error} ({bundle})") from error
+
+
+def needed_files(files: Sequence[str]) -> list[str]:
+    """Which files of a repository of any family are needed. Raises ModelError where a part is missing or pickled."""
+    return unet2d.needed_files(files) if unet2d.is_ours(files) else stable_folder.needed_files(files)
 
 
 def weights_hash(content: Sequence[Path], told: str = "") -> str:
@@ -127,9 +146,8 @@ def weights_hash(content: Sequence[Path], told: str = "") -> str:
     return digest.hexdigest()
 
 
-def _settings(folder: Path) -> list[Path]:
-    """The files of a pipeline folder besides its weights that decide what it draws."""
-    return sorted(file for pattern in SETTINGS for file in folder.glob(pattern) if file.is_file())
+def _settings(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
 
 
 @lru_cache(maxsize=256)
@@ -147,10 +165,11 @@ def _checked_file(file: Path) -> Path:
 
 
 def _family(folder: Path) -> Family:
-    if not (folder / hub.INDEX).is_file():
+    described = next((folder / name for name in hub.INDICES if (folder / name).is_file()), None)
+    if described is None:
         inside = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
         raise ModelError(f"{folder} is not a model folder: it lacks {hub.INDEX} and holds {inside}")
-    index: Any = stable_folder.read_json(folder / hub.INDEX)
+    index: Any = stable_folder.read_json(described)
     name = str(index.get("_class_name")) if isinstance(index, dict) else "?"
     if name not in FAMILIES:
         raise ModelError(f"{folder} is a {name!r}, which is not supported: {', '.join(FAMILIES)} are. Custom pipelines are never run")

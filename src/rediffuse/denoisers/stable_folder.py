@@ -52,8 +52,8 @@ def read_json(file: Path) -> Any:
         raise ModelError(f"{file} is not readable JSON ({error}); copy or download it again") from error
 
 
-def check_index(folder: Path, index: Mapping[str, Any]) -> None:
-    """Refuse custom code by name and name the part that is missing. Raises ModelError."""
+def refuse_code(folder: Path, index: Mapping[str, Any]) -> None:
+    """Raises ModelError for a folder that brings Python files or asks for classes of its own."""
     scripts = sorted(str(file.relative_to(folder)) for pattern in ("*.py", "*/*.py") for file in folder.glob(pattern))
     if scripts:
         raise ModelError(
@@ -64,6 +64,11 @@ def check_index(folder: Path, index: Mapping[str, Any]) -> None:
             raise ModelError(
                 f"model_index.json asks for the class {entry} as {name}: custom classes are never loaded; use a plain pipeline folder"
             )
+
+
+def check_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Refuse custom code by name and name the part that is missing. Raises ModelError."""
+    refuse_code(folder, index)
     for name, part in PARTS.items():
         entry = index.get(name)
         if entry in (None, [None, None]) or not (folder / name).is_dir():
@@ -129,9 +134,9 @@ def open_folder(folder: Path, *, dtype: torch.dtype = torch.float32, tokenizer: 
 
     config = read_json(folder / SCHEDULER / "scheduler_config.json")
     return StableDenoiser(
-        _load_part(UNet2DConditionModel, folder / "unet", PARTS["unet"]),
-        _load_part(AutoencoderKL, folder / "vae", PARTS["vae"]),
-        _load_part(CLIPTextModel, folder / "text_encoder", PARTS["text_encoder"]),
+        load_part(UNet2DConditionModel, folder / "unet", PARTS["unet"]),
+        load_part(AutoencoderKL, folder / "vae", PARTS["vae"]),
+        load_part(CLIPTextModel, folder / "text_encoder", PARTS["text_encoder"]),
         open_tokenizer(tokenizer or folder / "tokenizer"),
         config,
         dtype=dtype,
@@ -151,7 +156,8 @@ def open_tokenizer(folder: Path, **changes: Any) -> Any:
         raise ModelError(f"the tokenizer in {folder} cannot be read ({error}); copy or download it again") from error
 
 
-def _load_part(kind: Any, folder: Path, part: Part) -> Any:
+def load_part(kind: Any, folder: Path, part: Part) -> Any:
+    """A part of a folder as this class of diffusers or transformers, from safetensors, every weight there. Raises ModelError."""
     from safetensors import SafetensorError
 
     variant, _ = weight_files(folder, part.stem)
