@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from rediffuse.denoisers.base import NoiseSchedule
+from rediffuse.denoisers.base import NoiseSchedule, clean_from_output
 from rediffuse.denoisers.schedules import (
     betas_of,
     cosine_betas,
@@ -67,6 +69,31 @@ def test_quantiles_of_the_noise_under_uniform_t(betas: Tensor, printed: tuple[st
     for value, text in zip(quantiles.tolist(), printed, strict=True):
         digits = len(text.replace(".", "").lstrip("0"))
         assert float(f"{value:.{digits}g}") == float(text)
+
+
+@pytest.mark.parametrize(
+    ("betas", "printed"),
+    [(linear_betas(), {0.12: 70, 0.25: 145, 0.5: 259, 0.75: 339, 1.0: 396}), (cosine_betas(4000), {0.25: 1158, 0.5: 1984, 1.0: 2809})],
+    ids=["linear-1000", "cosine-4000"],
+)
+def test_times_of_denoised_smoothing(betas: Tensor, printed: dict[float, int]) -> None:
+    """The first t with at least the noise sigma on images in [0, 1], 2 sigma here (Carlini et al., ICLR 2023, arXiv 2206.10550)."""
+    ratio = NoiseSchedule.from_betas(betas).ratio
+    assert {sigma: int((ratio >= 2 * sigma).nonzero()[0]) for sigma in printed} == printed
+
+
+@pytest.mark.parametrize(("name", "betas"), [("x0_linear_1000", linear_betas()), ("x0_cosine_4000", cosine_betas(4000))])
+def test_noise_and_belief_are_those_of_the_published_program(name: str, betas: Tensor) -> None:
+    """Numbers that OpenAI's program gave for random images, noise and outputs."""
+    given = load_file(Path(__file__).parent / "fixtures" / f"{name}.safetensors")
+    schedule, t = NoiseSchedule.from_betas(betas), given["t"]
+    torch.testing.assert_close((1 - betas).cumprod(0), given["alphas_cumprod"], rtol=1e-12, atol=0)
+    x_t = schedule.add_noise(given["x0"], given["noise"], t)
+    torch.testing.assert_close(x_t, given["x_t"], atol=1e-5, rtol=0)
+    alpha, sigma = schedule.at(t, x_t)
+    x0_hat = clean_from_output(given["eps"], given["x_t"], alpha, sigma, "epsilon").clamp(-1, 1)
+    rounding = 1e-7 / alpha  # of float32, enlarged; beyond 1e-5 only where alpha is below .01
+    assert ((x0_hat - given["x0_hat_clamped"]).abs() <= rounding.clamp(min=1e-5)).all()
 
 
 @pytest.mark.parametrize(
