@@ -90,6 +90,7 @@ def test_seeds_arms_levels_and_out(compare: Callable[..., Ended], tmp_path: Path
         (("--seeds", "0"), "seeds must be at least 1, got 0"),
         (("--copies", "0"), "copies must be at least 1, got 0"),
         (("--strengths", "2"), "got 2"),
+        (("--strengths", ".3", "--arms", "standard", "real-guidance"), "--strengths are da-fusion's"),
         (("--recipe", "slow"), "no recipe 'slow'"),
         (("--classifier", "nowhere/a/b"), "nowhere/a/b"),
         (("--test", "nowhere"), "nowhere"),

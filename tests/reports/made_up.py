@@ -46,7 +46,11 @@ def comparison(
         arms=tuple(arms),
         shots=tuple(shots),
         seeds=tuple(range(seeds)),
-        settings={"alpha": 0.5, "making": {"copies": 4, "strengths": [0.25, 1.0]}, "levels": [[level, "0f"] for level in levels]},
+        settings={
+            "alpha": 0.5,
+            "making": {"copies": 4, "strengths": [0.25, 1.0], "guidance_strength": 0.5},
+            "levels": [[level, "0f"] for level in levels],
+        },
         model={"name": "tiny"},
         card={},
         results=(),

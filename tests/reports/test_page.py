@@ -192,6 +192,12 @@ def test_the_digits_say_what_they_show() -> None:
     assert text.count("Another note.") == 1
 
 
+def test_strengths_of_the_methods_are_told_apart() -> None:
+    said = "redraws at one strength, 0.5; DA-Fusion at 0.25, 1."
+    assert said in read(comparison(share)).text
+    assert said not in read(comparison(share, arms=("standard", "da-fusion"))).text
+
+
 def test_few_seeds_are_labelled() -> None:
     text = read(comparison(share, seeds=1)).text
     assert "interval over test images, one training run" in text

@@ -76,6 +76,8 @@ def compare(
     from rediffuse.reports.page import write_page
 
     redrawing.check()
+    if redrawing.strengths and "da-fusion" not in arms:
+        raise ConfigError("--strengths are da-fusion's, which is not among --arms; real-guidance always redoes .5")
     probability, making = parse_alpha(alpha), to_making(copies, redrawing, learning)
     makes = bool(set(arms) & set(GENERATED))
 

@@ -50,7 +50,10 @@ class Redrawing:
 
     strengths: Annotated[
         tuple[float, ...] | None,
-        Parameter(help="How much of the picture is redone, each above 0 and at most 1. [default: .25 .5 .75 1; real-guidance .5]"),
+        Parameter(
+            help="How much of the picture da-fusion redoes, each above 0 and at most 1; real-guidance always redoes .5, as published. "
+            "[default: .25 .5 .75 1]"
+        ),
     ] = None
     law: Annotated[
         Literal["stratified", "iid"], Parameter(help="Each strength equally often among a photo's copies, or drawn for each.")
@@ -86,6 +89,10 @@ class Redrawing:
 class Making(Redrawing):
     """How a copy comes to be."""
 
+    strengths: Annotated[
+        tuple[float, ...] | None,
+        Parameter(help="How much of the picture is redone, each above 0 and at most 1. [default: .25 .5 .75 1; real-guidance .5]"),
+    ] = None
     method: Annotated[
         Literal["da-fusion", "real-guidance"], Parameter(help="da-fusion prompts with learned words, real-guidance with the class names.")
     ] = "da-fusion"

@@ -164,6 +164,12 @@ def _limits(comparison: Comparison) -> list[str]:
             "The bundled generator and the features resnet-64 learned from the same 51,000 pictures: at that level copies can bring little "
             "that is new."
         )
+    if {REAL_GUIDANCE, DA_FUSION} <= set(comparison.arms):
+        making = comparison.settings["making"]
+        limits.append(
+            f"Real Guidance, by its definition, redraws at one strength, {making['guidance_strength']:g}; "
+            f"DA-Fusion at {', '.join(f'{strength:g}' for strength in making['strengths'])}."
+        )
     if comparison.settings.get("alpha") == "auto":
         limits.append(
             "The probability of a copy was chosen by cross-validation on the shots; DA-Fusion's words had seen all of them, which leans "
