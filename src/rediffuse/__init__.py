@@ -15,12 +15,26 @@ if TYPE_CHECKING:
     from rediffuse.generation.run import generate
     from rediffuse.generation.store import Run
     from rediffuse.methods.da_fusion import DAFusion
+    from rediffuse.methods.diffaug import DiffAug
     from rediffuse.methods.real_guidance import RealGuidance
     from rediffuse.training.fit import fit_classifier
 
 __version__ = "0.1.0"
 
-__all__ = ["DAFusion", "Mixed", "RealGuidance", "Run", "__version__", "compare", "data", "fit_classifier", "generate", "learn", "load"]
+__all__ = [
+    "DAFusion",
+    "DiffAug",
+    "Mixed",
+    "RealGuidance",
+    "Run",
+    "__version__",
+    "compare",
+    "data",
+    "fit_classifier",
+    "generate",
+    "learn",
+    "load",
+]
 
 # Name -> (module, attribute in it; empty for the module itself). A public name stands here, above and in __all__; a test compares them.
 _HOMES = {
@@ -28,6 +42,7 @@ _HOMES = {
     "load": ("rediffuse.denoisers.load", "load"),
     "learn": ("rediffuse.concepts.textual_inversion", "learn"),
     "DAFusion": ("rediffuse.methods.da_fusion", "DAFusion"),
+    "DiffAug": ("rediffuse.methods.diffaug", "DiffAug"),
     "RealGuidance": ("rediffuse.methods.real_guidance", "RealGuidance"),
     "generate": ("rediffuse.generation.run", "generate"),
     "Run": ("rediffuse.generation.store", "Run"),

@@ -123,11 +123,19 @@ class Method(nn.Module, ABC, Generic[D]):
 
         Images: (B, 3, H, W) or (3, H, W); the first of the rest, if any, is taken for labels; the rest passes through.
         """
+        if not isinstance(images, Tensor):
+            raise DataError(
+                f"{type(self).__name__} takes tensors in [0, 1], got {type(images).__name__}; make it one: pixels / 255, channels first"
+            )
         batch = images if images.ndim == 4 else images.unsqueeze(0)
-        labels = torch.as_tensor(rest[0]).reshape(-1).to(torch.int64) if rest and rest[0] is not None else None
-        views = self.apply(batch, self.draw(len(batch), labels=labels))
+        views = self.apply(batch, self._draw_for(batch, rest))
         views = views if images.ndim == 4 else views.squeeze(0)
         return (views, *rest) if rest else views
+
+    def _draw_for(self, images: Tensor, rest: tuple[Any, ...]) -> D:
+        """The draw of `forward`, which knows the batch itself and all that came with it."""
+        labels = torch.as_tensor(rest[0]).reshape(-1).to(torch.int64) if rest and rest[0] is not None else None
+        return self.draw(len(images), labels=labels)
 
 
 def check_images(images: Tensor, multiple_of: int = 1) -> Tensor:
