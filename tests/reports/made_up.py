@@ -49,7 +49,7 @@ def comparison(
         settings={
             "alpha": 0.5,
             "making": {"copies": 4, "strengths": [0.25, 1.0], "guidance_strength": 0.5},
-            "levels": [[level, "0f"] for level in levels],
+            "levels": [[level, "scratch" if level == "scratch" else "0f"] for level in levels],
         },
         model={"name": "tiny"},
         card={},

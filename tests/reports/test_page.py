@@ -96,6 +96,15 @@ def test_the_verdict_of_each_level_is_said_in_words() -> None:
     )
 
 
+def test_a_classifier_from_scratch_is_one_under_any_name() -> None:
+    found = comparison(lambda cell: 0.5 + 0.02 * cell.seed, levels=("small", "scratch"))
+    found = replace(found, settings={**found.settings, "levels": [["small", "scratch"], ["scratch", "0f"]]})
+    text = read(found).text
+    assert "No evidence that DA-Fusion differs from standard augmentation for a classifier that starts from random weights." in text
+    assert "small: a classifier that starts from random weights" in text
+    assert "scratch: a linear classifier on the features of scratch" in text
+
+
 def test_effort_settings_machine_and_command_are_there() -> None:
     text = read(comparison(share)).text
     for said in (

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 def show(found: Comparison, *, verdicts: bool = True) -> None:
     """A table for each level, and below them a verdict in words for each arm that makes copies."""
     from rediffuse.evaluation.settings import GENERATED, STANDARD
-    from rediffuse.reports.words import sentence
+    from rediffuse.reports.words import level_name, sentence
 
     for level in found.levels:
         columns, rows = level_rows(found, level)
-        terminal.say(f"\nAccuracy in % ({origin(level)})", style="bold")
+        terminal.say(f"\nAccuracy in % ({origin(found, level)})", style="bold")
         terminal.table(("", *columns), rows)
     for level in found.levels if verdicts and STANDARD in found.arms else ():
         for arm in (arm for arm in GENERATED if arm in found.arms):
             said, gain = found.verdict(level, arm), found.gain(level, arm)
             if said and gain:
-                terminal.say(f"{sentence(said, arm, level, STANDARD)} {gained(gain)}.")
+                terminal.say(f"{sentence(said, arm, level_name(found, level), STANDARD)} {gained(gain)}.")
     missing = len(found.missing())
     if missing:
         terminal.say(f"{missing} of {len(found.asked())} cells are missing; the same command tries them again.", style="yellow")
@@ -48,9 +48,9 @@ def level_rows(found: Comparison, level: str) -> tuple[list[str], list[tuple[str
     return [*headings, *(["over standard"] if compared else [])], rows
 
 
-def origin(level: str) -> str:
+def origin(found: Comparison, level: str) -> str:
     """What a classifier knew at the start, in words."""
-    return "classifiers from random weights" if level == "scratch" else f"linear classifiers on the features of {level}"
+    return "classifiers from random weights" if found.from_scratch(level) else f"linear classifiers on the features of {level}"
 
 
 def accuracy(value: Interval | None) -> str:

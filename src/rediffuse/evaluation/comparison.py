@@ -26,6 +26,7 @@ from rediffuse.evaluation.statistics import (
     t_interval,
     verdict,
 )
+from rediffuse.training.backbones import SCRATCH
 
 FILE_NAME, TABLE, CELLS, SAMPLES = "comparison.json", "table.parquet", "cells.parquet", "samples.parquet"
 FORMAT = 1
@@ -115,6 +116,10 @@ class Comparison:
         if len(both) >= MIN_SEEDS:
             return paired_t_interval([self._score(ours[seed]) for seed in both], [self._score(theirs[seed]) for seed in both])
         return paired_bootstrap(np.stack([ours[seed] for seed in both]), np.stack([theirs[seed] for seed in both]), self.labels)
+
+    def from_scratch(self, level: str) -> bool:
+        """Whether a level, whatever its name, starts from random weights."""
+        return bool(dict(self.settings["levels"])[level] == SCRATCH)
 
     def verdict(self, level: str, arm: str, baseline: str = STANDARD) -> Verdict | None:
         """What the gain over all shots says; None where nothing is known yet."""

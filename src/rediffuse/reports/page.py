@@ -115,7 +115,7 @@ def _verdict(comparison: Comparison, level: str) -> dict[str, Any] | None:
         "value": points(gain.value),
         "range": points_range(gain),
         "basis": basis(gain),
-        "sentence": sentence(said, arm, level, STANDARD),
+        "sentence": sentence(said, arm, level_name(comparison, level), STANDARD),
         "others": others,
     }
 
@@ -127,7 +127,7 @@ def _charts(comparison: Comparison) -> list[dict[str, Any]]:
     for level in comparison.levels:
         svg = accuracy_curves(comparison, level)
         if svg is not None:
-            label = f"Accuracy over the number of photos for {level_name(level)}; the figures are in the tables below"
+            label = f"Accuracy over the number of photos for {level_name(comparison, level)}; the figures are in the tables below"
             found.append({"level": level, "label": label, "svg": Markup(svg)})  # matplotlib escapes text
     return found
 

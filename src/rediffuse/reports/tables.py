@@ -26,7 +26,7 @@ def level_table(comparison: Comparison, level: str) -> dict[str, Any]:
             if baseline in comparison.arms and arm != PIXELS and ARMS.index(arm) > ARMS.index(baseline):
                 rows.append(_gain_row(comparison, level, arm, baseline, columns))
     return {
-        "caption": f"{level}: {level_name(level)}",
+        "caption": f"{level}: {level_name(comparison, level)}",
         "columns": [{"name": heading(shots), "mean": shots is None} for shots in columns],
         "rows": rows,
         "verdicts": any(row["gain"] for row in rows),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rediffuse.evaluation.comparison import Comparison
 from rediffuse.evaluation.settings import DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD
 from rediffuse.evaluation.statistics import Interval, Verdict
 
@@ -12,7 +13,6 @@ ARM_NAMES = {
     DA_FUSION: "DA-Fusion",
 }
 LEVEL_NAMES = {
-    "scratch": "a classifier that starts from random weights",
     "forty": "a linear classifier on features of 40 base classes",
     "resnet-64": "a linear classifier on the bundled features, which know 150 classes",
 }
@@ -29,8 +29,10 @@ def baseline_name(arm: str) -> str:
     return arm_name(arm).lower() if arm in (PIXELS, STANDARD) else arm_name(arm)
 
 
-def level_name(level: str) -> str:
-    """What the classifier knows at the start, as the subject of a sentence."""
+def level_name(comparison: Comparison, level: str) -> str:
+    """What the classifier knows at the start, as the subject of a sentence. NAME=scratch starts from random weights under any name."""
+    if comparison.from_scratch(level):
+        return "a classifier that starts from random weights"
     return LEVEL_NAMES.get(level, f"a linear classifier on the features of {level}")
 
 
@@ -68,10 +70,10 @@ def basis(interval: Interval) -> str:
     return f"95{NARROW}% interval over test images, {interval.basis}"
 
 
-def sentence(verdict: Verdict, arm: str, level: str, baseline: str) -> str:
-    """The verdict in words."""
+def sentence(verdict: Verdict, arm: str, classifier: str, baseline: str) -> str:
+    """The verdict in words; `level_name` says which classifier."""
     subject, other = arm_name(arm), baseline_name(baseline)
     if verdict == "no evidence":
-        return f"No evidence that {subject} differs from {other} for {level_name(level)}."
+        return f"No evidence that {subject} differs from {other} for {classifier}."
     does = "helps" if verdict == "helps" else "hurts"
-    return f"{subject} {does} {level_name(level)}, compared with {other}."
+    return f"{subject} {does} {classifier}, compared with {other}."
