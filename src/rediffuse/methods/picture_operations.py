@@ -174,15 +174,17 @@ def _affine(images: Tensor, matrix: Tensor) -> Tensor:
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
     left, right, across = _neighbours(from_x, width)
     top, bottom, down = _neighbours(from_y, height)
-    flat = images.flatten(2)
+    pixels = images.permute(0, 2, 3, 1).reshape(-1, 3)  # (N H W, 3): a pixel is read at once
+    start = torch.arange(0, len(pixels), height * width, device=images.device).view(-1, 1, 1)
 
     def at(row: Tensor, column: Tensor) -> Tensor:
-        return flat.gather(2, (row * width + column).flatten(1).unsqueeze(1).expand(-1, 3, -1)).view_as(images)
+        return pixels.index_select(0, (start + row * width + column).flatten())
 
-    across, down = (share.to(images.dtype).unsqueeze(1) for share in (across, down))
-    upper = at(top, left) + (at(top, right) - at(top, left)) * across
-    lower = at(bottom, left) + (at(bottom, right) - at(bottom, left)) * across
-    return (upper + (lower - upper) * down).floor() * inside.unsqueeze(1)
+    across, down = (share.flatten().unsqueeze(1).to(images.dtype) for share in (across, down))
+    upper = at(top, left).lerp_(at(top, right), across)
+    lower = at(bottom, left).lerp_(at(bottom, right), across)
+    moved = upper.lerp_(lower, down).floor_().mul_(inside.flatten().unsqueeze(1))
+    return moved.view(len(images), height, width, 3).permute(0, 3, 1, 2)
 
 
 def _neighbours(place: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
