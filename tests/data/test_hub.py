@@ -77,3 +77,11 @@ def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # what an interpreter without it answers
     with pytest.raises(DataError, match=r'pip install "rediffuse\[data\]"'):
         hub("any")
+
+
+def test_labels_where_there_are_any(draw, rows):
+    assert open_images(rows.remove_columns("label"), labelled=None).labels == (None,) * 4
+    assert open_images(rows, labelled=None).labels == (1, 0, 1, 0)
+    words = {"image": [draw(1), draw(2)], "category": ["b", None]}
+    features = datasets.Features({"image": datasets.Image(), "category": datasets.Value("string")})
+    assert open_images(datasets.Dataset.from_dict(words, features=features), labelled=None).labels == (0, None)

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rediffuse.data import open_images, table
 from rediffuse.data import parquet as parquet_module
-from rediffuse.data import table
 from rediffuse.data.decoding import BytesPayload, ParquetPayload
 from rediffuse.errors import DataError
 
@@ -273,3 +273,16 @@ def test_real_shards(shared_data):
     assert train.rejected == test.rejected == ()
     assert not set(train.ids) & set(test.ids)
     assert not set(train.digests) & set(test.digests)
+
+
+def test_labels_where_there_are_any(photos):
+    """For predictions: no column, an empty cell, or all labels."""
+    bare = write_csv(photos / "bare.csv", [["file", "width"], ["2.png", "3"], ["0.png", "3"]])
+    assert table(bare, labelled=None).labels == (None, None)
+    some = table(write_csv(photos / "some.csv", [["file", "label"], ["2.png", "dog"], ["0.png", ""], ["1.png", "cat"]]), labelled=None)
+    assert some.labels == (1, None, 0)
+    assert some.classes == ("cat", "dog")
+    assert some.rejected == ()
+    assert open_images(bare, labelled=None).ids == ("2.png", "0.png")
+    with pytest.raises(DataError, match="no label column"):
+        open_images(bare)

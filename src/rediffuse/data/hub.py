@@ -38,7 +38,7 @@ def hub(
     split: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    labelled: bool = True,
+    labelled: bool | None = True,
     flips: bool = True,
     progress: Progress | None = None,
 ) -> ImageSet:
@@ -51,7 +51,7 @@ def hub(
         split: which split of a DatasetDict or name.
         image_column: the column of pictures; found by its type unless given.
         label_column: the column of labels (class indices with names, or words).
-        labelled: False reads the pictures alone.
+        labelled: False reads the pictures alone; None takes labels where there are any.
         flips: whether a horizontal flip keeps the label.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
@@ -63,11 +63,12 @@ def hub(
     rows = _split(library, loaded, split, title)
     column = _image_column(library, rows, image_column)
     encoded = rows.cast_column(column, library.Image(decode=False)).with_format(None)
-    labels, classes = _labels(library, rows, label_column, column) if labelled else ([None] * len(rows), ())
+    wanted = any(name in rows.features for name in (label_column, *LABEL_COLUMNS)) if labelled is None else labelled
+    labels, classes = _labels(library, rows, label_column, column) if wanted else ([None] * len(rows), ())
     plain = encoded.select_columns([column])
     entries, rejected = [], []
     for row, (name, label) in enumerate(zip(_ids(plain, column), labels, strict=True)):
-        if label is None and any(other is not None for other in labels):
+        if labelled and label is None and any(other is not None for other in labels):
             rejected.append(Rejected(id=name, reason="no label in this row"))
         else:
             entries.append(Entry(id=name, payload=CellPayload(plain, row, column), label=label))

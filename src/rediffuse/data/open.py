@@ -15,7 +15,9 @@ from rediffuse.errors import DataError
 _SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev"})
 
 
-def open_images(spec: Any, *, split: str | None = None, flips: bool = True, progress: Progress | None = None) -> ImageSet:
+def open_images(
+    spec: Any, *, split: str | None = None, flips: bool = True, labelled: bool | None = True, progress: Progress | None = None
+) -> ImageSet:
     """Open images from whatever names them.
 
     Args:
@@ -24,6 +26,7 @@ def open_images(spec: Any, *, split: str | None = None, flips: bool = True, prog
             library, or an ImageSet, which comes back as it is.
         split: of shards, a hub name or the digits; or the subfolder of that name.
         flips: whether a horizontal flip keeps the label; digits never do.
+        labelled: of tables and hub sets: False reads the pictures alone; None takes labels where there are any.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
         DataError: nothing fits, with all that was tried.
@@ -31,34 +34,34 @@ def open_images(spec: Any, *, split: str | None = None, flips: bool = True, prog
     if isinstance(spec, ImageSet):
         return spec
     if not isinstance(spec, str | Path):
-        return _object(spec, split, flips, progress)
+        return _object(spec, split, flips, labelled, progress)
     if spec == "digits":
         return digits(split=split or "train")
     if isinstance(spec, str) and spec.startswith("hub:"):
         from rediffuse.data.hub import hub
 
-        return hub(spec.removeprefix("hub:"), split=split, flips=flips, progress=progress)
+        return hub(spec.removeprefix("hub:"), split=split, flips=flips, labelled=labelled, progress=progress)
     path = Path(spec).expanduser()
     if path.is_dir():
-        return _directory(path, split, flips, progress)
+        return _directory(path, split, flips, labelled, progress)
     if path.is_file():
         if is_picture(path.name):
             raise DataError(f"{spec} is one picture; give the folder that it lies in")
-        return table(path, split=split, flips=flips, progress=progress)
+        return table(path, split=split, flips=flips, labelled=labelled, progress=progress)
     raise DataError(_nothing_fits(str(spec), path))
 
 
-def _object(spec: Any, split: str | None, flips: bool, progress: Progress | None) -> ImageSet:
+def _object(spec: Any, split: str | None, flips: bool, labelled: bool | None, progress: Progress | None) -> ImageSet:
     if type(spec).__module__.partition(".")[0] == "datasets":
         from rediffuse.data.hub import hub
 
-        return hub(spec, split=split, flips=flips, progress=progress)
+        return hub(spec, split=split, flips=flips, labelled=labelled, progress=progress)
     raise DataError(f"images are opened from a path, a name, an ImageSet or a datasets.Dataset, got {type(spec).__name__}")
 
 
-def _directory(path: Path, split: str | None, flips: bool, progress: Progress | None) -> ImageSet:
+def _directory(path: Path, split: str | None, flips: bool, labelled: bool | None, progress: Progress | None) -> ImageSet:
     if shards(path) and not (path / "run.json").exists():
-        return table(path, split=split, flips=flips, progress=progress)
+        return table(path, split=split, flips=flips, labelled=labelled, progress=progress)
     folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     if split is not None:
         if split not in folders:

@@ -39,7 +39,7 @@ def table(
     split: str | None = None,
     file_column: str | None = None,
     label_column: str | None = None,
-    labelled: bool = True,
+    labelled: bool | None = True,
     allow_outside: bool = False,
     flips: bool = True,
     progress: Progress | None = None,
@@ -55,7 +55,7 @@ def table(
         split: which shards of a folder; may be left out where there is one.
         file_column: the column of paths (relative to the table's folder) or of embedded pictures.
         label_column: the column of labels.
-        labelled: False reads the pictures alone.
+        labelled: False reads the pictures alone; None takes labels where there are any.
         allow_outside: also read files outside the table's folder; otherwise such rows are rejected.
         flips: whether a horizontal flip keeps the label.
         progress: called with (done, in all) while pictures are decoded.
@@ -72,7 +72,8 @@ def table(
     labels, classes, unlabelled = _label_indices(columns)
     entries, rejected = [], []
     for row, (name, cell) in enumerate(zip(columns.ids, columns.cells, strict=True)):
-        reason = "no picture in this row" if cell is None else _refusal(cell, base, allow_outside) or unlabelled.get(row)
+        reason = "no picture in this row" if cell is None else _refusal(cell, base, allow_outside)
+        reason = unlabelled.get(row) if reason is None and labelled else reason
         if reason is None:
             payload = FilePayload(base / cell) if isinstance(cell, str) else cell
             entries.append(Entry(id=name, payload=payload, label=labels[row]))  # type: ignore[arg-type]
@@ -119,7 +120,7 @@ def _files(path: Path, split: str | None) -> list[Path]:
     return found[split]
 
 
-def _csv(path: Path, file_column: str | None, label_column: str | None, labelled: bool) -> Columns:
+def _csv(path: Path, file_column: str | None, label_column: str | None, labelled: bool | None) -> Columns:
     try:
         with path.open(encoding="utf-8-sig", newline="") as handle:
             first = handle.readline()
@@ -145,7 +146,7 @@ def _csv(path: Path, file_column: str | None, label_column: str | None, labelled
     return Columns(ids=_path_ids(paths, path.parent), cells=[cell or None for cell in paths], labels=labels)
 
 
-def _parquet(files: Sequence[Path], file_column: str | None, label_column: str | None, labelled: bool) -> Columns:
+def _parquet(files: Sequence[Path], file_column: str | None, label_column: str | None, labelled: bool | None) -> Columns:
     header, embedded = embedded_column(files[0], file_column)
     label_name = _label_column([name for name in header if name != embedded], label_column, labelled, files[0])
     wanted = [name for name in (label_name, "id") if name is not None and name in header]
@@ -188,8 +189,8 @@ def _refusal(cell: str | Payload, base: Path, allow_outside: bool) -> str | None
         return f"not a path: {error}"
 
 
-def _label_column(header: Sequence[str], given: str | None, labelled: bool, path: Path) -> str | None:
-    if not labelled:
+def _label_column(header: Sequence[str], given: str | None, labelled: bool | None, path: Path) -> str | None:
+    if labelled is False or (labelled is None and given is None and not set(header) & set(LABEL_COLUMNS)):
         return None
     if given is None and len(header) > 0 and not set(header) & set(LABEL_COLUMNS):
         fix = "name one with label_column=NAME, or read the pictures alone with labelled=False"
