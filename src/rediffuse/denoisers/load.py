@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 
 import torch
 
-from rediffuse.denoisers import hub, stable_file, stable_folder, unet2d
+from rediffuse.denoisers import adm, adm_file, hub, stable_file, stable_folder, unet2d
 from rediffuse.denoisers.base import Denoiser, DenoiserSpec, Prediction
 from rediffuse.denoisers.precision import resolve_device, resolve_dtype
 from rediffuse.errors import ConfigError, ModelError
@@ -59,8 +59,9 @@ def load(
 
     Args:
         spec: a bundled name ("tiny-imagenet-64"; write ./NAME for a folder of that name), a folder of a pipeline or of a UNet2DModel, a
-            single `.safetensors` checkpoint, a hub name (OWNER/NAME, OWNER/NAME@REVISION), or the `spec` of a denoiser that was loaded
-            before: then the weights must be the same to the bit.
+            single checkpoint (Stable Diffusion's `.safetensors`; OpenAI's pixel models as `.pt` or `.safetensors`), a hub name
+            (OWNER/NAME, OWNER/NAME@REVISION), or the `spec` of a denoiser that was loaded before: then the weights must be the same to the
+            bit.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: numbers of the network's trunk: auto (half precision where the hardware computes it), float32, bfloat16, float16.
         tokenizer: folder of a CLIP tokenizer, for single files, which bring none.
@@ -82,14 +83,14 @@ def load(
     if family is not None and "prediction" in told:
         raise ConfigError(f"prediction is for single files; {path} says it in scheduler/scheduler_config.json")
     words = Path(told["tokenizer"]) if "tokenizer" in told else None
-    content = [path] if family is None else [*family.weights(path), *_settings(path, family.settings)]
+    content = _file_content(path) if family is None else [*family.weights(path), *_settings(path, family.settings)]
     found = weights_hash([*content, *(sorted(words.iterdir()) if words is not None and words.is_dir() else [])], told.get("prediction", ""))
     if wanted.weights_hash and wanted.weights_hash != found:
         asked = wanted.weights_hash
         raise ModelError(f"{path} holds other weights ({found[:12]}) than those asked for ({asked[:12]}); give the right model")
     if family is None:
         kind = cast("Prediction | None", told.get("prediction"))
-        denoiser: Denoiser = stable_file.open_file(path, dtype=numbers, tokenizer=words, prediction=kind)
+        denoiser = _open_file(path, numbers, words, kind)
     else:
         denoiser = family.open(path, dtype=numbers, tokenizer=words)
     denoiser.spec = replace(wanted, path=str(path), revision=revision, weights_hash=found, options=tuple(sorted(told.items())))
@@ -156,12 +157,24 @@ def _file_hash(file: Path, _size: int, _changed: int) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
+def _file_content(file: Path) -> list[Path]:
+    return [file, *(adm.settings_files(file) if adm_file.is_ours(file) else ())]
+
+
+def _open_file(file: Path, dtype: torch.dtype, tokenizer: Path | None, prediction: Prediction | None) -> Denoiser:
+    if not adm_file.is_ours(file):
+        return stable_file.open_file(file, dtype=dtype, tokenizer=tokenizer, prediction=prediction)
+    if tokenizer is not None:
+        raise ConfigError(f"{file} is a model of pixels, which takes no text and no tokenizer; leave tokenizer out")
+    return adm.open_file(file, dtype=dtype, prediction=prediction)
+
+
 def _checked_file(file: Path) -> Path:
-    if file.suffix == ".safetensors":
+    if file.suffix in (".safetensors", ".pt"):  # of a .pt nothing but tensors is read
         return file
     if file.suffix in stable_folder.PICKLES:
         raise ModelError(f"{file} is a pickle, which can run code and is never opened; take the .safetensors file of the same model")
-    raise ModelError(f"{file} is not a model; give a pipeline folder or a .safetensors file")
+    raise ModelError(f"{file} is not a model; give a pipeline folder, a .safetensors file or a .pt of OpenAI's pixel models")
 
 
 def _family(folder: Path) -> Family:
