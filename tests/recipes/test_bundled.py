@@ -48,7 +48,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(autoencoder.CONFIG, "block_out_channels", (16, 16))
     monkeypatch.setitem(text_to_image.UNET, "block_out_channels", (16, 16, 16))
     monkeypatch.setattr(text_to_image, "GRID", ("goldfish",))
-    monkeypatch.setattr(text_to_image, "held_out_loss", lambda *_: 0.0)  # 512 validation pictures are not here
+    monkeypatch.setattr(text_to_image, "held_out_loss", lambda *_: (0.0, 0.0))  # 512 validation pictures are not here
     return tmp_path
 
 
@@ -86,7 +86,7 @@ def test_a_resumed_denoiser_is_the_undisturbed_one_and_exports(small: Path, monk
     run("whole", 3)
     run("pieces", 2)
     basis = trained(small / "pieces", "matrix")
-    monkeypatch.setattr(text_to_image, "latent_basis", lambda *_: latents.Basis(shift=torch.ones(6), matrix=torch.eye(6)))
+    monkeypatch.setattr(text_to_image, "basis_of", lambda *_: latents.Basis(shift=torch.ones(6), matrix=torch.eye(6)))
     run("pieces", 3)
     assert_same(trained(small / "whole"), trained(small / "pieces"))
     assert torch.equal(trained(small / "pieces", "matrix"), basis)

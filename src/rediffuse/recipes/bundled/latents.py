@@ -15,6 +15,12 @@ from rediffuse.recipes.bundled.common import Ema, Pictures, load_checkpoint, sig
 
 
 def trained_autoencoder(folder: Path) -> Any:
+    """The autoencoder of a run of its trainer, or of an exported pipeline folder."""
+    if (folder / "vae").is_dir():
+        from diffusers import AutoencoderKL
+
+        exported: Any = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+        return exported.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     state = load_checkpoint(folder / "checkpoint.pt")
     if state is None:
         raise ModelError(f"no checkpoint.pt in {folder}; train the autoencoder first")
@@ -54,6 +60,13 @@ class Basis:
 
     def inverse(self, z: Tensor) -> Tensor:
         return torch.einsum("ij,bjhw->bihw", torch.linalg.inv(self.matrix), z) + self.shift.view(1, -1, 1, 1)
+
+
+def basis_of(folder: Path, vae: Any, images: Tensor) -> Basis:
+    """The basis to train in: an exported autoencoder carries its own inside."""
+    if (folder / "vae").is_dir():
+        return Basis(shift=torch.zeros(6), matrix=torch.eye(6))
+    return latent_basis(vae, images)
 
 
 @torch.no_grad()

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rediffuse.concepts.prompts import TEMPLATES
-from rediffuse.denoisers.schedules import divide_noise, scaled_linear_betas
+from rediffuse.denoisers.schedules import divide_noise, scaled_linear_betas, zero_terminal_snr
 from rediffuse.recipes.bundled.captions import Captions
 from rediffuse.recipes.bundled.common import (
     Clock,
@@ -34,7 +35,7 @@ from rediffuse.recipes.bundled.common import (
     save_grid,
     tell,
 )
-from rediffuse.recipes.bundled.latents import Basis, Latents, cache_latents, decode, latent_basis, trained_autoencoder
+from rediffuse.recipes.bundled.latents import Basis, Latents, basis_of, cache_latents, decode, trained_autoencoder
 from rediffuse.recipes.bundled.text_start import tell_classes_apart
 from rediffuse.recipes.bundled.vocabulary import DIGIT, tokenizer_of_run
 
@@ -62,8 +63,13 @@ TEXT: dict[str, Any] = {
 
 
 def betas() -> Tensor:
-    """Stable Diffusion's schedule with sigma divided by 2, (1000,) float64."""
-    return divide_noise(scaled_linear_betas(), 2.0)
+    """Stable Diffusion's schedule with sigma divided by 2, then brought to zero terminal SNR, (1000,) float64.
+
+    Without the second part the noisiest picture still shows its layout and colours: a word then lowers the best loss on 8x8 averages
+    by .3 %, and was never learned in 200,000 samples; with it by 2.4 % (both by a Gaussian model of the latents). At the strengths .25
+    .5 .75 sigma / alpha becomes .38 .90 2.66 in place of .35 .81 2.04, and strength 1 begins where training did.
+    """
+    return zero_terminal_snr(divide_noise(scaled_linear_betas(), 2.0))
 
 
 def build_unet() -> nn.Module:
@@ -96,28 +102,53 @@ class Pair(nn.Module):
 
 
 def objective(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
-    """Mean squared error in v = alpha * noise - sigma * x0 (Salimans & Ho, ICLR 2022, arXiv 2202.00512, appendix D), one value a sample."""
+    """Fine and coarse mean squared error of v, one value a sample."""
+    error = residual(pair, x0, ids, t, noise, kept)
+    return error.square().mean((1, 2, 3)) + 0.5 * coarse(error)
+
+
+def noise_times(count: int, generator: torch.Generator) -> Tensor:
+    """Half of them uniform, half among the noisiest 300 of 1,000, where a word still tells something that the picture does not."""
+    spread, late = torch.randint(0, 1000, (count,), generator=generator), torch.randint(700, 1000, (count,), generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < 0.5, spread, late)
+
+
+def coarse(error: Tensor, side: int = 4) -> Tensor:
+    """The same mean square of averages over side x side positions, times side² so that white noise keeps its size.
+
+    A word tells layout and colour; at full resolution they are lost among details (Hoogeboom et al., ICML 2023, arXiv 2301.11093,
+    section 3.4). The best answer to either loss is the same, so their sum has it too.
+    """
+    return F.avg_pool2d(error, side).square().mean((1, 2, 3)) * side**2
+
+
+def residual(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
+    """What is predicted less v = alpha * noise - sigma * x0, (B, 6, 32, 32) float32.
+
+    Reference: Salimans & Ho, ICLR 2022, arXiv 2202.00512, appendix D.
+    """
     alpha, sigma = kept[t].sqrt().view(-1, 1, 1, 1), (1 - kept[t]).sqrt().view(-1, 1, 1, 1)
     x_t = (alpha * x0 + sigma * noise).to(memory_format=torch.channels_last)
     on_cpu = x0.device.type == "cpu"  # 64 tokens at most: the fused backward is slower there
     with torch.autocast(x0.device.type, torch.bfloat16), sdpa_kernel([SDPBackend.MATH] if on_cpu else ATTENTION):
         v: Tensor = pair(x_t, t, ids)
-    return (v - (alpha * noise - sigma * x0)).square().mean((1, 2, 3))
+    return v - (alpha * noise - sigma * x0)
 
 
 @torch.no_grad()
 def held_out_loss(
     pair: Pair, latents: Latents, captions: Captions, labels: Tensor, kept: Tensor, shift: int = 0, count: int = 512
-) -> float:
-    """Loss on validation latents under their own class name, with fixed times and noise; with a shift, under another class's name."""
+) -> tuple[float, float]:
+    """Loss, fine and coarse, on validation latents under their own class name (a shift: another's), with fixed times and noise."""
     generator = torch.Generator().manual_seed(1)
-    total, names = 0.0, captions.words[:-1]
+    fine, rough, names = 0.0, 0.0, captions.words[:-1]
     for rows in torch.arange(count).split(64):
         ids = torch.stack([captions.ids(TEMPLATES[0].format(captions.words[(int(labels[row]) + shift) % len(names)][0])) for row in rows])
         t = ((rows * 1000) // count).long()
         noise = torch.randn(len(rows), 6, 32, 32, generator=generator)
-        total += float(objective(pair, latents.plain[rows].float(), ids, t, noise, kept).sum())
-    return total / count
+        error = residual(pair, latents.plain[rows].float(), ids, t, noise, kept)
+        fine, rough = fine + float(error.square().mean((1, 2, 3)).sum()), rough + float(coarse(error).sum())
+    return fine / count, rough / count
 
 
 @torch.no_grad()
@@ -153,21 +184,41 @@ GRID = (
 )
 
 
+def started(captions: Captions, start: Path | None) -> Pair:
+    """Random networks, or those of an exported pipeline folder, whose exact checkpoint is no longer there."""
+    pair = Pair(captions.tokenizer)
+    if start:
+        from safetensors.torch import load_file
+
+        pair.unet.load_state_dict(load_file(start / "unet" / "diffusion_pytorch_model.safetensors"))
+        pair.text.load_state_dict(load_file(start / "text_encoder" / "model.safetensors"))
+    return pair
+
+
 def train(
-    data: Path, digits: Path, coder: Path, out: Path, minutes: float | None, steps: int, batch: int = 64, rate: float = 1e-3, seed: int = 0
+    data: Path,
+    digits: Path,
+    coder: Path,
+    out: Path,
+    minutes: float | None,
+    steps: int,
+    batch: int = 64,
+    rate: float = 1e-3,
+    seed: int = 0,
+    start: Path | None = None,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock(minutes)
     pictures, held, scans = read_pictures(data, "train"), read_pictures(data, "validation"), read_pictures(digits, "train")
     vae = trained_autoencoder(coder)
-    basis = latent_basis(vae, pictures.images[:2000])
+    basis = basis_of(coder, vae, pictures.images[:2000])
     base, check, ink = cache_latents(vae, [pictures, held, scans], basis, out / "latents.safetensors")
     latents = Latents(plain=torch.cat([base.plain, ink.plain]), mirrored=torch.cat([base.mirrored, ink.mirrored]))
-    captions = Captions(tokenizer_of_run(out, pictures.terms), pictures.terms, pictures.names, pictures.labels, len(scans))
+    captions = Captions(tokenizer_of_run(out, pictures.terms, start), pictures.terms, pictures.names, pictures.labels, len(scans))
     kept = (1 - betas()).cumprod(0).float()
     judge = Pair(captions.tokenizer)  # before the seed: the first import of a library may draw from the global state
     torch.manual_seed(seed)
-    pair = Pair(captions.tokenizer)
+    pair = started(captions, start)
     network: Any = pair.unet
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
@@ -182,14 +233,15 @@ def train(
         told = tell_classes_apart(pair.text, captions, seed=seed)
         ema = Ema(pair, 0.9995)
         log_line(out / "log.jsonl", step=0, captions_told_apart=told)
-    start, began = step, time.monotonic()
+    first, began = step, time.monotonic()
 
     def hand_on() -> None:
         state = {"model": pair.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step}
         save_checkpoint(out / "checkpoint.pt", {**state, "shift": basis.shift, "matrix": basis.matrix})
         ema.copy_to(judge)
         right, wrong = (held_out_loss(judge.eval(), check, captions, held.labels, kept, shift) for shift in (0, 37))
-        log_line(out / "log.jsonl", step=step, held_out=right, under_a_wrong_name=wrong)
+        named = {"held_out": right[0], "under_a_wrong_name": wrong[0], "coarse": right[1], "coarse_under_a_wrong_name": wrong[1]}
+        log_line(out / "log.jsonl", step=step, **named)
 
     losses: list[float] = []
     for rows in batches(len(latents.plain), batch, seed, step):
@@ -197,7 +249,7 @@ def train(
             break
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         x0, ids = latents.batch(rows, generator), captions.batch(rows, generator)
-        t = torch.randint(0, 1000, (batch,), generator=generator)
+        t = noise_times(batch, generator)
         noise = torch.randn(x0.shape, generator=generator)
         for group in optimizer.param_groups:
             group["lr"] = rate * cosine_rate(step, steps, 400, floor=0.02)
@@ -210,12 +262,8 @@ def train(
         losses.append(float(loss.detach()))
         step += 1
         if step % 100 == 0:
-            log_line(
-                out / "log.jsonl",
-                step=step,
-                loss=sum(losses) / len(losses),
-                samples_per_second=(step - start) * batch / (time.monotonic() - began),
-            )
+            speed = (step - first) * batch / (time.monotonic() - began)
+            log_line(out / "log.jsonl", step=step, loss=sum(losses) / len(losses), samples_per_second=speed)
             losses.clear()
         if step % 250 == 0:
             hand_on()
@@ -230,12 +278,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
     parser.add_argument("--digits", type=Path, required=True, help="folder mnist-5k")
-    parser.add_argument("--autoencoder", type=Path, required=True, help="out folder of the autoencoder's trainer")
+    parser.add_argument("--autoencoder", type=Path, required=True, help="out folder of the autoencoder's trainer, or an exported pipeline")
+    parser.add_argument("--start", type=Path, help="exported pipeline whose weights to begin with, in place of random ones")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--rate", type=float, default=1e-3, help="largest learning rate")
     given = parser.parse_args()
-    train(given.data, given.digits, given.autoencoder, given.out, given.minutes, given.steps)
+    train(
+        given.data, given.digits, given.autoencoder, given.out, given.minutes, given.steps, rate=given.rate, start=given.start,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

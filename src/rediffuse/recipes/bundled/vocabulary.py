@@ -69,11 +69,14 @@ def build_tokenizer(terms: Iterable[str]) -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
 
 
-def tokenizer_of_run(folder: Path, terms: Iterable[str]) -> Any:
-    """The vocabulary that a training began with: built by its first piece, read by all others and by the export."""
+def tokenizer_of_run(folder: Path, terms: Iterable[str], start: Path | None = None) -> Any:
+    """The vocabulary that a training began with: built (or taken from `start`) by its first piece, read by all others and by the export."""
     from transformers import CLIPTokenizer
 
     place = folder / "tokenizer"
     if not place.is_dir():
-        build_tokenizer(terms).save_pretrained(place)
+        tokenizer = CLIPTokenizer.from_pretrained(start / "tokenizer") if start else build_tokenizer(terms)
+        partial = place.with_suffix(".partial")
+        tokenizer.save_pretrained(partial)
+        partial.replace(place)  # a kill leaves no half of it
     return CLIPTokenizer.from_pretrained(place)
