@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rediffuse.data import folder, open_images
@@ -33,6 +36,36 @@ def test_a_class_folder_read_by_both(fill, tmp_path):
     ours = folder(root)
     assert theirs.classes == ours.classes
     assert sorted(zip(theirs.digests, theirs.labels, strict=True)) == sorted(zip(ours.digests, ours.labels, strict=True))
+
+
+def test_rows_read_no_files_outside_of_the_set(draw, encode, tmp_path):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "set" / "in").mkdir(parents=True)
+    places = [tmp_path / "secret" / "a.png", tmp_path / "set" / "in" / "b.png", tmp_path / "set" / "in" / "c.png"]
+    for number, place in enumerate(places):
+        draw(number).save(place)
+    places[2].unlink()
+    places[2].symlink_to(places[0])
+    named = [*map(str, places), str(tmp_path / "set" / "in" / ".." / ".." / "secret" / "a.png"), "a.png"]
+    inside = draw(7)
+    features = datasets.Features({"image": datasets.Image(decode=False), "label": datasets.Value("int64")})
+    cells = [{"path": path, "bytes": None} for path in named] + [{"path": "gone.png", "bytes": encode(inside)}]
+    rows = datasets.Dataset.from_dict({"image": cells, "label": [0] * 6}, features=features)
+    rows = rows.cast_column("image", datasets.Image())
+
+    refused = {line.id: line.reason for line in hub(rows).rejected}
+    assert len(refused) == 5
+    assert sum("outside of the set's folder; say root=FOLDER" in reason for reason in refused.values()) == 5
+    assert [example.image.tobytes() for example in hub(rows)] == [inside.tobytes()]
+    assert [example.image.tobytes() for example in hub(rows, root=tmp_path / "set")] == [draw(1).tobytes(), inside.tobytes()]
+    assert len(hub(rows, allow_outside=True)) == 5  # the last names nothing
+
+    described = {"image": {"_type": "Image"}, "label": {"_type": "Value", "dtype": "int64"}}
+    written = pa.Table.from_pylist([{"image": {"bytes": png, "path": named[0]}, "label": 0} for png in (None, encode(inside))])
+    written = written.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": described}})})
+    pq.write_table(written, tmp_path / "train.parquet")
+    loaded = datasets.load_dataset("parquet", data_files=str(tmp_path / "train.parquet"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert [example.image.tobytes() for example in open_images(loaded)] == [inside.tobytes()]
 
 
 def test_words_as_labels_and_rows_without(draw):

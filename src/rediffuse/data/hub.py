@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.data.decoding import Entry, decode
+from rediffuse.data.folder import leaves
 from rediffuse.data.images import decode_image
 from rediffuse.data.types import ImageSet, Progress, Rejected
 from rediffuse.errors import DataError
@@ -19,17 +22,25 @@ LABEL_COLUMNS = ("label", "labels", "class", "fine_label", "category")
 
 @dataclass(frozen=True)
 class CellPayload:
-    """An encoded picture in a row of a `datasets.Dataset`, which maps its files into memory."""
+    """An encoded picture in a row of a `datasets.Dataset`, which maps its files into memory.
+
+    roots: folders that a file named in place of a picture must lie in; None allows any.
+    """
 
     rows: Any
     row: int
     column: str
+    roots: tuple[Path, ...] | None
 
     def read(self) -> Image.Image:
         cell = self.rows[self.row][self.column]
         if cell is None or (cell.get("bytes") is None and not cell.get("path")):
             raise DataError("no picture in this row")
-        return decode_image(cell["path"] if cell.get("bytes") is None else cell["bytes"])
+        if cell.get("bytes") is not None:
+            return decode_image(cell["bytes"])
+        if self.roots is not None and not _within(cell["path"], self.roots):
+            raise DataError("names a file outside of the set's folder; say root=FOLDER where it lies, or use allow_outside=True")
+        return decode_image(cell["path"])
 
 
 def hub(
@@ -39,6 +50,8 @@ def hub(
     image_column: str | None = None,
     label_column: str | None = None,
     labelled: bool | None = True,
+    root: str | Path | None = None,
+    allow_outside: bool = False,
     flips: bool = True,
     progress: Progress | None = None,
 ) -> ImageSet:
@@ -46,12 +59,17 @@ def hub(
 
     Choose it for what `datasets.load_dataset` opens. Ids are the pictures' file names where all differ, else row numbers.
 
+    A row may name a file in place of a picture, and any file of this machine. Such rows are read where `datasets` itself has listed a
+    folder of pictures, and where the file lies in `root` or beside the set's own files; others are rejected.
+
     Args:
         source: a Dataset, a DatasetDict, or `NAME` or `NAME@REVISION` on the hub.
         split: which split of a DatasetDict or name.
         image_column: the column of pictures; found by its type unless given.
         label_column: the column of labels (class indices with names, or words).
         labelled: False reads the pictures alone; None takes labels where there are any.
+        root: folder of the files that rows name.
+        allow_outside: read such files wherever they lie.
         flips: whether a horizontal flip keeps the label.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
@@ -66,13 +84,29 @@ def hub(
     wanted = any(name in rows.features for name in (label_column, *LABEL_COLUMNS)) if labelled is None else labelled
     labels, classes = _labels(library, rows, label_column, column) if wanted else ([None] * len(rows), ())
     plain = encoded.select_columns([column])
+    roots = None if allow_outside else _roots(rows, root)
     entries, rejected = [], []
     for row, (name, label) in enumerate(zip(_ids(plain, column), labels, strict=True)):
         if labelled and label is None and any(other is not None for other in labels):
             rejected.append(Rejected(id=name, reason="no label in this row"))
         else:
-            entries.append(Entry(id=name, payload=CellPayload(plain, row, column), label=label))
+            entries.append(Entry(id=name, payload=CellPayload(plain, row, column, roots), label=label))
     return decode(entries, classes=classes, name=title, flips=flips, rejected=rejected, progress=progress)
+
+
+def _roots(rows: Any, root: str | Path | None) -> tuple[Path, ...] | None:
+    """Folders that files named in rows may lie in; None for a folder of pictures, whose files the library has listed by itself."""
+    if root is None and rows.info.builder_name == "imagefolder":
+        return None
+    own = [Path(file["filename"]).parent for file in rows.cache_files]
+    return (*own, *([] if root is None else [Path(root).expanduser()]))
+
+
+def _within(path: str, roots: Sequence[Path]) -> bool:
+    try:
+        return any(not leaves(Path(path), root) for root in roots)
+    except (OSError, ValueError) as error:
+        raise DataError(f"not a path: {error}") from error
 
 
 def _library() -> Any:
