@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rediffuse.errors import ConfigError
-from rediffuse.training.augment import StandardViews, apply_views, generator_of
+from rediffuse.training.augment import CropViews, StandardViews, apply_views, generator_of
 
 IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -66,3 +66,29 @@ def test_a_generator_is_a_function_of_its_key() -> None:
 def test_settings_outside_their_range(option: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{option}.*got {value}"):
         StandardViews(**{option: value})
+
+
+def test_pad_and_crop_gives_every_window_of_the_padded_picture() -> None:
+    """Against a loop over windows cut by hand."""
+    law = CropViews(padding=2)
+    many = IMAGES[:1].expand(600, -1, -1, -1)
+    seen = law.apply(many, law.draw(600, generator_of("windows")), (16, 16))
+    padded = torch.nn.functional.pad(IMAGES[0], (2,) * 4)
+    windows = [padded[:, top : top + 16, left : left + 16] for top in range(5) for left in range(5)]
+    windows += [window.flip(-1) for window in windows]
+    counts = [sum(torch.equal(view, window) for view in seen) for window in windows]
+    assert sum(counts) == 600
+    assert min(counts) > 0  # 50 windows, each missed with a chance of 5e-6
+    assert abs(sum(counts[25:]) - 300) < 5 * math.sqrt(150)
+
+
+def test_crops_without_freedom_are_the_picture_also_at_another_size() -> None:
+    law = CropViews(padding=0, flips=False)
+    drawn = law.draw(6, generator_of("still"))
+    assert torch.equal(law.apply(IMAGES, drawn, (16, 16)), IMAGES)
+    enlarged = law.apply(IMAGES, drawn, (32, 32))
+    assert enlarged.shape == (6, 3, 32, 32)
+    assert torch.allclose(enlarged.mean((2, 3)), IMAGES.mean((2, 3)), atol=0.02)
+    assert torch.equal(CropViews(flips=False).draw(6, generator_of("still")), CropViews().draw(6, generator_of("still")))
+    with pytest.raises(ConfigError, match="padding is in pixels and must be at least 0, got -1"):
+        CropViews(padding=-1)

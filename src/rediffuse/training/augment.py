@@ -1,4 +1,4 @@
-"""Standard augmentation on tensors: random resized crop, small rotation, flip. Drawn first, then applied."""
+"""Standard augmentation on tensors, drawn first, then applied: random resized crop, small rotation and flip; or pad, crop and flip."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rediffuse.errors import ConfigError
+from rediffuse.methods.crops import CropDraw, crop
+from rediffuse.training.preprocessing import resize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,42 @@ class StandardViews:
         across = torch.stack([cos * wide * mirror, -sin * high, shift_x], 1)
         down = torch.stack([sin * wide * mirror, cos * high, shift_y], 1)
         return torch.stack([across, down], 1)
+
+    def apply(self, images: Tensor, drawn: Tensor, size: tuple[int, int]) -> Tensor:
+        """See `apply_views`."""
+        return apply_views(images, drawn, size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropViews:
+    """Shifts by a few pixels and flips: the law for small pictures that fill their frame, such as CIFAR's.
+
+    Args:
+        padding: zeros around a picture before it is cropped, in pixels; None is an eighth of its side (4 at 32).
+        flips: whether half of the views are mirrored; False where a mirror image has another label (digits).
+    Reference: Lee et al., AISTATS 2015, arXiv 1409.5185, section 4.
+    """
+
+    padding: int | None = None
+    flips: bool = True
+
+    def __post_init__(self) -> None:
+        if self.padding is not None and self.padding < 0:
+            raise ConfigError(f"padding is in pixels and must be at least 0, got {self.padding}")
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, 3) float64 in [0, 1): how far down and right a crop lies in the padded picture, and whether (below .5) it is mirrored."""
+        return torch.rand(count, 3, generator=generator, dtype=torch.float64)
+
+    def apply(self, images: Tensor, drawn: Tensor, size: tuple[int, int]) -> Tensor:
+        """Crop at the pictures' own scale, then resize. images: (B, 3, H, W) float; size: (height, width) of the result."""
+        padding = min(images.shape[2:]) // 8 if self.padding is None else self.padding
+        top, left = (drawn[:, :2] * (2 * padding + 1)).long().unbind(1)
+        mirror = (drawn[:, 2] < 0.5) & torch.tensor(self.flips)
+        return resize(crop(images, CropDraw(top=top, left=left, mirror=mirror), padding), size)
+
+
+ViewLaw = StandardViews | CropViews
 
 
 def apply_views(images: Tensor, views: Tensor, size: tuple[int, int]) -> Tensor:

@@ -43,10 +43,7 @@ class Preprocessing:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Resize and normalise. images: (B, 3, H, W) in [0, 1] -> (B, 3, height, width)."""
-        if tuple(images.shape[-2:]) != self.size:
-            smaller = images.shape[-2] > self.height or images.shape[-1] > self.width
-            images = F.interpolate(images, size=self.size, mode="bilinear", align_corners=False, antialias=smaller)
-        return self.normalise(images)
+        return self.normalise(resize(images, self.size))
 
     def save(self, folder: Path) -> None:
         """Write it in the layout that `AutoImageProcessor` reads."""
@@ -80,6 +77,14 @@ class Preprocessing:
             return cls(height=height, width=width, mean=_triple(mean), std=_triple(std))
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ModelError(f"{path} cannot be used: {error}; it must give size, image_mean and image_std") from error
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The whole picture at another size, (B, 3, H, W) -> (B, 3, *size); at its own size it passes as it is."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    smaller = images.shape[-2] > size[0] or images.shape[-1] > size[1]
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=smaller)
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
