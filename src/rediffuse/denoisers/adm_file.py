@@ -131,4 +131,4 @@ def _indices(names: Iterable[str], part: str) -> set[str]:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), repr(error))
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), 'no reason given')}"

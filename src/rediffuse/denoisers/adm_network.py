@@ -203,7 +203,9 @@ class AdmNetwork(nn.Module):
         self.checkpointing = False
         width = 4 * architecture.channels
         self.time_embed = nn.Sequential(Float32Linear(architecture.channels, width), nn.SiLU(), Float32Linear(width, width))
-        self.label_emb = nn.Embedding(architecture.classes, width) if architecture.classes else None
+        # From zeros: random numbers of this kind take seconds on the meta device, where a network waits for its weights.
+        zeros = torch.zeros(architecture.classes or 0, width)
+        self.label_emb = nn.Embedding.from_pretrained(zeros, freeze=False) if architecture.classes else None
         skips: list[int] = []  # channels that each step down leaves for the way up
         self.input_blocks = nn.ModuleList(self._down(skips))
         deepest, finest = architecture.widths[-1], architecture.widths[0]
