@@ -76,7 +76,10 @@ def test_early_exit_never_changes_a_decision(table: Tensor, chunk: int) -> None:
 def test_sure_classifiers_of_one_mind_are_asked_half_as_often() -> None:
     table = torch.zeros(4, 10, 3)
     table[:, :, 1] = 30
-    assert Scripted(table, early_exit=True).predict(numbered(4)).asked.tolist() == [6] * 4
+    done: list[tuple[int, int]] = []
+    found = Scripted(table, early_exit=True).predict(numbered(4), progress=lambda *counts: done.append(counts))
+    assert found.asked.tolist() == [6] * 4
+    assert done == [(2, 4), (4, 4)]
 
 
 def test_one_that_could_still_be_overtaken_is_asked_on() -> None:
@@ -123,7 +126,7 @@ def test_the_classifier_alone_is_its_own_prediction_in_evaluation_mode() -> None
     assert torch.allclose(found.probabilities, expected, atol=1e-6)
     assert torch.equal(found.predicted, expected.argmax(1))
     assert torch.allclose(found.confidence, expected.max(1).values, atol=1e-6)
-    assert done == [(9, 9)]
+    assert done == [(4, 9), (8, 9), (9, 9)]
 
 
 def test_no_images_are_no_predictions() -> None:

@@ -104,23 +104,27 @@ class Ensemble(nn.Module, ABC):
         """
         self.check(images)
         seeds = self._seeds(len(images), seeds)
-        size = _BLOCK * self.chunk
-        parts = []
+        size, done = _BLOCK * self.chunk, 0
+
+        def tick(views: int) -> None:
+            nonlocal done
+            done += views
+            if progress is not None:
+                progress(done // len(self.members), len(images))
+
         with evaluating(self):
-            for start in range(0, max(1, len(images)), size):
-                parts.append(self._block(images[start : start + size], seeds[start : start + size]))
-                if progress is not None:
-                    progress(min(start + size, len(images)), len(images))
+            starts = range(0, max(1, len(images)), size)
+            parts = [self._block(images[start : start + size], seeds[start : start + size], tick) for start in starts]
         return Predictions.cat(parts)
 
-    def _block(self, images: Tensor, seeds: Tensor) -> Predictions:
+    def _block(self, images: Tensor, seeds: Tensor, tick: Callable[[int], None]) -> Predictions:
         began = time.perf_counter()
         count, total = len(images), len(self.members)
         sums = torch.zeros(count, 1, dtype=torch.float64)  # (N, 1) until the number of classes is known, then (N, K)
         decisions, asked = torch.zeros(count, total, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
         active = torch.arange(count)
         for first, end in self._stages():
-            scores = self._ask(images, seeds, active, first, end)  # (A, end - first, K)
+            scores = self._ask(images, seeds, active, first, end, tick)  # (A, end - first, K)
             if first == 0:
                 sums = sums.expand(-1, scores.shape[2]).clone()
             running = sums[active].unsqueeze(1) + scores.cumsum(1)
@@ -132,6 +136,7 @@ class Ensemble(nn.Module, ABC):
                 done = active[sure]
                 decisions[done, end:] = decisions[done, end - 1 : end]
                 active = active[~sure]
+                tick(len(done) * (total - end))
             if not len(active):
                 break
         mean = sums / asked.clamp(min=1).unsqueeze(1)
@@ -149,15 +154,16 @@ class Ensemble(nn.Module, ABC):
                 start = end
         yield start, total
 
-    def _ask(self, images: Tensor, seeds: Tensor, active: Tensor, first: int, end: int) -> Tensor:
+    def _ask(self, images: Tensor, seeds: Tensor, active: Tensor, first: int, end: int, tick: Callable[[int], None]) -> Tensor:
         """(A, end - first, K) float64: what members first to end say of the images that are under way."""
         row = active.repeat_interleave(end - first)
         member = torch.arange(first, end).repeat(len(active))
-        said = [
-            self._said(images, seeds, row[start : start + self.chunk], member[start : start + self.chunk])
-            for start in range(0, max(1, len(row)), self.chunk)
-        ]
-        return torch.cat(said).view(len(active), end - first, -1 if len(active) else said[0].shape[-1])
+        said = []
+        for start in range(0, max(1, len(row)), self.chunk):
+            part = slice(start, start + self.chunk)
+            said.append(self._said(images, seeds, row[part], member[part]))
+            tick(len(row[part]))
+        return torch.cat(said).view(len(active), end - first, said[0].shape[-1])
 
     def _said(self, images: Tensor, seeds: Tensor, row: Tensor, member: Tensor) -> Tensor:
         """(R, K) float64 on the CPU: one call."""

@@ -1,0 +1,71 @@
+"""A whole set: predictions of an image are its own, and kept ones are used again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.evaluation.views import SIZE, Projection, mixture
+from tests.training.toys import striped
+
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation import predicting
+from rediffuse.evaluation.predicting import claim, forget, predict_images
+from rediffuse.evaluation.test_time import DiffAugEnsemble, DiffAugSettings
+
+IMAGES = striped(3, size=SIZE)
+
+
+def ensemble(seed: int = 0, chunk: int = 64) -> DiffAugEnsemble:
+    settings = DiffAugSettings(step=150, reference_size=SIZE)
+    return DiffAugEnsemble(Projection(), mixture(variance=0.05), settings, seed=seed, chunk=chunk)
+
+
+def test_neither_order_nor_company_changes_a_prediction() -> None:
+    whole = predict_images(ensemble(), IMAGES, size=SIZE)
+    order = [7, 2, 11, 4]
+    some = predict_images(ensemble(chunk=3), IMAGES.subset(order), size=SIZE)
+    assert torch.allclose(some.probabilities, whole.probabilities[order], atol=1e-5)
+    assert not torch.allclose(predict_images(ensemble(1), IMAGES, size=SIZE).probabilities, whole.probabilities, atol=1e-5)
+
+
+def test_kept_blocks_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predicting, "BLOCK", 5)
+    keep, done = tmp_path / "keep", []
+    whole = predict_images(ensemble(), IMAGES, size=SIZE, keep=keep)
+    (keep / "000000005.safetensors").unlink()
+    again = ensemble()
+    asked: list[int] = []
+    again.classifier.register_forward_hook(lambda _, inputs, __: asked.append(len(inputs[0])))
+    found = predict_images(again, IMAGES, size=SIZE, keep=keep, progress=lambda *counts: done.append(counts))
+    assert sum(asked) == 5 * 4  # one block of five images, four members
+    assert torch.equal(found.probabilities, whole.probabilities)
+    assert torch.equal(found.decisions, whole.decisions)
+    assert found.members == whole.members
+    assert done[0] == (5, 12)
+    assert done[-1] == (12, 12)
+    for changed in ({"size": SIZE * 2}, {"size": SIZE, "fit": "crop"}, {"size": SIZE, "identity": {"classifier": "other"}}):
+        with pytest.raises(ConfigError, match="belongs to other predictions"):
+            predict_images(ensemble(), IMAGES, keep=keep, **changed)  # type: ignore[arg-type]
+    forget(keep)
+    assert not keep.exists()
+
+
+def test_a_small_set_leaves_nothing(tmp_path: Path) -> None:
+    predict_images(ensemble(), IMAGES, size=SIZE, keep=tmp_path / "keep")
+    assert not (tmp_path / "keep").exists()
+    forget(tmp_path / "keep")
+
+
+def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="other files"):
+        claim(tmp_path, {})
+    forget(tmp_path)
+    assert (tmp_path / "diary.txt").read_text() == "mine"
+
+
+def test_an_empty_set() -> None:
+    with pytest.raises(DataError, match="no images"):
+        predict_images(ensemble(), IMAGES.subset([]), size=SIZE)
