@@ -25,6 +25,7 @@ HELD = ["--split", "--test", "--no-flips"]
 
 COMPARED = ["--arms", "--classifier", "--fit", "--seeds", "--shots", "--train-steps", "--view"]
 COST = ["--dry-run", "--hours", "--out"]
+VIEWS = ["--dda-guidance", "--dda-start", "--dda-steps", "--denoiser", "--early-exit", "--ensemble", "--reduce", "--step", "--t-max"]
 TRAINED = ["--alpha", "--classifier", "--fit", "--holdout", "--mode", "--shots", "--size", "--steps", "--synthetic"]
 
 # A verb or option stands here because someone decided that it is worth having.
@@ -35,6 +36,7 @@ EXPECTED: dict[str, list[str]] = {
     "doctor": [],
     "generate": [*PHOTOS, "--words", *MAKING, *WRITING, *MACHINE],
     "learn": [*PHOTOS, "--batch", *LEARNING, *MACHINE],
+    "predict": ["--batch", "--fit", "--out", "--per-class", "--size", "--split", *VIEWS, *MACHINE],
     "run cite": [],
     "run report": [],
     "run verify": [],
@@ -76,7 +78,7 @@ def test_help_loads_nothing_heavy(root: Path) -> None:
     """Under a second needs torch and its kin to stay outside; seen through sys.modules, not by a clock."""
     code = (
         "import sys\nfrom rediffuse.cli import main\n"
-        "for words in (['--help'], ['augment', '--help'], ['train', '--help'], ['run', '--help']):\n    assert main(words) == 0\n"
+        "for words in (['--help'], *([verb, '--help'] for verb in ('augment', 'train', 'predict', 'run'))):\n    assert main(words) == 0\n"
         "heavy = {'torch', 'numpy', 'PIL', 'diffusers', 'transformers', 'pyarrow', 'sklearn', 'matplotlib', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -19,6 +19,7 @@ from rediffuse.cli.demo import demo
 from rediffuse.cli.doctor import doctor
 from rediffuse.cli.generate import generate
 from rediffuse.cli.learn import learn
+from rediffuse.cli.predict import predict
 from rediffuse.cli.runs import cite, report, verify
 from rediffuse.cli.train import train
 from rediffuse.errors import RediffuseError
@@ -27,7 +28,7 @@ EVERYDAY = Group("Everyday", sort_key=1)
 STEPS = Group("Step by step", sort_key=2)
 
 DONE, PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-CONTINUES = ("augment", "compare", "demo", "generate", "learn", "train")
+CONTINUES = ("augment", "compare", "demo", "generate", "learn", "predict", "train")
 """Verbs that go on where they stopped when the same command is given again."""
 
 HELP = """A folder of labelled photos in; more photos, and a better classifier, out.
@@ -53,7 +54,7 @@ def build() -> App:
         result_action="return_value",
         suppress_keyboard_interrupt=False,  # `run` says what continues
     )
-    everyday: list[Callable[..., int]] = [augment, compare, train, demo, doctor]
+    everyday: list[Callable[..., int]] = [augment, compare, train, predict, demo, doctor]
     steps: list[Callable[..., int]] = [learn, generate]
     for group, verbs in ((EVERYDAY, everyday), (STEPS, steps)):
         for place, verb in enumerate(verbs):

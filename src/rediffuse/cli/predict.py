@@ -1,0 +1,227 @@
+"""`rediffuse predict`: what a classifier says of photos, alone or over views that a denoiser makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from rediffuse.cli import terminal
+from rediffuse.cli.common import COMMON, Common, bar, load_model
+from rediffuse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rediffuse.data.types import ImageSet
+    from rediffuse.denoisers.base import Denoiser
+    from rediffuse.evaluation.ensembles import Ensemble
+    from rediffuse.evaluation.predictions import Predictions
+    from rediffuse.training.backbones import Classifier
+
+VIEWS = Group("Views", sort_key=5)
+OWNERS = {
+    "step": "diffaug", "t_max": "diffaug", "reduce": "diffaug", "early_exit": "diffaug",
+    "dda_start": "dda", "dda_steps": "dda", "dda_guidance": "dda",
+}  # fmt: skip
+"""Option -> the ensemble that it belongs to."""
+LISTED = 10
+"""Pictures that could not be read, by name on the terminal; the table names all."""
+
+
+@Parameter(name="*", group=VIEWS)
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Which views the classifier is asked about, beside the photo itself."""
+
+    ensemble: Annotated[
+        Literal["none", "diffaug", "dda", "dda-se"],
+        Parameter(
+            help="none; diffaug: the mean over the photo and one-step views at growing noise; dda: the photo brought back by many guided "
+            "steps; dda-se: the mean over that and the photo."
+        ),
+    ] = "none"
+    denoiser: Annotated[str | None, Parameter(help="An unconditional pixel model: a bundled name, a folder or a hub name.")] = None
+    step: Annotated[int | None, Parameter(help="diffaug: noise times 0, step, 2 step, ... [default: 50]")] = None
+    t_max: Annotated[int | None, Parameter(help="diffaug: last noise time, up to 999. [default: 450]")] = None
+    reduce: Annotated[
+        Literal["probabilities", "logits"] | None, Parameter(help="diffaug: what the mean is taken of. [default: probabilities]")
+    ] = None
+    early_exit: Annotated[
+        bool, Parameter(help="diffaug: ask no further about a photo whose class cannot change; its probability is then of the views asked.")
+    ] = False
+    dda_start: Annotated[int | None, Parameter(help="dda: noise time to start from. [default: 500]")] = None
+    dda_steps: Annotated[int | None, Parameter(help="dda: steps back. [default: 50]")] = None
+    dda_guidance: Annotated[float | None, Parameter(help="dda: how strongly the photo holds; 0 lets go. [default: 3]")] = None
+
+    def check(self) -> None:
+        """Raise ConfigError where options are missing or belong to another ensemble, before any work."""
+        if self.ensemble == "none" and self.denoiser is not None:
+            raise ConfigError(
+                f"--denoiser {self.denoiser} makes views, but no --ensemble was asked for; add --ensemble diffaug, dda or dda-se"
+            )
+        if self.ensemble != "none" and self.denoiser is None:
+            raise ConfigError(f"--ensemble {self.ensemble} needs a denoiser; give one with --denoiser, such as cifar10-32 for small photos")
+        for name, owner in OWNERS.items():
+            if getattr(self, name) not in (None, False) and not self.ensemble.startswith(owner):
+                raise ConfigError(f"--{name.replace('_', '-')} belongs to --ensemble {owner}, got --ensemble {self.ensemble}")
+        self.settings()
+
+    def settings(self) -> Any:
+        """DiffAugSettings or DDASettings; None for the photo alone. Raises ConfigError."""
+        if self.ensemble == "diffaug":
+            from rediffuse.evaluation.test_time import DiffAugSettings
+
+            given = {"step": self.step, "t_max": self.t_max, "reduce": self.reduce, "early_exit": self.early_exit or None}
+            return DiffAugSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        if self.ensemble == "none":
+            return None
+        from rediffuse.evaluation.dda import DDASettings
+
+        told = {"start": self.dda_start, "steps": self.dda_steps, "guidance": self.dda_guidance}
+        chosen: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
+        return DDASettings(self_ensemble=self.ensemble == "dda-se", **chosen)
+
+    def build(self, classifier: Classifier, denoiser: Denoiser | None, seed: int, batch: int) -> Ensemble:
+        """The ensemble of a classifier."""
+        from rediffuse.evaluation.dda import DDA
+        from rediffuse.evaluation.ensembles import Plain
+        from rediffuse.evaluation.test_time import DiffAugEnsemble
+
+        if denoiser is None:
+            return Plain(classifier, seed=seed, chunk=batch)
+        kind = DiffAugEnsemble if self.ensemble == "diffaug" else DDA
+        return kind(classifier, denoiser, self.settings(), seed=seed, chunk=batch)
+
+
+PHOTO_ALONE = Views()
+
+
+def predict(
+    model: str,
+    data: str,
+    /,
+    *,
+    out: Path = Path("predictions.csv"),
+    per_class: bool = False,
+    split: str | None = None,
+    size: int | None = None,
+    fit: Literal["pad", "crop", "squash"] = "pad",
+    batch: int = 64,
+    views: Views = PHOTO_ALONE,
+    common: Common = COMMON,
+) -> int:
+    """Name the class of each photo, and say how often that is right where labels are known.
+
+    With --ensemble the classifier is asked about views of each photo too. The same command continues an interrupted one.
+
+    Args:
+        model: the classifier: a transformers folder, such as train writes, or a hub name.
+        data: photos, with or without labels: a folder, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
+        out: table to write, .csv or .parquet.
+        per_class: a column for the probability of each class.
+        split: of a set that has several.
+        size: side in pixels at which photos are seen. [default: the classifier's, or the denoiser's where that is smaller]
+        fit: how photos of other shapes become a square.
+        batch: views in one call; less needs less memory.
+    """
+    from rediffuse.evaluation.predicting import forget, predict_images
+    from rediffuse.evaluation.prediction_table import check_table, write_table
+
+    views.check()
+    check_table(out)
+    if batch < 1:
+        raise ConfigError(f"--batch must be at least 1, got {batch}")
+    classifier, identity = open_classifier(model)
+    denoiser = None if views.denoiser is None else load_model(views.denoiser, common)
+    classifier.to(place(denoiser, common))
+    side = usual_size(classifier, denoiser) if size is None else size
+    ensemble = views.build(classifier, denoiser, common.seed, batch)
+    images = open_any(data, split, common.quiet)
+    told = identity | {"denoiser": None if denoiser is None or denoiser.spec is None else denoiser.spec.weights_hash, "dtype": common.dtype}
+    describe(ensemble, side, len(images), common.quiet)
+    keep = out.with_name(f"{out.name}.partial")
+    with bar("predicting", quiet=common.quiet) as report:
+        found = predict_images(ensemble, images, size=side, fit=fit, keep=keep, identity=told, progress=report)
+    write_table(out, found, images, classifier.classes, per_class=per_class)
+    forget(keep)
+    tell(found, images, classifier.classes, common.quiet)
+    terminal.say(f"The predictions of {len(images):,} photos are in {out}")
+    return 0
+
+
+def open_classifier(model: str) -> tuple[Classifier, dict[str, Any]]:
+    """The classifier, and what tells it from others."""
+    from rediffuse.denoisers.load import weights_hash
+    from rediffuse.training.backbones import Classifier, model_folder
+
+    folder = model_folder(model)
+    content = sorted(file for pattern in ("*.safetensors", "config.json", "preprocessor_config.json") for file in folder.glob(pattern))
+    return Classifier.load(folder), {"classifier": weights_hash(content)}
+
+
+def place(denoiser: Denoiser | None, common: Common) -> Any:
+    """The device that all run on."""
+    from rediffuse.denoisers.precision import resolve_device
+
+    return resolve_device(common.device) if denoiser is None else denoiser.device
+
+
+def usual_size(classifier: Classifier, denoiser: Denoiser | None) -> int:
+    """The classifier's side, so that nothing is scaled twice; the denoiser's where that is smaller, or the other does not fit it."""
+    own = max(classifier.preprocessing.size)
+    trained = None if denoiser is None else denoiser.size
+    if denoiser is None or trained is None:
+        return own
+    return own if own <= trained and own % denoiser.multiple_of == 0 else trained
+
+
+def open_any(data: str, split: str | None, quiet: bool) -> ImageSet:
+    """Photos with the labels that there are; says which could not be read."""
+    from rediffuse.data.open import open_images
+
+    with bar(f"reading {data}", quiet=quiet) as report:
+        images = open_images(data, split=split, labelled=None, progress=report)
+    for line in images.rejected[:LISTED]:
+        terminal.note(f"Left out: {line.id} ({line.reason}).", quiet=quiet, style="yellow")
+    if len(images.rejected) > LISTED:
+        terminal.note(f"... and {len(images.rejected) - LISTED:,} more; the table names them.", quiet=quiet, style="yellow")
+    return images
+
+
+def describe(ensemble: Ensemble, size: int, count: int, quiet: bool) -> None:
+    """What is about to be asked."""
+    from rediffuse.evaluation.dda import DDA
+    from rediffuse.evaluation.test_time import DiffAugEnsemble
+
+    if isinstance(ensemble, DiffAugEnsemble):
+        sigma = " ".join(f"{value:.3f}" for value in ensemble.levels(size).sigma.tolist())
+        terminal.note(f"{len(ensemble.members)} views of each of {count:,} photos at {size} pixels; noise (sigma): {sigma}.", quiet=quiet)
+    if isinstance(ensemble, DDA):
+        level = ensemble.start_level(size)
+        start = f"sigma {float(ensemble.denoiser.schedule.ratio[level]):.3f} (level {level})"
+        terminal.note(f"{ensemble.chosen.steps} guided steps for each of {count:,} photos at {size} pixels, from {start}.", quiet=quiet)
+
+
+def tell(found: Predictions, images: ImageSet, classes: tuple[str, ...], quiet: bool) -> None:
+    """How often the predictions are right, where labels are known and mean classes of the classifier."""
+    places = {name: place for place, name in enumerate(classes)}
+    names = [None if label is None else images.classes[label] for label in images.labels]
+    rows = [row for row, name in enumerate(names) if name in places]
+    strange = sorted({name for name in names if name is not None and name not in places})
+    if strange:
+        count = sum(name is not None and name not in places for name in names)
+        what = ", ".join(map(repr, strange[:3])) + (" ..." if len(strange) > 3 else "")
+        terminal.note(
+            f"{count:,} photos are labelled {what}, which the classifier does not know; they are not judged.", quiet=quiet, style="yellow"
+        )
+    if not rows:
+        return
+    judged, truth = found.index(rows), [places[name] for row in rows if (name := names[row]) is not None]
+    if len(found.members) > 1 and not quiet:
+        curve = zip(found.members, judged.curve(truth), strict=True)
+        terminal.table(("asked up to", "right"), [(member, f"{share:.1%}") for member, share in curve])
+    accuracy = judged.accuracy(truth, classes)
+    saved = float((len(found.members) - found.asked.double()).mean())
+    spared = f" {saved:.1f} of {len(found.members)} views a photo were not needed." if saved else ""
+    terminal.say(f"Right on {accuracy.top1:.1%} of {len(rows):,} photos (mean over classes {accuracy.mean_per_class:.1%}).{spared}")
