@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.generation.conftest import CLASSES, Make, Varied, mixture, pixels
+from tests.generation.takers import take
 
 from rediffuse.errors import PlanError
 from rediffuse.generation.lock import Lock
@@ -67,6 +69,26 @@ def test_a_lock_can_be_taken_and_its_former_owner_leaves_it_alone(tmp_path: Path
             path.write_text(mine + " ")  # as if a third had taken over
         assert path.exists()
     assert path.exists()
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_of_two_that_take_over_at_once_one_has_it(tmp_path: Path, dead):
+    spawn = multiprocessing.get_context("spawn")
+    both = spawn.Barrier(2)
+    path = held(tmp_path / "run.lock", pid=dead_process() if dead else os.getppid())
+    answers, processes = [], []
+    for _ in range(2):
+        ours, theirs = spawn.Pipe(duplex=False)
+        processes.append(spawn.Process(target=take, args=(path, not dead, both, theirs)))
+        processes[-1].start()
+        answers.append(ours)
+    said = dict(answer.recv() for answer in answers)
+    for process in processes:
+        process.join(60)
+    (winner,) = (pid for pid, words in said.items() if words == "held")
+    (refusal,) = (words for words in said.values() if words != "held")
+    assert f"is being written by process {winner} on" in refusal
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_is_refused_to_a_second_writer(make: Make, tmp_path: Path):

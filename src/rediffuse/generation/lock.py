@@ -19,11 +19,12 @@ _HELD: set[Path] = set()  # by this process
 class Lock:
     """Hold a folder's lock file while writing: `with Lock(path): ...`.
 
-    The lock of a process that is dead on this machine is taken over with a note; any other one is refused.
+    The lock of a process that is dead on this machine is taken over with a note; any other one is refused. Of two that would take the same
+    lock over at once, one does and the other is refused.
 
     Args:
         path: the lock file.
-        take_over: take the lock whoever holds it.
+        take_over: take the lock from whoever holds it now.
         note: called with a sentence when a lock was taken over.
     Raises:
         PlanError: another process holds it.
@@ -36,17 +37,20 @@ class Lock:
     def __enter__(self) -> Self:
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "time": datetime.now(UTC).isoformat(timespec="seconds")}
         self._mine = (json.dumps(owner) + "\n").encode()
+        first: dict[str, Any] | None = None  # whose lock it was when it was asked for
         while not self._create():
-            found = self._read()
+            found = _owner(self.path)
             if found is None:
                 continue  # released between the two looks
-            if not self.take_over and not (self.path not in _HELD and _is_dead(found)):
+            first = found if first is None else first
+            dead = self.path not in _HELD and _is_dead(found)
+            if not dead and not (self.take_over and found == first):
                 raise PlanError(
                     f"{self.path.parent} is being written by {_words(found)}; wait for it, or if it is gone for good, "
                     "take the run over with take_over=True (--take-over)"
                 )
-            self.note(f"taken over from {_words(found)}")
-            self.path.unlink(missing_ok=True)
+            if self._remove(found):
+                self.note(f"taken over from {_words(found)}")
         _HELD.add(self.path)
         return self
 
@@ -66,18 +70,33 @@ class Lock:
             os.close(handle)
         return True
 
-    def _read(self) -> dict[str, Any] | None:
-        """Who holds it; {} if its writer died before it could say so."""
-        for _ in range(10):
-            try:
-                found = json.loads(self.path.read_bytes())
-            except FileNotFoundError:
-                return None
-            except ValueError:
-                time.sleep(0.1)  # between creating and writing it
-            else:
-                return found if isinstance(found, dict) else {}
-        return {}
+    def _remove(self, owner: dict[str, Any]) -> bool:
+        """Remove the lock of this owner; False, and it stays, where it has become another's since it was looked at."""
+        aside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        try:
+            os.rename(self.path, aside)  # of two that try, one has the file in its hands
+        except FileNotFoundError:
+            return False
+        if _owner(aside) == owner:
+            aside.unlink()
+            return True
+        if not self.path.exists():
+            os.rename(aside, self.path)
+        return False
+
+
+def _owner(path: Path) -> dict[str, Any] | None:
+    """Who holds a lock, None for nobody; {} if its writer died before it could say so."""
+    for _ in range(10):
+        try:
+            found = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            time.sleep(0.1)  # between creating and writing it
+        else:
+            return found if isinstance(found, dict) else {}
+    return {}
 
 
 def _is_dead(owner: dict[str, Any]) -> bool:
