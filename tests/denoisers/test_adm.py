@@ -84,6 +84,7 @@ def test_flags_beside_the_file_say_what_shapes_do_not(tmp_path: Path) -> None:
     assert torch.equal(denoiser(x, T), tiny()(x, T))
     assert denoiser.spec is not None
     assert load(denoiser.spec, device="cpu").spec == denoiser.spec
+    assert torch.equal(load(file, device="cpu", dtype="float32", prediction="sample")(x, T), denoiser.output(x, T))
     save_file({key: value.contiguous() for key, value in denoiser.network.state_dict().items()}, tmp_path / "safe.safetensors")
     (tmp_path / "safe.json").write_bytes(file.with_suffix(".json").read_bytes())
     assert torch.equal(load(tmp_path / "safe.safetensors", device="cpu", dtype="float32")(x, T), denoiser(x, T))
