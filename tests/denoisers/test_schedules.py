@@ -142,12 +142,23 @@ def test_rounded_trained_betas_keep_the_schedule() -> None:
     torch.testing.assert_close(written.ratio, NoiseSchedule.from_betas(betas).ratio, rtol=1e-5, atol=0)
 
 
+def test_a_written_schedule_may_end_without_signal() -> None:
+    """As `rescale_betas_zero_snr` says in another way; PNDM of diffusers reads the betas and not that word."""
+    betas = zero_terminal_snr(scaled_linear_betas())
+    written = schedule_of({"trained_betas": [round(value, 10) for value in betas.tolist()]})
+    said = schedule_of({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "rescale_betas_zero_snr": True})
+    torch.testing.assert_close(written.alpha, said.alpha, rtol=1e-4, atol=0)
+    assert written.alpha[-1] == 0
+    assert written.ratio[-1].isinf()
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [
         ({"beta_schedule": "sigmoid"}, "sigmoid"),
         ({"trained_betas": [0.1, 1.5]}, "1.5"),
         ({"trained_betas": [0.1]}, "at least 2"),
+        ({"trained_betas": [0.1, 1.0, 0.2]}, "only at the end"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler"),
     ],
 )
@@ -163,6 +174,8 @@ def test_predictions() -> None:
         prediction_of({"prediction_type": "flow_prediction"})
     with pytest.raises(ModelError, match="v_prediction"):
         prediction_of({"prediction_type": "epsilon", "rescale_betas_zero_snr": True})
+    with pytest.raises(ModelError, match="v_prediction"):
+        prediction_of({"prediction_type": "epsilon", "trained_betas": [0.5, 1.0]})
 
 
 def test_tables_must_fit_and_grow() -> None:

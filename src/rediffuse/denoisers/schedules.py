@@ -76,9 +76,10 @@ def betas_of(config: Mapping[str, Any]) -> Tensor:
         betas = cosine_betas(steps)
     else:
         raise ModelError(f"beta_schedule {kind!r} is not known; known are linear, scaled_linear, squaredcos_cap_v2 and trained_betas")
-    if betas.ndim != 1 or len(betas) < 2 or not bool(((betas > 0) & (betas < 1)).all()):
+    if betas.ndim != 1 or len(betas) < 2 or not bool(((betas > 0) & (betas <= 1)).all()) or bool((betas[:-1] == 1).any()):
         raise ModelError(
-            f"betas must be a list of at least 2 numbers between 0 and 1, got {len(betas)} from {betas.min():g} to {betas.max():g}"
+            "betas must be a list of at least 2 numbers between 0 and 1 (1 itself, no signal, only at the end), "
+            f"got {len(betas)} from {betas.min():g} to {betas.max():g}"
         )
     return zero_terminal_snr(betas) if config.get("rescale_betas_zero_snr") else betas
 
@@ -88,8 +89,9 @@ def prediction_of(config: Mapping[str, Any]) -> Prediction:
     kind: str = config.get("prediction_type", "epsilon")
     if kind not in get_args(Prediction):
         raise ModelError(f"prediction_type {kind!r} is not known; known are {', '.join(get_args(Prediction))}")
-    if kind == "epsilon" and config.get("rescale_betas_zero_snr"):
-        raise ModelError("rescale_betas_zero_snr leaves no signal at the last step, where epsilon says nothing about x0; use v_prediction")
+    silent = config.get("rescale_betas_zero_snr") or (config.get("trained_betas") or [0])[-1] == 1
+    if kind == "epsilon" and silent:
+        raise ModelError("this schedule leaves no signal at the last step, where epsilon says nothing about x0; use v_prediction")
     return cast(Prediction, kind)
 
 
