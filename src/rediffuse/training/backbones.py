@@ -191,10 +191,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def seeded(*key: int | str) -> Iterator[None]:
-    """torch's own random state set from a key inside, untouched outside: for libraries that take no generator."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(generator_of(*key).get_state())
+def seeded(*key: int | str, device: torch.device | None = None) -> Iterator[None]:
+    """torch's own random state set from a key inside, untouched outside: for libraries that take no generator.
+
+    The processor's, and that of a CUDA device if one is given.
+    """
+    cuda = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        state = generator_of(*key)
+        torch.set_rng_state(state.get_state())
+        for each in cuda:
+            with torch.cuda.device(each):
+                torch.cuda.manual_seed(state.initial_seed())
         yield
 
 

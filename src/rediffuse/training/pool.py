@@ -64,9 +64,12 @@ class Pool:
         counts = torch.tensor([len(own) for own in copies], dtype=torch.int64)
         return cls(items=items, labels=labels, copies=table, counts=counts, alpha=alpha)
 
-    def draw(self, batch: int, generator: torch.Generator) -> PoolDraw:
-        """`batch` draws with replacement: i uniform over the real images, then with probability alpha one of its copies, uniform."""
-        index = torch.randint(len(self.labels), (batch,), generator=generator)
+    def draw(self, batch: int, generator: torch.Generator, index: Tensor | None = None) -> PoolDraw:
+        """`batch` draws with replacement: i uniform over the real images, then with probability alpha one of its copies, uniform.
+
+        index: (batch,) int64, which real images, where that is decided already (epochs).
+        """
+        index = torch.randint(len(self.labels), (batch,), generator=generator) if index is None else index
         coin = torch.rand(batch, generator=generator, dtype=torch.float64) < self.alpha
         count = self.counts[index]
         place = (torch.rand(batch, generator=generator, dtype=torch.float64) * count).long()
