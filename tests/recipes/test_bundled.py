@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,19 @@ from PIL import Image
 
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.denoisers.schedules import scaled_linear_betas
-from rediffuse.recipes.bundled import autoencoder, captions, card, common, export, features, judge, latents, text_to_image, vocabulary
+from rediffuse.recipes.bundled import (
+    autoencoder,
+    captions,
+    card,
+    common,
+    export,
+    features,
+    judge,
+    latents,
+    text_start,
+    text_to_image,
+    vocabulary,
+)
 
 NAMES = ("goldfish", "school bus", "tabby")
 TERMS = ("goldfish, Carassius auratus", "school bus", "tabby, tabby cat")
@@ -48,6 +61,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(autoencoder.CONFIG, "block_out_channels", (16, 16))
     monkeypatch.setitem(text_to_image.UNET, "block_out_channels", (16, 16, 16))
     monkeypatch.setattr(text_to_image, "GRID", ("goldfish",))
+    monkeypatch.setattr(text_to_image, "tell_classes_apart", partial(text_start.tell_classes_apart, steps=2))
     monkeypatch.setattr(text_to_image, "held_out_loss", lambda *_: (0.0, 0.0))  # 512 validation pictures are not here
     return tmp_path
 
@@ -107,8 +121,14 @@ def _ratio(betas: torch.Tensor) -> torch.Tensor:
     return ((1 - kept) / kept).sqrt()
 
 
-def test_the_schedule_is_stable_diffusions_with_half_the_noise() -> None:
-    torch.testing.assert_close(_ratio(text_to_image.betas()), _ratio(scaled_linear_betas()) / 2, rtol=1e-9, atol=0)
+def test_the_schedule_is_stable_diffusions_with_half_the_noise_and_nothing_of_the_picture_at_the_end() -> None:
+    half = 1 / (1 + (_ratio(scaled_linear_betas()) / 2).square()).sqrt()  # alpha of the same schedule with half of sigma / alpha
+    expected = (half - half[-1]) * half[0] / (half[0] - half[-1])  # Lin et al., WACV 2024, arXiv 2305.08891, algorithm 1
+    found = (1 - text_to_image.betas()).cumprod(0).sqrt()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    assert found[-1] == 0
+    ratio = _ratio(text_to_image.betas())
+    assert [round(float(ratio[t]), 2) for t in (249, 499, 749)] == [0.38, 0.9, 2.66]
 
 
 def test_folding_the_basis_changes_latents_as_it_says_and_pictures_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +150,34 @@ def test_folding_the_basis_changes_latents_as_it_says_and_pictures_not_at_all(mo
     off = covariance - torch.diag(covariance.diag())
     assert off.abs().max() < 0.05 * covariance.diag().max()  # principal directions
     assert abs(float(covariance.diag().mean()) - 1) < 0.1  # unit mean square
+
+
+def test_cached_latents_are_of_the_autoencoder_and_basis_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(autoencoder.CONFIG, "block_out_channels", (16, 16))
+    torch.manual_seed(0)
+    vae: Any = autoencoder.build().eval().requires_grad_(False)
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    pictures = common.Pictures(images=pixels, labels=torch.zeros(2).long(), terms=("",) * 2, names=("a",))
+    plain = latents.Basis(shift=torch.zeros(6), matrix=torch.eye(6))
+    file = tmp_path / "latents.safetensors"
+
+    def cached(basis: latents.Basis) -> torch.Tensor:
+        (found,) = latents.cache_latents(vae, [pictures], basis, file)
+        return found.plain
+
+    first = cached(plain)
+    written = file.stat().st_mtime_ns
+    assert torch.equal(cached(plain), first)
+    assert file.stat().st_mtime_ns == written
+    assert "again" not in capsys.readouterr().out
+    doubled = cached(latents.Basis(shift=torch.zeros(6), matrix=2 * torch.eye(6)))
+    torch.testing.assert_close(doubled, 2 * first)
+    assert "is of another autoencoder or basis: encoding again" in capsys.readouterr().out
+    vae.quant_conv.bias += 1
+    assert torch.equal(cached(plain), latents.encode(vae, pixels, plain))
+    assert not torch.equal(cached(plain), first)
 
 
 def test_captions_keep_their_shares_and_never_name_a_digit() -> None:

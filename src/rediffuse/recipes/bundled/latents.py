@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,16 @@ def encode(model: Any, images: Tensor, basis: Basis) -> Tensor:
 
 
 def cache_latents(model: Any, sets: list[Pictures], basis: Basis, path: Path) -> list[Latents]:
-    """Encode once, both ways round; later pieces read the file. The last set (digits) keeps its one direction."""
+    """Encode once, both ways round; later pieces read the file. The last set (digits) keeps its one direction.
+
+    The file names the autoencoder and the basis that it was made with; where either has changed, all is encoded again.
+    """
     from safetensors.torch import load_file, save_file
 
+    key = cache_key(model, basis)
+    if path.exists() and _key_of(path) != key:
+        print(f"{path.name} is of another autoencoder or basis: encoding again", flush=True)
+        path.unlink()
     if not path.exists():
         parts = {}
         for index, pictures in enumerate(sets):
@@ -103,10 +111,27 @@ def cache_latents(model: Any, sets: list[Pictures], basis: Basis, path: Path) ->
             parts[f"{index}.mirrored"] = parts[f"{index}.plain"].clone() if one_way else encode(model, pictures.images.flip(-1), basis)
             print(f"set {index}: {len(pictures)} pictures encoded", flush=True)
         partial = path.with_suffix(".partial")
-        save_file(parts, partial)
+        save_file(parts, partial, metadata={"key": key})
         partial.replace(path)  # a kill leaves no half of it
     parts = load_file(path)
     return [Latents(plain=parts[f"{index}.plain"], mirrored=parts[f"{index}.mirrored"]) for index in range(len(sets))]
+
+
+def cache_key(model: Any, basis: Basis) -> str:
+    """sha256 over the weights of the autoencoder and the basis."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted({**model.state_dict(), "basis.shift": basis.shift, "basis.matrix": basis.matrix}.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _key_of(path: Path) -> str | None:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        found: str | None = (file.metadata() or {}).get("key")
+    return found
 
 
 @torch.no_grad()

@@ -211,7 +211,9 @@ def train(
     clock = Clock(minutes)
     pictures, held, scans = read_pictures(data, "train"), read_pictures(data, "validation"), read_pictures(digits, "train")
     vae = trained_autoencoder(coder)
-    basis = basis_of(coder, vae, pictures.images[:2000])
+    state = load_checkpoint(out / "checkpoint.pt")
+    # What was begun in a basis goes on in it: another machine may turn its directions.
+    basis = Basis(shift=state["shift"], matrix=state["matrix"]) if state else basis_of(coder, vae, pictures.images[:2000])
     base, check, ink = cache_latents(vae, [pictures, held, scans], basis, out / "latents.safetensors")
     latents = Latents(plain=torch.cat([base.plain, ink.plain]), mirrored=torch.cat([base.mirrored, ink.mirrored]))
     captions = Captions(tokenizer_of_run(out, pictures.terms, start), pictures.terms, pictures.names, pictures.labels, len(scans))
@@ -223,12 +225,11 @@ def train(
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
     ema, step = Ema(pair, 0.9995), 0
-    if state := load_checkpoint(out / "checkpoint.pt"):
+    if state:
         pair.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
         step = state["step"]
-        basis = Basis(shift=state["shift"], matrix=state["matrix"])  # of the cached latents; another machine may turn its directions
     else:
         told = tell_classes_apart(pair.text, captions, seed=seed)
         ema = Ema(pair, 0.9995)
