@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import pickle  # for the name of its error alone
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.training.augment import StandardViews, apply_views, generator_of
-from rediffuse.training.backbones import Classifier, seeded, to_unit
+from rediffuse.denoisers.precision import trunk_region
+from rediffuse.errors import DataError
+from rediffuse.methods.bank import Bank
+from rediffuse.training.augment import StandardViews, ViewLaw, generator_of
+from rediffuse.training.backbones import Classifier, seeded
+from rediffuse.training.checkpoint import keep_checkpoint, read_checkpoint
+from rediffuse.training.ema import Ema
 from rediffuse.training.linear import Progress
+from rediffuse.training.objectives import Objective, Views, plain, terms_of
 from rediffuse.training.pool import Pool
+from rediffuse.training.procedure import PROCEDURE, Procedure, epoch_rows
+from rediffuse.training.processes import Processes
 from rediffuse.training.settings import WHOLE, TrainSettings
+from rediffuse.training.views import Batch, make_views
+
+Watch = Callable[[int, Mapping[str, float]], None]
+"""Called with (steps done, values): loss, its terms (means since the last call) and the learning rate."""
 
 
 def fit_network(
@@ -24,86 +34,211 @@ def fit_network(
     pool: Pool,
     *,
     settings: TrainSettings = WHOLE,
-    views: StandardViews | None = None,
+    views: ViewLaw | None = None,
+    objective: Objective | None = None,
+    procedure: Procedure = PROCEDURE,
+    view_size: tuple[int, int] | None = None,
     seed: int = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 200,
     progress: Progress | None = None,
+    watch: Watch | None = None,
+    watch_every: int = 50,
 ) -> Classifier:
-    """Train every weight, in place, under standard augmentation.
+    """Train every weight, in place.
+
+    Under torchrun each process takes its part of every batch, and all end with the same weights.
 
     Args:
         classifier: the start.
         pool: uint8 pictures.
         settings: budget.
-        views: law of the augmentation; real and synthetic pictures go through it alike.
-        seed: of draws, views and dropout. What a step does is a function of (seed, step).
+        views: law of the clean view's crop; real and synthetic pictures go through it alike. Default: StandardViews().
+        objective: which views there are and what is added up. Default: cross-entropy on the clean view.
+        procedure: optimiser, schedule, order, number format.
+        view_size: (height, width) at which views are made; default: the network's input. A denoiser wants the size it knows.
+        seed: of draws, views and dropout. What a step does is a function of (seed, step) and of what a Bank remembers.
         checkpoint: a file that a killed training of the same kind continues from; kept at the end, for the caller to remove.
         checkpoint_every: steps.
         progress: called with (steps done, in all).
+        watch, watch_every: called with values of the loss every so many steps.
     Raises:
-        ConfigError: the checkpoint belongs to another training.
+        ConfigError: the checkpoint belongs to another training; a batch that the processes cannot part evenly.
+        DataError: the loss is no number any more.
     """
     views = StandardViews() if views is None else views
-    classifier.train()
-    classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True)
+    objective = plain() if objective is None else objective
+    training = _Training(classifier, pool, settings, views, objective, procedure, view_size or classifier.preprocessing.size, seed)
     path = None if checkpoint is None else Path(checkpoint)
-    key = repr((settings, views, seed, pool.fingerprint(), classifier.preprocessing, classifier.classes)) if path is not None else ""
-    done = 0 if path is None else _resume(path, key, classifier, optimizer)
+    key = training.key() if path is not None else ""
+    state = None if path is None else read_checkpoint(path, key)
+    done = 0 if state is None else training.restore(state)
+    seen = _Mean()
     for step in range(done, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate(step)
-        with seeded("step", seed, step):
-            _step(classifier, optimizer, *_batch(pool, settings.batch, views, classifier, seed, step), settings)
+        seen.add(training.step(step))
         if path is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == settings.steps):
-            _keep(path, {"key": key, "step": step + 1, "model": classifier.state_dict(), "optimizer": optimizer.state_dict()})
+            training.keep(path, key, step + 1)
+        if not training.processes.first:
+            continue
+        if watch is not None and ((step + 1) % watch_every == 0 or step + 1 == settings.steps):
+            watch(step + 1, seen.take() | {"learning_rate": procedure.rate(settings, step)})
         if progress is not None:
             progress(step + 1, settings.steps)
-    return classifier.eval()
+    return training.finish()
 
 
-def _batch(pool: Pool, batch: int, views: StandardViews, classifier: Classifier, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """Pictures (B, 3, H, W) in [0, 1] at the network's size and on its device, and labels, of one step."""
-    generator = generator_of("batch", seed, step)
-    images, labels = pool.take(pool.draw(batch, generator))
-    drawn = views.draw(batch, generator)
-    return apply_views(to_unit(images.to(classifier.device)), drawn, classifier.preprocessing.size), labels.to(classifier.device)
+class _Training:
+    """What the steps of one training share and change."""
 
+    def __init__(
+        self,
+        classifier: Classifier,
+        pool: Pool,
+        settings: TrainSettings,
+        views: ViewLaw,
+        objective: Objective,
+        procedure: Procedure,
+        size: tuple[int, int],
+        seed: int,
+    ) -> None:
+        self.pool, self.settings, self.views, self.objective = pool, settings, views, objective
+        self.procedure, self.size, self.seed = procedure, size, seed
+        self.processes = Processes.open(classifier.device)
+        self.part = self.processes.rows(settings.batch)
+        self.classifier = classifier.to(self.processes.device).train()
+        classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.look = self.processes.wrap(_Look(classifier, objective, settings.smoothing, procedure.numbers(self.processes.device)))
+        self.optimizer = procedure.optimizer_of(classifier.parameters(), settings)
+        self.ema = Ema(classifier, procedure.ema) if procedure.ema else None
+        methods = [view.method for view in (*objective.extras, *objective.stand_ins)]
+        self.banks = [method for method in methods if isinstance(method, Bank) and method.method is not None]
+        if self.processes.count > 1:  # where a denoiser was loaded, every process may have found the same device
+            for module in [*methods, *(bank.method for bank in self.banks)]:
+                if isinstance(module, nn.Module):
+                    module.to(self.processes.device)
 
-def _step(classifier: Classifier, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, settings: TrainSettings) -> None:
-    inputs = classifier.preprocessing.normalise(images).to(memory_format=torch.channels_last)
-    loss = F.cross_entropy(classifier.from_input(inputs), labels, label_smoothing=settings.smoothing)
-    if not bool(loss.isfinite()):
-        raise DataError(f"the loss became {float(loss.detach())}; lower learning_rate (now {settings.learning_rate})")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+    def key(self) -> str:
+        """What makes this training itself; a checkpoint with another key is not its own."""
+        own = (self.settings, self.views, self.seed, self.pool.fingerprint(), self.classifier.preprocessing, self.classifier.classes)
+        more = (self.procedure, self.objective.describe(), self.size, self.processes.count)
+        usual = (PROCEDURE, plain().describe(), self.classifier.preprocessing.size, 1)
+        return repr(own) if more == usual else repr((own, more))
 
+    def step(self, step: int) -> dict[str, Tensor]:
+        """One step of the optimiser; returns the loss and its terms, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.procedure.rate(self.settings, step)
+        with seeded(*self.processes.key("step", self.seed, step), device=self.processes.device):
+            terms: dict[str, Tensor] = self.look(make_views(self.objective, self.batch(step)))
+            loss = torch.stack(tuple(terms.values())).sum()
+            if not bool(loss.isfinite()):
+                rate = self.settings.learning_rate
+                raise DataError(f"the loss became {float(loss.detach())}; lower learning_rate (now {rate})")
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        if self.procedure.clip:
+            nn.utils.clip_grad_norm_(self.classifier.parameters(), self.procedure.clip)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.classifier)
+        return {"loss": loss.detach(), **{name: value.detach() for name, value in terms.items()}}
 
-def _resume(path: Path, key: str, classifier: Classifier, optimizer: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        own = state["key"]
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError, OSError) as error:
-        raise ModelError(f"checkpoint {path} cannot be read ({type(error).__name__}); remove it to begin again") from error
-    if own != key:
-        raise ConfigError(
-            f"checkpoint {path} belongs to another training (other images, settings or seed); remove it, or give another path"
+    def batch(self, step: int) -> Batch:
+        """This process's part of a step's pictures. What the whole batch is does not depend on how many processes there are."""
+        generator, count = generator_of("batch", self.seed, step), self.settings.batch
+        epochs = self.procedure.order == "epochs"
+        index = epoch_rows(len(self.pool.labels), count, self.seed, step) if epochs else None
+        draw = self.pool.draw(count, generator, index)
+        crops = self.views.draw(count, generator)
+        images, labels = self.pool.take(draw)
+        return Batch(
+            images=images[self.part],
+            labels=labels[self.part],
+            index=draw.index[self.part],
+            crops=crops[self.part],
+            law=self.views,
+            size=self.size,
+            classes=len(self.classifier.classes),
+            device=self.processes.device,
+            key=self.processes.key(self.seed, step),
         )
-    classifier.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+
+    def restore(self, state: Mapping[str, Any]) -> int:
+        """Take up a checkpoint; returns the steps that it had done."""
+        self.classifier.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        for bank, own in zip(self.banks, state.get("banks", {self.processes.rank: []})[self.processes.rank], strict=True):
+            bank.load_state_dict(own)
+        return int(state["step"])
+
+    def keep(self, path: Path, key: str, step: int) -> None:
+        """Write a checkpoint; each process brings its banks."""
+        banks = self.processes.gather([bank.state_dict() for bank in self.banks])
+        if self.processes.first:
+            state = {"key": key, "step": step, "model": self.classifier.state_dict(), "optimizer": self.optimizer.state_dict()}
+            averages = {} if self.ema is None else {"ema": self.ema.state_dict()}
+            keep_checkpoint(path, {**state, **averages, "banks": banks})
+        self.processes.wait()
+
+    def finish(self) -> Classifier:
+        """The trained network, its averaged weights where they were averaged."""
+        if self.ema is not None:
+            self.ema.copy_to(self.classifier)
+        return self.classifier.eval()
 
 
-def _keep(path: Path, state: dict[str, Any]) -> None:
-    """Write beside, sync, rename: a kill leaves the old checkpoint or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+class _Look(nn.Module):
+    """Views in, terms of the loss out: one call a step, so that gradients of several processes meet once."""
+
+    def __init__(self, classifier: Classifier, objective: Objective, smoothing: float, numbers: torch.dtype) -> None:
+        super().__init__()
+        self.classifier, self.objective, self.smoothing, self.numbers = classifier, objective, smoothing, numbers
+
+    def forward(self, views: Views) -> dict[str, Tensor]:
+        pictures = [views.clean, *views.mixes, *(images for images, _ in views.extras)]
+        if self.objective.batchnorm == "joint":
+            logits = list(self._logits(torch.cat(pictures) if len(pictures) > 1 else pictures[0]).split([len(part) for part in pictures]))
+        else:
+            logits = [self._logits(views.clean)]
+            with _still_statistics(self.classifier):
+                logits += [self._logits(part) if len(part) else logits[0][:0] for part in pictures[1:]]
+        return terms_of(self.objective, views, logits, self.smoothing)
+
+    def _logits(self, pictures: Tensor) -> Tensor:
+        inputs = self.classifier.preprocessing(pictures).to(memory_format=torch.channels_last)
+        with trunk_region(inputs.device, self.numbers):
+            return self.classifier.from_input(inputs).float()
+
+
+class _Mean:
+    """Means of named values since they were last taken."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        found = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return found
+
+
+@contextmanager
+def _still_statistics(module: nn.Module) -> Iterator[None]:
+    """Batches inside are normalised by their own statistics and leave the running ones alone."""
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, before, strict=True):
+            layer.momentum = momentum

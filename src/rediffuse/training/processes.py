@@ -1,0 +1,72 @@
+"""One training on one process, or on several that torchrun started: which part of a batch is this one's, and how gradients meet."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rediffuse.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Processes:
+    """rank: of this process; count: of all; device: where it computes; accelerator: accelerate's, where there are several."""
+
+    rank: int
+    count: int
+    device: torch.device
+    accelerator: Any = None
+
+    @classmethod
+    def open(cls, device: torch.device) -> Processes:
+        """What torchrun's environment says; without it this process alone, on the device given."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count == 1:
+            return cls(rank=0, count=1, device=device)
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(cpu=device.type == "cpu" and not torch.cuda.is_available())
+        return cls(rank=accelerator.process_index, count=accelerator.num_processes, device=accelerator.device, accelerator=accelerator)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    def rows(self, batch: int) -> slice:
+        """This process's part of a batch. Raises ConfigError where it cannot be parted evenly."""
+        if batch % self.count:
+            raise ConfigError(f"a batch of {batch} cannot be parted among {self.count} processes; give a multiple of {self.count}")
+        part = batch // self.count
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def key(self, *key: int | str) -> tuple[int | str, ...]:
+        """A key of chance that differs between processes; alone it stays as it is."""
+        return key if self.rank == 0 else (*key, f"process {self.rank}")
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module as it is to be called: gradients are averaged over the processes. BatchNorm is synchronised on accelerators."""
+        if self.accelerator is None:
+            return module
+        if self.device.type == "cuda":
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        wrapped: nn.Module = self.accelerator.prepare_model(module)
+        return wrapped
+
+    def gather(self, own: Any) -> list[Any]:
+        """What each process brings, in order of their ranks."""
+        if self.accelerator is None:
+            return [own]
+        from accelerate.utils import gather_object
+
+        found: list[Any] = gather_object([own])
+        return found
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.accelerator is not None:
+            self.accelerator.wait_for_everyone()

@@ -1,0 +1,261 @@
+"""The loop under every procedure and objective: against loops written out by hand, killed, and on two processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.training import robust_run, toys
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rediffuse.errors import ConfigError
+from rediffuse.methods.augmix import AugMix
+from rediffuse.training.augment import CropViews, generator_of
+from rediffuse.training.backbones import Classifier, open_backbone
+from rediffuse.training.loop import fit_network
+from rediffuse.training.objectives import Extra, Objective, plain
+from rediffuse.training.pool import PixelBank, Pool, pool_of
+from rediffuse.training.procedure import Procedure, epoch_rows, steps_of
+from rediffuse.training.settings import TrainSettings
+
+IMAGES = toys.striped(6)
+STILL = CropViews(padding=0, flips=False)
+
+
+def pool() -> Pool:
+    return pool_of(IMAGES, None, PixelBank(16))
+
+
+def by_hand(optimizer: torch.optim.Optimizer, net: Classifier, rates: list[float], pictures: Pool, batch: int) -> None:
+    """Cross-entropy over shuffled epochs, nothing else."""
+    for step, rate in enumerate(rates):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rows = epoch_rows(len(pictures.labels), batch, 0, step)
+        loss = F.cross_entropy(net(pictures.items[rows].float() / 255), pictures.labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_training_is_the_textbook_loop(kind: str) -> None:
+    settings = TrainSettings(steps=7, batch=8, learning_rate=0.01, weight_decay=0.1, warmup=0)
+    procedure = Procedure(optimizer=kind, schedule="step", drops=(0.5,), order="epochs")  # type: ignore[arg-type]
+    trained = fit_network(robust_run.steady_net(), pool(), settings=settings, views=STILL, procedure=procedure)
+    net = robust_run.steady_net().train()
+    if kind == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(net.parameters(), lr=1, momentum=0.9, nesterov=True, weight_decay=0.1)
+    else:
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1, weight_decay=0.1)
+    by_hand(optimizer, net, [0.01] * 4 + [0.001] * 3, pool(), 8)
+    for name, value in net.state_dict().items():
+        assert torch.allclose(trained.state_dict()[name], value, atol=1e-5), name
+
+
+def test_the_average_is_that_of_the_weights_on_the_way() -> None:
+    settings = TrainSettings(steps=5, batch=8, learning_rate=0.05, weight_decay=0.0)
+    seen: list[dict[str, Tensor]] = []
+    start = robust_run.steady_net()
+    average = {name: value.clone() for name, value in start.state_dict().items()}
+
+    def note(_done: int, _all: int) -> None:
+        seen.append({name: value.clone() for name, value in start.state_dict().items()})
+
+    trained = fit_network(start, pool(), settings=settings, procedure=Procedure(ema=0.25), progress=note)
+    for number, weights in enumerate(seen, 1):
+        decay = min(0.25, (1 + number) / (10 + number))
+        average = {name: decay * average[name] + (1 - decay) * weights[name] for name in average}
+    for name, value in average.items():
+        assert torch.allclose(trained.state_dict()[name], value, atol=1e-6), name
+
+
+def test_the_gradient_is_clipped() -> None:
+    settings = TrainSettings(steps=1, batch=8, learning_rate=1.0, weight_decay=0.0, warmup=0)
+    procedure = Procedure(optimizer="sgd", momentum=0, schedule="constant", clip=0.01)
+    start = {name: value.clone() for name, value in robust_run.steady_net().named_parameters()}
+    trained = fit_network(robust_run.steady_net(), pool(), settings=settings, procedure=procedure)
+    moved = torch.stack([(value - start[name]).square().sum() for name, value in trained.named_parameters()]).sum().sqrt()
+    assert float(moved.detach()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_an_epoch_shows_every_picture_once() -> None:
+    rows = torch.cat([epoch_rows(10, 4, 7, step) for step in range(15)])  # six epochs, batches over their ends
+    epochs = rows.view(6, 10)
+    assert all(epoch.sort().values.tolist() == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch.tolist()) for epoch in epochs}) == 6
+    assert not torch.equal(rows[:10], epoch_rows(10, 10, 8, 0))
+    assert torch.equal(epoch_rows(3, 7, 0, 0)[:3].sort().values, torch.arange(3))  # a batch larger than the set
+    assert steps_of(2, 10, 4) == 5
+    assert steps_of(0.5, 10, 4) == 2
+
+
+def test_half_precision_gives_nearly_the_same_training() -> None:
+    settings = TrainSettings(steps=6, batch=8, learning_rate=0.002, weight_decay=0.0)
+    losses: list[list[float]] = []
+    for dtype in ("float32", "bfloat16"):
+        found: list[float] = []
+        trained = fit_network(
+            robust_run.steady_net(),
+            pool(),
+            settings=settings,
+            procedure=Procedure(dtype=dtype),  # type: ignore[arg-type]
+            watch=lambda _, values, found=found: found.append(values["loss"]),
+            watch_every=1,
+        )
+        assert all(value.dtype == torch.float32 for value in trained.parameters())
+        losses.append(found)
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("batchnorm", ["joint", "split"])
+def test_whose_statistics_batchnorm_keeps(batchnorm: str) -> None:
+    """Joint: of all views. Split: of the clean ones, though every view is normalised by its own."""
+    start = open_backbone("scratch", IMAGES.classes, size=16)
+    first = next(layer for layer in start.modules() if isinstance(layer, nn.BatchNorm2d))
+    inputs: list[Tensor] = []
+    first.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach()))
+    settings = TrainSettings(steps=1, batch=8, learning_rate=1e-9, weight_decay=0.0)
+    objective = Objective(extras=(Extra(source="independent"),), augmix=AugMix(), batchnorm=batchnorm)  # type: ignore[arg-type]
+    fit_network(start, pool(), settings=settings, objective=objective)
+    assert [len(given) for given in inputs] == ([32] if batchnorm == "joint" else [8] * 4)
+    counted = inputs[0]  # joint: all of them; split: the first call's, the clean views
+    assert torch.allclose(first.running_mean, 0.1 * counted.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(first.running_var, 0.9 + 0.1 * counted.var((0, 2, 3)), atol=1e-5)
+    assert first.momentum == 0.1
+
+
+def test_what_is_watched_are_means_since_the_last_time() -> None:
+    def watched(every: int) -> list[tuple[int, Mapping[str, float]]]:
+        found: list[tuple[int, Mapping[str, float]]] = []
+        settings = TrainSettings(steps=5, batch=8, learning_rate=0.01, weight_decay=0.0)
+        fit_network(
+            robust_run.steady_net(),
+            pool(),
+            settings=settings,
+            objective=plain(2),
+            watch=lambda *seen: found.append(seen),
+            watch_every=every,
+        )
+        return found
+
+    single, pairs = watched(1), watched(2)
+    assert [step for step, _ in pairs] == [2, 4, 5]
+    assert pairs[0][1]["loss"] == pytest.approx((single[0][1]["loss"] + single[1][1]["loss"]) / 2, rel=1e-5)
+    assert pairs[0][1]["loss"] == pytest.approx(pairs[0][1]["clean"] + pairs[0][1]["extra_0"], rel=1e-5)
+    assert set(pairs[0][1]) == {"loss", "clean", "extra_0", "learning_rate"}
+
+
+def program(*words: object, **environment: str) -> subprocess.Popen[bytes]:
+    root = Path(__file__).resolve().parents[2]
+    own = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"} | environment
+    return subprocess.Popen([sys.executable, "-m", "tests.training.robust_run", *map(str, words)], cwd=root, env=own)
+
+
+def test_a_training_that_was_killed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """SIGKILL, twice, with a bank that remembers, averaged weights and momentum; then bit for bit what an unbroken one gives."""
+    checkpoint = tmp_path / "state.pt"
+    killed = program(checkpoint, tmp_path / "none", "--kill-at", 5)
+    assert killed.wait() == -signal.SIGKILL
+    assert checkpoint.exists()
+    steps: list[int] = []
+    with pytest.raises(KeyboardInterrupt):  # and once more, in this process
+        stopping(checkpoint, steps)
+    assert steps == [4, 5, 6, 7, 8]  # from the checkpoint after three
+    continued = robust_run.train(checkpoint)
+    whole = robust_run.train(None)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, continued.state_dict()[name]), name
+
+
+def stopping(checkpoint: Path, steps: list[int]) -> None:
+    def stop(done: int, _: int) -> None:
+        steps.append(done)
+        if done == 8:
+            raise KeyboardInterrupt
+
+    original = robust_run.fit_network
+    robust_run.fit_network = lambda *args, **options: original(*args, **(options | {"progress": stop}))  # type: ignore[assignment]
+    try:
+        robust_run.train(checkpoint)
+    finally:
+        robust_run.fit_network = original
+
+
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    """As torchrun starts them: parts of the same batches, gradients averaged, equal weights at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    both = [
+        program(tmp_path / "unused", tmp_path / "weights", "--steady", RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)
+    ]
+    assert [process.wait() for process in both] == [0, 0]
+    alone = robust_run.train(None, steady=True).state_dict()
+    found = [torch.load(tmp_path / f"weights-{rank}", weights_only=True) for rank in range(2)]
+    for name, value in alone.items():
+        assert torch.equal(found[0][name], found[1][name]), name
+        assert torch.allclose(found[0][name], value, atol=1e-5), name
+
+
+def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    settings = TrainSettings(steps=2, batch=8, learning_rate=0.01, weight_decay=0.0)
+
+    def train(**options: object) -> None:
+        fit_network(robust_run.steady_net(), pool(), settings=settings, checkpoint=path, **options)  # type: ignore[arg-type]
+
+    train()
+    train(objective=plain(), procedure=Procedure())  # the same, said in words
+    for other in ({"objective": plain(2)}, {"procedure": Procedure(ema=0.5)}, {"view_size": (8, 8)}, {"views": STILL}):
+        with pytest.raises(ConfigError, match="another training"):
+            train(**other)
+
+
+def test_rates_and_settings() -> None:
+    settings = TrainSettings(steps=100, batch=8, learning_rate=0.3, weight_decay=0.0, warmup=0.1)
+    step = Procedure(schedule="step", drops=(1 / 3, 2 / 3))
+    rates = [step.rate(settings, at) for at in (0, 9, 10, 33, 34, 66, 67, 99)]
+    assert rates == pytest.approx([0.03, 0.3, 0.3, 0.3, 0.03, 0.03, 0.003, 0.003])
+    assert Procedure(schedule="constant").rate(settings, 99) == 0.3
+    assert Procedure().rate(settings, 40) == settings.rate(40)
+    assert Procedure(dtype="float32").numbers(torch.device("cpu")) is torch.float32
+    assert Procedure(dtype="auto").numbers(torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    for options, said in (
+        ({"optimizer": "lion"}, "optimizer must be one of adamw, sgd, got 'lion'"),
+        ({"ema": 1.0}, "momentum and ema must be in"),
+        ({"drops": (0.5, 0.2)}, "drops are growing shares"),
+        ({"clip": -1.0}, "clip must be at least 0"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, auto"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            Procedure(**options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="epochs, pictures and batch must be above 0"):
+        steps_of(0, 10, 4)
+
+
+def test_a_seed_decides_the_clean_views_whatever_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arms of one seed see the same pictures in the same crops."""
+    from rediffuse.training import loop
+
+    seen: list[list[Tensor]] = []
+    make = loop.make_views
+    monkeypatch.setattr(loop, "make_views", lambda objective, batch: seen[-1].append(batch.index) or make(objective, batch))
+    settings = replace(robust_run.settings(3), batch=6)
+    for objective in (plain(), plain(3), Objective(augmix=AugMix())):
+        seen.append([])
+        fit_network(robust_run.steady_net(), pool(), settings=settings, objective=objective, procedure=Procedure(order="epochs"))
+    for other in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+    assert generator_of("x").initial_seed() >= 0
