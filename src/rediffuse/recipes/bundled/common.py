@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rediffuse.errors import DataError, RediffuseError
+from rediffuse.training.checkpoint import keep_checkpoint
+from rediffuse.training.ema import Ema as Ema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,44 +99,9 @@ class Clock:
         return time.monotonic() >= self.end
 
 
-class Ema:
-    """Exponential moving average of a module's floating-point state, warmed up as (1 + n) / (10 + n)."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.shadow = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for key, value in module.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.shadow[key].lerp_(value.float(), 1 - decay)
-            else:
-                self.shadow[key].copy_(value)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "shadow": self.shadow}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps, self.shadow = state["steps"], state["shadow"]
-
-    def copy_to(self, module: nn.Module) -> None:
-        own = module.state_dict()
-        module.load_state_dict({k: v.to(own[k].dtype) for k, v in self.shadow.items()})
-
-
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write beside, sync, rename: a kill leaves the old checkpoint or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    """See `keep_checkpoint`."""
+    keep_checkpoint(Path(path), state)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any] | None:
