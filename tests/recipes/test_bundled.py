@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.denoisers.schedules import scaled_linear_betas
@@ -29,6 +30,7 @@ from rediffuse.recipes.bundled import (
     features,
     judge,
     latents,
+    networks,
     text_start,
     text_to_image,
     vocabulary,
@@ -59,7 +61,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_pictures(tmp_path / "data", "validation", 6)
     write_pictures(tmp_path / "digits", "train", 8, size=28)
     monkeypatch.setitem(autoencoder.CONFIG, "block_out_channels", (16, 16))
-    monkeypatch.setitem(text_to_image.UNET, "block_out_channels", (16, 16, 16))
+    monkeypatch.setitem(networks.UNET, "block_out_channels", (16, 16, 16))
     monkeypatch.setattr(text_to_image, "GRID", ("goldfish",))
     monkeypatch.setattr(text_to_image, "tell_classes_apart", partial(text_start.tell_classes_apart, steps=2))
     monkeypatch.setattr(text_to_image, "held_out_loss", lambda *_: (0.0, 0.0))  # 512 validation pictures are not here
@@ -113,7 +115,7 @@ def test_a_resumed_denoiser_is_the_undisturbed_one_and_exports(small: Path, monk
     model = load(out, dtype="float32")
     assert "school bus" in model.known_words
     assert vocabulary.DIGIT in model.known_words
-    torch.testing.assert_close(model.schedule.ratio.double(), _ratio(text_to_image.betas()), rtol=1e-5, atol=0)
+    torch.testing.assert_close(model.schedule.ratio.double(), _ratio(networks.betas()), rtol=1e-5, atol=0)
 
 
 def _ratio(betas: torch.Tensor) -> torch.Tensor:
@@ -121,13 +123,48 @@ def _ratio(betas: torch.Tensor) -> torch.Tensor:
     return ((1 - kept) / kept).sqrt()
 
 
+def test_a_training_starts_from_an_exported_folder(small: Path) -> None:
+    data, digits, coder, folder = small / "data", small / "digits", small / "coder", small / "folder"
+    autoencoder.train(data, coder, None, steps=1, batch=8)
+    text_to_image.train(data, digits, coder, small / "first", None, steps=1, batch=8)
+    export.export_pipeline(coder, small / "first", data, folder)
+    text_to_image.train(data, digits, folder, small / "second", None, steps=0, batch=8, start=folder)
+
+    shipped = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    found = {key.removeprefix("unet."): value for key, value in trained(small / "second").items() if key.startswith("unet.")}
+    assert_same(found, {key: value.float() for key, value in shipped.items()})
+    words = vocabulary.tokenizer_of_run(small / "second", ("other words",))
+    assert words.get_vocab() == vocabulary.tokenizer_of_run(small / "first", TERMS).get_vocab()
+    assert torch.equal(trained(small / "second", "matrix"), torch.eye(6))  # the exported autoencoder has its basis inside
+    pair = networks.started(words, folder)
+    shipped = load_file(folder / "text_encoder" / "model.safetensors")
+    assert_same(dict(pair.text.state_dict()), {key: value.float() for key, value in shipped.items()})
+
+
+def test_the_coarse_loss_counts_noise_like_the_fine_one_and_has_its_minimum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(256, 6, 32, 32, generator=generator)
+    assert abs(float(noise.square().mean()) - 1) < 0.02
+    assert abs(float(text_to_image.coarse(noise).mean()) - 1) < 0.02  # 4.6 standard errors: 256 x 384 squares of unit normals
+    torch.testing.assert_close(text_to_image.coarse(torch.full((1, 6, 32, 32), 0.5)), torch.tensor([0.25 * 16]))
+    # The answer that errs least over random targets is their mean, by either loss.
+    targets = torch.randn(40, 6, 8, 8, generator=generator, dtype=torch.float64)
+    answer = targets.mean(0, keepdim=True).requires_grad_()
+    losses = (answer - targets).square().mean((1, 2, 3)).mean(), text_to_image.coarse(answer - targets).mean()
+    for loss in losses:
+        (slope,) = torch.autograd.grad(loss, answer)
+        assert float(slope.abs().max()) < 1e-12
+    worse = answer + 0.1 * torch.randn(answer.shape, generator=generator, dtype=torch.float64)
+    assert text_to_image.coarse(worse - targets).mean() > losses[1]
+
+
 def test_the_schedule_is_stable_diffusions_with_half_the_noise_and_nothing_of_the_picture_at_the_end() -> None:
     half = 1 / (1 + (_ratio(scaled_linear_betas()) / 2).square()).sqrt()  # alpha of the same schedule with half of sigma / alpha
     expected = (half - half[-1]) * half[0] / (half[0] - half[-1])  # Lin et al., WACV 2024, arXiv 2305.08891, algorithm 1
-    found = (1 - text_to_image.betas()).cumprod(0).sqrt()
+    found = (1 - networks.betas()).cumprod(0).sqrt()
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert found[-1] == 0
-    ratio = _ratio(text_to_image.betas())
+    ratio = _ratio(networks.betas())
     assert [round(float(ratio[t]), 2) for t in (249, 499, 749)] == [0.38, 0.9, 2.66]
 
 

@@ -8,7 +8,6 @@ of 32x32 (18 minutes of one core). Every fourth step sees whole pictures. The la
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,16 @@ from torch.nn import functional as F
 
 from rediffuse.recipes.bundled.common import (
     Clock,
-    Ema,
     Pictures,
-    batches,
     cosine_rate,
     load_checkpoint,
     log_line,
     read_pictures,
-    save_checkpoint,
     save_grid,
     signed,
     tell,
 )
+from rediffuse.recipes.bundled.learner import Learner, options
 
 CONFIG: dict[str, Any] = {
     "in_channels": 3,
@@ -89,51 +86,27 @@ def train(data: Path, out: Path, minutes: float | None, steps: int, batch: int =
     torch.manual_seed(seed)
     model: Any = build()
     model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
-    ema, clock, step = Ema(model, 0.998), Clock(minutes), 0
-    if state := load_checkpoint(out / "checkpoint.pt"):
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.load_state_dict(state["ema"])
-        step = state["step"]
-    for rows in batches(len(pictures), batch, seed, step):
-        if step >= steps or clock.over():
-            break
-        whole = step % 4 == 0
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    learner, clock = Learner(model, torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4), 0.998), Clock(minutes)
+    learner.restore(load_checkpoint(out / "checkpoint.pt"))
+    for rows in learner.rows(len(pictures), batch, seed, steps, clock):
+        whole = learner.step % 4 == 0
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + learner.step)
         images = crops(pictures.images[rows[: batch // 4] if whole else rows], 64 if whole else 32, generator)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * cosine_rate(step, steps, 100)
         loss = objective(model, signed(images).to(memory_format=torch.channels_last), generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        ema.update(model)
-        step += 1
-        if step % 100 == 0:
-            log_line(out / "log.jsonl", step=step, loss=float(loss))
-        if step % 500 == 0 or step == steps:
-            save_checkpoint(
-                out / "checkpoint.pt",
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step},
-            )
-            ema.copy_to(judge)
+        learner.learn(loss, rate * cosine_rate(learner.step, steps, 100), clip=1.0)
+        if learner.step % 100 == 0:
+            log_line(out / "log.jsonl", step=learner.step, loss=float(loss))
+        if learner.step % 500 == 0 or learner.step == steps:
+            learner.save(out)
+            learner.ema.copy_to(judge)
             value, back = psnr(judge.eval(), held, 200)
-            log_line(out / "log.jsonl", step=step, psnr=value)
+            log_line(out / "log.jsonl", step=learner.step, psnr=value)
             save_grid(out / "round_trips.png", torch.cat([held.images[:16].float() / 255, back[:16]]), 16)
-    save_checkpoint(
-        out / "checkpoint.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step}
-    )
+    learner.save(out)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--steps", type=int, default=6000)
-    given = parser.parse_args()
+    given = options(__doc__, steps=6000).parse_args()
     train(given.data, given.out, given.minutes, given.steps)
 
 

@@ -21,7 +21,7 @@ from rediffuse.recipes.bundled import features
 from rediffuse.recipes.bundled.captions import Captions
 from rediffuse.recipes.bundled.common import Ema, load_checkpoint, read_pictures, signed, tell
 from rediffuse.recipes.bundled.latents import Basis, trained_autoencoder
-from rediffuse.recipes.bundled.text_to_image import Pair, betas
+from rediffuse.recipes.bundled.networks import Pair, betas
 from rediffuse.recipes.bundled.vocabulary import tokenizer_of_run
 
 LIMIT = 16 * 2**20

@@ -9,7 +9,6 @@ own classes after 11 minutes on 2 cores.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +19,15 @@ from torch.nn import functional as F
 
 from rediffuse.recipes.bundled.common import (
     Clock,
-    Ema,
     Pictures,
-    batches,
     cosine_rate,
     load_checkpoint,
     log_line,
     read_pictures,
-    save_checkpoint,
     signed,
     tell,
 )
+from rediffuse.recipes.bundled.learner import Learner, options
 
 INPUT_SIZE = 96  # the stem divides by 4: a 64-pixel picture is enlarged first, as its image processor does
 WIDTHS = {"resnet-64": (48, 96, 192, 384), "forty": (32, 64, 128, 256), "recogniser": (48, 96, 192, 384)}
@@ -124,54 +121,34 @@ def fit(
     """SGD with Nesterov momentum, cosine, label smoothing .1; returns the validation accuracy of the EMA weights."""
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    ema, clock, step, value = Ema(model, 0.998), Clock(minutes), 0, 0.0
-    if state := load_checkpoint(out / "checkpoint.pt"):
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.load_state_dict(state["ema"])
-        step = state["step"]
+    learner, value = Learner(model, optimizer, 0.998), 0.0
+    learner.restore(load_checkpoint(out / "checkpoint.pt"))
     judge = build(which, pictures.names)
-
-    def hand_on() -> None:
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step}
-        save_checkpoint(out / "checkpoint.pt", state)
-
-    for rows in batches(len(pictures), batch, seed, step):
-        if step >= steps or clock.over():
-            break
+    for rows in learner.rows(len(pictures), batch, seed, steps, Clock(minutes)):
         model.train()
-        x = view(pictures.images[rows], torch.Generator().manual_seed(seed * 1_000_003 + step)).to(memory_format=torch.channels_last)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * cosine_rate(step, steps, 200)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + learner.step)
+        x = view(pictures.images[rows], generator).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(x).logits
         loss = F.cross_entropy(logits.float(), pictures.labels[rows], label_smoothing=0.1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        ema.update(model)
-        step += 1
-        if step % 50 == 0:
-            log_line(out / "log.jsonl", step=step, loss=float(loss.detach()))
-        if step % 500 == 0 or step == steps:
-            hand_on()
-            ema.copy_to(judge)
+        learner.learn(loss, rate * cosine_rate(learner.step, steps, 200))
+        if learner.step % 50 == 0:
+            log_line(out / "log.jsonl", step=learner.step, loss=float(loss.detach()))
+        if learner.step % 500 == 0 or learner.step == steps:
+            learner.save(out)
+            learner.ema.copy_to(judge)
             value = accuracy(judge, held.images, held.labels)
-            log_line(out / "log.jsonl", step=step, top1=value)
-    hand_on()
+            log_line(out / "log.jsonl", step=learner.step, top1=value)
+    learner.save(out)
     return value
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
+    parser = options(__doc__, steps=4000)
     parser.add_argument(
         "--known", type=Path, required=True, help="folder tiny-imagenet-known: its classes are left out of resnet-64 and forty"
     )
     parser.add_argument("--which", choices=sorted(WIDTHS), required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--steps", type=int, default=4000)
     given = parser.parse_args()
     train(given.data, given.known, given.which, given.out, given.minutes, given.steps)
 

@@ -9,96 +9,36 @@ latents and sample grids as it goes; 80 samples/s on 2 cores with AVX512-BF16.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rediffuse.concepts.prompts import TEMPLATES
-from rediffuse.denoisers.schedules import divide_noise, scaled_linear_betas, zero_terminal_snr
 from rediffuse.recipes.bundled.captions import Captions
 from rediffuse.recipes.bundled.common import (
     Clock,
     Ema,
-    batches,
     cosine_rate,
     load_checkpoint,
     log_line,
     read_pictures,
-    save_checkpoint,
     save_grid,
     tell,
 )
 from rediffuse.recipes.bundled.latents import Basis, Latents, basis_of, cache_latents, decode, trained_autoencoder
+from rediffuse.recipes.bundled.learner import Learner, options
+from rediffuse.recipes.bundled.networks import Pair, betas, started
 from rediffuse.recipes.bundled.text_start import tell_classes_apart
 from rediffuse.recipes.bundled.vocabulary import DIGIT, tokenizer_of_run
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-UNET: dict[str, Any] = {
-    "sample_size": 32,
-    "in_channels": 6,
-    "out_channels": 6,
-    "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-    "block_out_channels": (48, 96, 160),
-    "layers_per_block": 1,
-    "attention_head_dim": 4,  # the number of heads in this class
-    "cross_attention_dim": 128,
-    "norm_num_groups": 16,
-}
-TEXT: dict[str, Any] = {
-    "hidden_size": 128,
-    "intermediate_size": 512,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 77,
-    "projection_dim": 128,
-}
-
-
-def betas() -> Tensor:
-    """Stable Diffusion's schedule with sigma divided by 2, then brought to zero terminal SNR, (1000,) float64.
-
-    Without the second part the noisiest picture still shows its layout and colours: a word then lowers the best loss on 8x8 averages
-    by .3 %, and was never learned in 200,000 samples; with it by 2.4 % (both by a Gaussian model of the latents). At the strengths .25
-    .5 .75 sigma / alpha becomes .38 .90 2.66 in place of .35 .81 2.04, and strength 1 begins where training did.
-    """
-    return zero_terminal_snr(divide_noise(scaled_linear_betas(), 2.0))
-
-
-def build_unet() -> nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    model: nn.Module = UNet2DConditionModel(**UNET)
-    return model
-
-
-def build_text_encoder(tokenizer: Any) -> nn.Module:
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model: nn.Module = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **ends, **TEXT))
-    return model
-
-
-class Pair(nn.Module):
-    """The two networks that are trained together."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        super().__init__()
-        self.unet, self.text = build_unet(), build_text_encoder(tokenizer)
-
-    def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        """(B, 6, 32, 32), (B,), (B, 77) -> v, float32."""
-        words = self.text(ids)[0]
-        v: Tensor = self.unet(x, t, encoder_hidden_states=words).sample
-        return v.float()
 
 
 def objective(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
@@ -168,6 +108,7 @@ def sample(pair: Pair, captions: Captions, prompts: list[str], kept: Tensor, gui
     return x
 
 
+DECAY = 0.9995  # of the averaged weights
 GRID = (
     "goldfish",
     "monarch",
@@ -184,15 +125,60 @@ GRID = (
 )
 
 
-def started(captions: Captions, start: Path | None) -> Pair:
-    """Random networks, or those of an exported pipeline folder, whose exact checkpoint is no longer there."""
-    pair = Pair(captions.tokenizer)
-    if start:
-        from safetensors.torch import load_file
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What is learned from, and what judges it.
 
-        pair.unet.load_state_dict(load_file(start / "unet" / "diffusion_pytorch_model.safetensors"))
-        pair.text.load_state_dict(load_file(start / "text_encoder" / "model.safetensors"))
-    return pair
+    latents: of the training pictures and the digits behind them; check, labels: of the validation pictures; captions: for `latents`;
+    vae, basis: for the way back; kept: (1000,) the schedule's alpha².
+    """
+
+    latents: Latents
+    check: Latents
+    labels: Tensor
+    captions: Captions
+    vae: Any
+    basis: Basis
+    kept: Tensor
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents, captions, times and noise of a batch."""
+        x0, ids = self.latents.batch(rows, generator), self.captions.batch(rows, generator)
+        return x0, ids, noise_times(len(rows), generator), torch.randn(x0.shape, generator=generator)
+
+
+def gather(data: Path, digits: Path, coder: Path, out: Path, start: Path | None, state: dict[str, Any] | None) -> Material:
+    """Read the pictures and encode them, or read their latents from an earlier piece. state: of the checkpoint, if there is one."""
+    pictures, held, scans = read_pictures(data, "train"), read_pictures(data, "validation"), read_pictures(digits, "train")
+    vae = trained_autoencoder(coder)
+    # What was begun in a basis goes on in it: another machine may turn its directions.
+    basis = Basis(shift=state["shift"], matrix=state["matrix"]) if state else basis_of(coder, vae, pictures.images[:2000])
+    base, check, ink = cache_latents(vae, [pictures, held, scans], basis, out / "latents.safetensors")
+    return Material(
+        latents=Latents(plain=torch.cat([base.plain, ink.plain]), mirrored=torch.cat([base.mirrored, ink.mirrored])),
+        check=check,
+        labels=held.labels,
+        captions=Captions(tokenizer_of_run(out, pictures.terms, start), pictures.terms, pictures.names, pictures.labels, len(scans)),
+        vae=vae,
+        basis=basis,
+        kept=(1 - betas()).cumprod(0).float(),
+    )
+
+
+def hand_on(learner: Learner, material: Material, judge: Pair, out: Path) -> None:
+    """Save, and log the loss of the averaged networks under right and wrong names."""
+    learner.save(out, shift=material.basis.shift, matrix=material.basis.matrix)
+    learner.ema.copy_to(judge)
+    told = (material.check, material.captions, material.labels, material.kept)
+    right, wrong = (held_out_loss(judge.eval(), *told, shift) for shift in (0, 37))
+    named = {"held_out": right[0], "under_a_wrong_name": wrong[0], "coarse": right[1], "coarse_under_a_wrong_name": wrong[1]}
+    log_line(out / "log.jsonl", step=learner.step, **named)
+
+
+def draw_grid(judge: Pair, material: Material, path: Path) -> None:
+    prompts = [TEMPLATES[0].format(word) for word in GRID for _ in range(6)]
+    drawn = sample(judge, material.captions, prompts, material.kept, guidance=4.0)
+    save_grid(path, decode(material.vae, drawn, material.basis), 12)
 
 
 def train(
@@ -208,87 +194,45 @@ def train(
     start: Path | None = None,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    clock = Clock(minutes)
-    pictures, held, scans = read_pictures(data, "train"), read_pictures(data, "validation"), read_pictures(digits, "train")
-    vae = trained_autoencoder(coder)
-    state = load_checkpoint(out / "checkpoint.pt")
-    # What was begun in a basis goes on in it: another machine may turn its directions.
-    basis = Basis(shift=state["shift"], matrix=state["matrix"]) if state else basis_of(coder, vae, pictures.images[:2000])
-    base, check, ink = cache_latents(vae, [pictures, held, scans], basis, out / "latents.safetensors")
-    latents = Latents(plain=torch.cat([base.plain, ink.plain]), mirrored=torch.cat([base.mirrored, ink.mirrored]))
-    captions = Captions(tokenizer_of_run(out, pictures.terms, start), pictures.terms, pictures.names, pictures.labels, len(scans))
-    kept = (1 - betas()).cumprod(0).float()
-    judge = Pair(captions.tokenizer)  # before the seed: the first import of a library may draw from the global state
+    clock, state = Clock(minutes), load_checkpoint(out / "checkpoint.pt")
+    material = gather(data, digits, coder, out, start, state)
+    judge = Pair(material.captions.tokenizer)  # before the seed: the first import of a library may draw from the global state
     torch.manual_seed(seed)
-    pair = started(captions, start)
+    pair = started(material.captions.tokenizer, start)
     network: Any = pair.unet
     network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
-    ema, step = Ema(pair, 0.9995), 0
-    if state:
-        pair.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        ema.load_state_dict(state["ema"])
-        step = state["step"]
-    else:
-        told = tell_classes_apart(pair.text, captions, seed=seed)
-        ema = Ema(pair, 0.9995)
+    learner = Learner(pair, torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99)), DECAY)
+    if not learner.restore(state):
+        told = tell_classes_apart(pair.text, material.captions, seed=seed)
+        learner.ema = Ema(pair, DECAY)
         log_line(out / "log.jsonl", step=0, captions_told_apart=told)
-    first, began = step, time.monotonic()
-
-    def hand_on() -> None:
-        state = {"model": pair.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict(), "step": step}
-        save_checkpoint(out / "checkpoint.pt", {**state, "shift": basis.shift, "matrix": basis.matrix})
-        ema.copy_to(judge)
-        right, wrong = (held_out_loss(judge.eval(), check, captions, held.labels, kept, shift) for shift in (0, 37))
-        named = {"held_out": right[0], "under_a_wrong_name": wrong[0], "coarse": right[1], "coarse_under_a_wrong_name": wrong[1]}
-        log_line(out / "log.jsonl", step=step, **named)
-
+    first, began = learner.step, time.monotonic()
     losses: list[float] = []
-    for rows in batches(len(latents.plain), batch, seed, step):
-        if step >= steps or clock.over():
-            break
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        x0, ids = latents.batch(rows, generator), captions.batch(rows, generator)
-        t = noise_times(batch, generator)
-        noise = torch.randn(x0.shape, generator=generator)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * cosine_rate(step, steps, 400, floor=0.02)
-        loss = objective(pair, x0, ids, t, noise, kept).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
-        optimizer.step()
-        ema.update(pair)
+    for rows in learner.rows(len(material.latents.plain), batch, seed, steps, clock):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + learner.step)
+        loss = objective(pair, *material.draw(rows, generator), material.kept).mean()
+        learner.learn(loss, rate * cosine_rate(learner.step, steps, 400, floor=0.02), clip=1.0)
         losses.append(float(loss.detach()))
-        step += 1
-        if step % 100 == 0:
-            speed = (step - first) * batch / (time.monotonic() - began)
-            log_line(out / "log.jsonl", step=step, loss=sum(losses) / len(losses), samples_per_second=speed)
+        if learner.step % 100 == 0:
+            speed = (learner.step - first) * batch / (time.monotonic() - began)
+            log_line(out / "log.jsonl", step=learner.step, loss=sum(losses) / len(losses), samples_per_second=speed)
             losses.clear()
-        if step % 250 == 0:
-            hand_on()
-        if step % 1000 == 0:
-            prompts = [TEMPLATES[0].format(word) for word in GRID for _ in range(6)]
-            drawn = sample(judge, captions, prompts, kept, guidance=4.0)
-            save_grid(out / "samples.png", decode(vae, drawn, basis), 12)
-    hand_on()
+        if learner.step % 250 == 0:
+            hand_on(learner, material, judge, out)
+        if learner.step % 1000 == 0:
+            draw_grid(judge, material, out / "samples.png")
+    hand_on(learner, material, judge, out)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
+    parser = options(__doc__, steps=8000)
     parser.add_argument("--digits", type=Path, required=True, help="folder mnist-5k")
     parser.add_argument("--autoencoder", type=Path, required=True, help="out folder of the autoencoder's trainer, or an exported pipeline")
     parser.add_argument("--start", type=Path, help="exported pipeline whose weights to begin with, in place of random ones")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--rate", type=float, default=1e-3, help="largest learning rate")
     given = parser.parse_args()
-    train(
-        given.data, given.digits, given.autoencoder, given.out, given.minutes, given.steps, rate=given.rate, start=given.start,
-    )  # fmt: skip
+    folders = (given.data, given.digits, given.autoencoder, given.out)
+    train(*folders, given.minutes, given.steps, rate=given.rate, start=given.start)
 
 
 if __name__ == "__main__":
