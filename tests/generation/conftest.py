@@ -21,6 +21,8 @@ from rediffuse.methods.real_guidance import RealGuidance
 
 CLASSES = ("cat", "dog")
 SIDE = 8
+RESULT = {"README.md", "images", "manifest", "plan.parquet", "rejected.jsonl", "run.json"}
+"""What a finished run's folder holds."""
 
 Photos = Callable[..., ImageSet]
 Make = Callable[..., Run]
@@ -77,3 +79,9 @@ def make(tmp_path: Path) -> Make:
 def pixels(run: ImageSet) -> dict[str, bytes]:
     """The pixels of every image by its name."""
     return {example.id: example.image.tobytes() for example in run}
+
+
+def far(one: ImageSet, two: ImageSet) -> float:
+    """The largest distance of two sets' pixels, in [0, 1]."""
+    images = {example.id: np.asarray(example.image, dtype=float) for example in two}
+    return max(float(np.abs(np.asarray(example.image) - images[example.id]).max()) for example in one) / 255
