@@ -21,7 +21,7 @@ from rediffuse.generation.interrupt import Interrupt
 from rediffuse.generation.local import Engine, default_batch, shard_steps
 from rediffuse.generation.plan import Plan, Settings, cut, tabulate
 from rediffuse.generation.preview import make_preview
-from rediffuse.generation.pricing import gigabytes, price
+from rediffuse.generation.pricing import Cost, gigabytes, price
 from rediffuse.generation.store import Run, finished_shards
 from rediffuse.generation.writer import Writer, check_folder
 from rediffuse.methods.editing import EditingMethod
@@ -66,26 +66,11 @@ def generate(
     photos: ImageSet, method: EditingMethod, out: str | Path, *, dry_run: bool = ..., preview: int = ..., **options: Unpack[Options]
 ) -> Run | Plan: ...
 def generate(
-    photos: ImageSet,
-    method: EditingMethod,
-    out: str | Path,
-    *,
-    copies: int = 10,
-    seed: int = 0,
-    batch: int | None = None,
-    side: int | None = None,
-    fit: Literal["pad", "crop", "squash"] = "pad",
-    size: Literal["source", "model"] = "source",
-    format: Literal["png", "webp", "jpeg"] = "png",
-    keep_real: bool = False,
-    target_per_class: int | None = None,
-    dry_run: bool = False,
-    preview: int = 0,
-    rate: float | None = None,
-    take_over: bool = False,
-    command: str = SAME,
-    progress: Progress = True,
-) -> Run | Plan:
+    photos: ImageSet, method: EditingMethod, out: str | Path, *, copies: int = 10, seed: int = 0, batch: int | None = None,
+    side: int | None = None, fit: Literal["pad", "crop", "squash"] = "pad", size: Literal["source", "model"] = "source",
+    format: Literal["png", "webp", "jpeg"] = "png", keep_real: bool = False, target_per_class: int | None = None, dry_run: bool = False,
+    preview: int = 0, rate: float | None = None, take_over: bool = False, command: str = SAME, progress: Progress = True,
+) -> Run | Plan:  # fmt: skip
     """Make changed copies of every photo, each with the photo's label, in a folder that class-folder readers and `datasets` take.
 
     The same call again continues a run that was stopped, or returns one that is complete; another plan into the same folder is refused.
@@ -128,24 +113,28 @@ def generate(
     note = _notes(progress)
     method.model.eval()
     engine = Engine(photos, method, settings, note)
-    plan, begun = _plan(photos, method, settings, out, batch, engine)
-    finished = finished_shards(out) if begun else []
-    left = price(plan, out, finished)
-    if left.steps and (progress is True or dry_run):
-        plan = replace(plan, rate=engine.rate(plan.batch) if rate is None else rate)
-        left = price(plan, out, finished)
-        note(left.summary())
-    if dry_run:
-        return plan
-    if preview:
-        sheet = make_preview(engine, plan, photos, out, preview)
-        note(f"wrote {sheet}")
+    plan, left = _price(_plan(photos, method, settings, out, batch, engine), out, engine, rate, shown=progress is True or dry_run)
+    if dry_run or preview:
+        if preview and not dry_run:
+            note(f"wrote {make_preview(engine, plan, photos, out, preview)}")
         return plan
     with room_on_disk(out, command), Writer(
         out, plan, photos, device=method.model.device, command=command, take_over=take_over, note=note
     ) as writer:  # fmt: skip
         _make(engine, plan, writer, left.steps, note, progress)
     return Run(out)
+
+
+def _price(found: tuple[Plan, bool], out: Path, engine: Engine, rate: float | None, *, shown: bool) -> tuple[Plan, Cost]:
+    """The plan with its rate, measured where none is given, and what is left of it to pay; both said where that is shown."""
+    plan, begun = found
+    finished = finished_shards(out) if begun else []
+    left = price(plan, out, finished)
+    if left.steps and shown:
+        plan = replace(plan, rate=engine.rate(plan.batch) if rate is None else rate)
+        left = price(plan, out, finished)
+        engine.note(left.summary())
+    return plan, left
 
 
 def _make(engine: Engine, plan: Plan, writer: Writer, steps: int, note: Callable[[str], None], progress: Progress) -> None:
