@@ -3,6 +3,8 @@
     python -m rediffuse.recipes.bundled.card tiny-imagenet-64 --facts CARD/facts.json --log RUNS/unet/log.jsonl
         --coder RUNS/autoencoder/log.jsonl --hardware "2 cores, AVX512-BF16" --out FOLDER
     python -m rediffuse.recipes.bundled.card resnet-64 --log RUNS/resnet-64/log.jsonl --hardware "1 core, AVX512-BF16" --out FOLDER
+    python -m rediffuse.recipes.bundled.card cifar10-32 --facts CARD/facts.json --log RUNS/cifar10-32/log.jsonl
+        --hardware "1 core, AVX512-BF16" --out FOLDER
 
 The card is README.md of the folder; rediffuse.json beside it holds the facts that pages of results need.
 """
@@ -76,9 +78,13 @@ def features_card(log: list[dict[str, Any]], hardware: str) -> str:
     return fill("resnet-64", steps=last_step(log), hardware=hardware, top1=top1, curve=curve(log, "top1"))
 
 
+def pixel_card(facts: dict[str, Any], log: list[dict[str, Any]], hardware: str, remarks: Sequence[str] = ()) -> str:
+    return fill("cifar10-32", facts=facts, steps=last_step(log), hardware=hardware, curve=curve(log, "held_out"), remarks=remarks)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=["tiny-imagenet-64", "resnet-64"])
+    parser.add_argument("model", choices=["tiny-imagenet-64", "resnet-64", "cifar10-32"])
     parser.add_argument("--facts", type=Path)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--coder", type=Path)
@@ -91,6 +97,10 @@ def main() -> None:
         (given.out / "README.md").write_text(features_card(log, given.hardware))
         return
     facts = json.loads(given.facts.read_text())
+    if given.model == "cifar10-32":
+        (given.out / "README.md").write_text(pixel_card(facts, log, given.hardware, given.remark))
+        (given.out / "rediffuse.json").write_text(json.dumps(facts, indent=1) + "\n")
+        return
     (given.out / "README.md").write_text(text_to_image_card(facts, log, read_log(given.coder), given.hardware, given.remark))
     known = {key: facts[key] for key in QUOTED}
     (given.out / "rediffuse.json").write_text(json.dumps({**known, "notes": NOTES}, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
     python -m rediffuse.recipes.bundled.export tiny-imagenet-64 --autoencoder RUNS/autoencoder --unet RUNS/unet --data DATA --out FOLDER
     python -m rediffuse.recipes.bundled.export resnet-64 --features RUNS/resnet-64 --data DATA --known KNOWN --out FOLDER
+    python -m rediffuse.recipes.bundled.export cifar10-32 --unet RUNS/cifar10-32 --out FOLDER
 
 The first is a complete Stable Diffusion pipeline folder; the change of basis of the latents is folded into the 1x1 convolutions on both
 sides, so that any reader of such folders sees ordinary latents of unit mean square. A folder over 16 MiB is refused.
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from rediffuse.errors import ModelError
-from rediffuse.recipes.bundled import features
+from rediffuse.recipes.bundled import cifar10, features
 from rediffuse.recipes.bundled.captions import Captions
 from rediffuse.recipes.bundled.common import Ema, load_checkpoint, read_pictures, signed, tell
 from rediffuse.recipes.bundled.latents import Basis, trained_autoencoder
@@ -104,6 +105,22 @@ def export_features(folder: Path, which: str, data: Path, known: Path, out: Path
     check_size(out)
 
 
+def export_pixel(folder: Path, out: Path) -> None:
+    """A DDPM pipeline folder of a run of `cifar10`."""
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    state = load_checkpoint(folder / "checkpoint.pt")
+    if state is None:
+        raise ModelError(f"no checkpoint.pt in {folder}; train cifar10 first")
+    network = cifar10.build_unet()
+    ema = Ema(network, 0.0)
+    ema.load_state_dict(state["ema"])
+    ema.copy_to(network)
+    scheduler = DDPMScheduler(**cifar10.SCHEDULER)
+    DDPMPipeline(unet=network.half().eval(), scheduler=scheduler).save_pretrained(out, safe_serialization=True)
+    check_size(out)
+
+
 def check_size(out: Path) -> None:
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     print(f"{out}: {size / 2**20:.2f} MiB")
@@ -113,14 +130,19 @@ def check_size(out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", choices=["tiny-imagenet-64", "resnet-64", "forty", "recogniser"])
+    parser.add_argument("model", choices=["tiny-imagenet-64", "resnet-64", "forty", "recogniser", "cifar10-32"])
     parser.add_argument("--autoencoder", type=Path)
     parser.add_argument("--unet", type=Path)
     parser.add_argument("--features", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
+    parser.add_argument("--data", type=Path, help="folder tiny-imagenet-base, for all but cifar10-32")
     parser.add_argument("--known", type=Path, help="folder tiny-imagenet-known")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
+    if given.model == "cifar10-32":
+        export_pixel(given.unet, given.out)
+        return
+    if given.data is None:
+        parser.error(f"{given.model} needs --data")
     if given.model == "tiny-imagenet-64":
         export_pipeline(given.autoencoder, given.unet, given.data, given.out)
     else:

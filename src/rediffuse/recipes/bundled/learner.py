@@ -61,10 +61,10 @@ class Learner:
         self.step += 1
 
 
-def options(text: str | None, steps: int) -> argparse.ArgumentParser:
+def options(text: str | None, steps: int, data: str = "folder tiny-imagenet-base") -> argparse.ArgumentParser:
     """What every trainer can be told."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
+    parser.add_argument("--data", type=Path, required=True, help=data)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, help="stop after them; the same command goes on")
     parser.add_argument("--steps", type=int, default=steps, help="of the whole training")
