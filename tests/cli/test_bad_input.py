@@ -73,7 +73,7 @@ def test_one_class_is_enough_to_augment_but_not_to_train(
 def test_a_split_must_be_chosen(augment: Callable[..., Ended], tmp_path: Path) -> None:
     for split in ("train", "test"):
         fill(tmp_path / "sets" / split, {"cat": 1, "dog": 1})
-    refused(augment(source=tmp_path / "sets"), "looks like splits", "split=")
+    refused(augment(source=tmp_path / "sets"), "looks like splits", "--split test")
     assert augment("--split", "train", source=tmp_path / "sets").status == 0
 
 

@@ -29,7 +29,7 @@ def test_a_split_may_be_a_subfolder(fill, tmp_path):
     fill(tmp_path / "train", {"cat": 2, "dog": 1})
     fill(tmp_path / "test", {"cat": 1, "dog": 1})
     assert len(open_images(tmp_path, split="train")) == 3
-    with pytest.raises(DataError, match=r"looks like splits \(test, train\).*split='test'"):
+    with pytest.raises(DataError, match=r"looks like splits \(test, train\).*split='test' \(--split test\)"):
         open_images(tmp_path)
     with pytest.raises(DataError, match=r"no split 'val'.*test, train"):
         open_images(tmp_path, split="val")

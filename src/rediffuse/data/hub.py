@@ -130,7 +130,7 @@ def _load(library: Any, source: str) -> Any:
 def _split(library: Any, loaded: Any, split: str | None, title: str) -> Any:
     if isinstance(loaded, library.DatasetDict):
         if split is None and len(loaded) > 1:
-            raise DataError(f"{title} holds the splits {', '.join(loaded)}; choose one with split=NAME")
+            raise DataError(f"{title} holds the splits {', '.join(loaded)}; choose one with split=NAME (--split NAME)")
         split = next(iter(loaded)) if split is None else split
         if split not in loaded:
             raise DataError(f"no split {split!r} in {title}; it holds {', '.join(loaded)}")

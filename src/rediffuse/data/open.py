@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ def _directory(path: Path, split: str | None, flips: bool, labelled: bool | None
         return folder(path / split, flips=flips, progress=progress)
     if folders and {name.lower() for name in folders} <= _SPLIT_NAMES and all(_holds_folders(path / name) for name in folders):
         raise DataError(
-            f"{path} looks like splits ({', '.join(folders)}) with class folders in them; choose one with split={folders[0]!r}, "
-            "or read it with rediffuse.data.folder if these are the classes"
+            f"{path} looks like splits ({', '.join(folders)}) with class folders in them; choose one with split={folders[0]!r} "
+            f"(--split {shlex.quote(folders[0])}), or read it with rediffuse.data.folder if these are the classes"
         )
     return folder(path, flips=flips, progress=progress)
 

@@ -102,7 +102,7 @@ def _files(path: Path, split: str | None) -> list[Path]:
         if path.suffix.lower() not in (".csv", ".tsv", ".parquet"):
             raise DataError(f"{path} is no table that is read; give a .csv, .tsv or .parquet file, or a folder of parquet shards")
         if split is not None:
-            raise DataError(f"split={split!r} chooses among the shards of a folder, but {path} is one file; leave split out")
+            raise DataError(f"split={split!r} chooses among the shards of a folder, but {path} is one file; leave split out (--split)")
         return [path]
     if not path.is_dir():
         raise DataError(f"table {str(path)!r} does not exist (looked in {path.absolute().parent})")
@@ -110,7 +110,7 @@ def _files(path: Path, split: str | None) -> list[Path]:
     if not found:
         raise DataError(f"no .parquet file in folder {str(path)!r}; give the csv file itself, or the folder that holds the shards")
     if split is None and len(found) > 1:
-        raise DataError(f"{path} holds the splits {', '.join(found)}; choose one with split=NAME")
+        raise DataError(f"{path} holds the splits {', '.join(found)}; choose one with split=NAME (--split NAME)")
     split = next(iter(found)) if split is None else split
     if split not in found:
         raise DataError(f"no split {split!r} in {path}; it holds {', '.join(found)}")
