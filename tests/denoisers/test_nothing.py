@@ -33,6 +33,12 @@ def test_the_noise_is_that_of_the_denoised_views() -> None:
     assert torch.equal(make_noise(first, (3, 8, 8), torch.device("cpu")), make_noise(second, (3, 8, 8), torch.device("cpu")))
 
 
+def test_it_follows_to_a_device_as_others_do() -> None:
+    method = DiffAug(NoDenoiser(NoiseSchedule.from_betas(linear_betas()))).to("meta")
+    assert method.denoiser.device.type == "meta"
+    assert method.denoiser.state_dict() == {}
+
+
 def test_its_loss_is_the_noise_level() -> None:
     schedule = NoiseSchedule.from_betas(linear_betas())
     t = torch.tensor([50, 300])

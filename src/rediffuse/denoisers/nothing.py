@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from rediffuse.denoisers.base import Condition, Denoiser, NoiseSchedule
@@ -21,6 +22,7 @@ class NoDenoiser(Denoiser):
     def __init__(self, schedule: NoiseSchedule, size: int | None = None) -> None:
         super().__init__()
         self.schedule, self.size = schedule, size
+        self.register_buffer("place", torch.empty(0), persistent=False)  # says which device it was sent to, where its noise is then made
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         alpha, _ = self.schedule.at(t, x_t)
