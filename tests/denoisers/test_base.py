@@ -7,7 +7,15 @@ from typing import get_args
 import pytest
 import torch
 
-from rediffuse.denoisers.base import Condition, NoiseSchedule, Prediction, clean_from_output, noise_from_clean, training_target
+from rediffuse.denoisers.base import (
+    Condition,
+    DenoiserSpec,
+    NoiseSchedule,
+    Prediction,
+    clean_from_output,
+    noise_from_clean,
+    training_target,
+)
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
 from rediffuse.denoisers.schedules import linear_betas, zero_terminal_snr
 from rediffuse.errors import ConfigError
@@ -82,3 +90,17 @@ def test_pixel_space_is_the_default() -> None:
     assert x.max() == 1
     torch.testing.assert_close(oracle.decode(x), images)
     assert oracle.decode(3 * x).max() == 1
+
+
+def test_a_fingerprint_tells_denoisers_apart() -> None:
+    def built(mean: float = 0.0, last: float = 0.02, dtype: torch.dtype = torch.float32) -> GaussianMixtureDenoiser:
+        betas = linear_betas(1000, 1e-4, last)
+        return GaussianMixtureDenoiser(
+            torch.full((1, 3, 2, 2), mean), torch.ones(1), torch.ones(1), NoiseSchedule.from_betas(betas), dtype=dtype
+        )
+
+    assert built().fingerprint() == built(dtype=torch.float64).fingerprint()  # how it computes is not what it is
+    assert len({built(mean, last).fingerprint() for mean in (0.0, 0.1) for last in (0.02, 0.03)}) == 4
+    loaded = built()
+    loaded.spec = DenoiserSpec(name="a", path="b", weights_hash="c")
+    assert loaded.fingerprint() == "c"

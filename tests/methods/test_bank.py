@@ -273,6 +273,10 @@ def test_files_that_are_no_bank_are_refused(tmp_path: Path):
     assert plain_bank(path=path).held == 16
     with pytest.raises(ConfigError, match=r"was filled by .*denoised.* this one is filled by .*original"):
         plain_bank(path=path, source="original")
+    other = diffaug()
+    other.denoiser.schedule = NoiseSchedule.from_betas(linear_betas(1000, 1e-4, 0.03))
+    with pytest.raises(ConfigError, match="this one is filled by"):  # of the same kind, but not the same
+        Bank(other, 0.25, path=path)
     with pytest.raises(ConfigError, match="capacity of 64, asked for was 65"):
         plain_bank(path=path, capacity=65)
     with pytest.raises(DataError, match=f"cannot be read: {os.strerror(2)}"):

@@ -7,6 +7,7 @@ Everything else (one-step views, many-step editing, learned words, guidance) is 
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -182,6 +183,17 @@ class Denoiser(nn.Module, ABC):
         Raises ConfigError where the model takes no prompts.
         """
         raise ConfigError(f"{type(self).__name__} takes no prompts; use a text-to-image model such as tiny-imagenet-64")
+
+    def fingerprint(self) -> str:
+        """What tells it from other denoisers: the hash in its spec or, built in memory, one over its kind, weights and noise levels."""
+        if self.spec is not None and self.spec.weights_hash:
+            return self.spec.weights_hash
+        digest = hashlib.sha256(type(self).__qualname__.encode())
+        levels = {"alpha of the schedule": self.schedule.alpha, "sigma of the schedule": self.schedule.sigma}
+        for name, value in {**self.state_dict(), **levels}.items():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def device(self) -> torch.device:

@@ -199,9 +199,8 @@ class Bank:
         """What the pictures are: the denoiser, the method's settings and the source, as JSON."""
         if self.method is None:
             return "" if self._store is None else self._store.shape.made_by
-        denoiser = self.method.denoiser
-        weights = type(denoiser).__name__ if denoiser.spec is None else denoiser.spec.weights_hash
-        return json.dumps({"source": self.source, "denoiser": weights, **self.method.settings()}, sort_keys=True)
+        made = {"source": self.source, "denoiser": self.method.denoiser.fingerprint(), **self.method.settings()}
+        return json.dumps(made, sort_keys=True)
 
     def _shape(self, images: Tensor) -> BankShape:
         spare = 0 if self.path is None else self.capacity if self.spare is None else self.spare
