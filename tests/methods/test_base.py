@@ -67,6 +67,7 @@ def test_index_takes_rows_in_order_and_twice():
     assert plain(draw.index(slice(1, None)).shift) == [0.2, 0.3]
     assert plain(draw.index(torch.tensor([1])).shift) == [0.2]
     assert len(draw.index([])) == 0
+    assert plain(draw.index(torch.tensor([False, False, True])).shift) == [0.3]
 
 
 def test_fields_are_checked():

@@ -49,8 +49,9 @@ class Draw:
         return len(getattr(self, next(iter(self._dtypes()))))
 
     def index(self, rows: Tensor | Sequence[int] | slice) -> Self:
-        """The samples asked for, in that order; a row may come twice."""
-        picked = rows if isinstance(rows, slice) else torch.as_tensor(rows, dtype=torch.int64)
+        """The samples asked for, in that order; a row may come twice. A tensor of bool is a mask."""
+        mask = isinstance(rows, Tensor) and rows.dtype is torch.bool
+        picked = rows if isinstance(rows, slice) or mask else torch.as_tensor(rows, dtype=torch.int64)
         return type(self)(**{name: getattr(self, name)[picked] for name in self._dtypes()})
 
     def to_rows(self) -> list[dict[str, Any]]:
