@@ -162,3 +162,47 @@ def test_levels_are_named() -> None:
     for text in ("", "=x", "forty="):
         with pytest.raises(ConfigError, match="NAME=FOLDER"):
             parse_level(text)
+
+
+@pytest.mark.parametrize(("level", "input_side"), [("cifar-resnet", 64), ("cifar-vit", 32)])
+def test_networks_for_small_pictures_are_transformers_own(level: str, input_side: int, tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    opened = open_backbone(level, NAMES, seed=1, size=32)
+    assert opened.knows_nothing
+    assert opened.preprocessing.size == (input_side, input_side)
+    first, again, other = (open_backbone(level, NAMES, seed=seed, size=32).predict(images) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+    opened.save(tmp_path / "model")
+    theirs = AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()
+    pixels = AutoImageProcessor.from_pretrained(tmp_path / "model")(
+        list(images.mul(255).round().to(torch.uint8)), return_tensors="pt", input_data_format="channels_first"
+    )
+    with torch.no_grad():
+        assert torch.allclose(theirs(**pixels).logits, opened.predict(images.mul(255).round() / 255), atol=2e-2)
+    again_opened = Classifier.load(tmp_path / "model")
+    assert torch.equal(again_opened.predict(images), opened.predict(images))
+    assert not again_opened.knows_nothing
+
+
+def test_the_small_resnet_sees_a_quarter_of_the_places_first() -> None:
+    """What its first stage works on: 16x16 of a 32-pixel picture, enlarged first and halved twice."""
+    opened = open_backbone("cifar-resnet", NAMES, size=32)
+    sides: list[tuple[int, ...]] = []
+    stages = opened.model.resnet.encoder.stages  # type: ignore[union-attr]
+    for stage in stages:  # type: ignore[union-attr]
+        stage.register_forward_hook(lambda _module, _inputs, output: sides.append(tuple(output.shape[1:])))
+    opened.predict(torch.zeros(1, 3, 32, 32))
+    assert sides == [(32, 16, 16), (64, 8, 8), (128, 4, 4)]
+    layers = [module for module in opened.modules() if isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)]
+    assert len(layers) + 1 == 20
+
+
+def test_random_weights_are_no_features() -> None:
+    from rediffuse.training.linear import FeatureBank
+    from rediffuse.training.pool import PixelBank
+
+    with pytest.raises(ConfigError, match="features of random weights say nothing"):
+        FeatureBank(open_backbone("cifar-vit", NAMES, size=16), PixelBank(16), flips=False)

@@ -12,9 +12,10 @@ from tests.training import toys
 
 from rediffuse.data import Mixed
 from rediffuse.data.images import to_tensor
+from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.training.augment import generator_of
-from rediffuse.training.pool import PixelBank, Pool, pool_of
+from rediffuse.training.pool import PixelBank, Pool, aligned_copies, pool_of
 
 DRAWS = 60_000
 
@@ -104,3 +105,40 @@ def test_what_is_no_pool() -> None:
         pool_of(toys.striped(1, classes=2, start=50), made, PixelBank(16))
     with pytest.raises(DataError, match="at least one image"):
         Pool.build(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), None, [], 0.5)
+
+
+def test_two_sets_in_one_keep_their_labels_and_copies() -> None:
+    """Each real image stands in for itself and its own copies as before, in either order of joining."""
+    first = pool_of(*uneven(), PixelBank(16), 0.5)
+    other_real = toys.striped(2, classes=2, start=50, seed=7)
+    other = pool_of(other_real, toys.copies_of(other_real, 1), PixelBank(16), 0.9)
+    both = first.joined(other)
+    assert len(both.labels) == 10
+    assert both.alpha == 0.5
+    draw = both.draw(4000, generator_of("joined"))
+    images, labels = both.take(draw)
+    assert torch.equal(labels, torch.cat([first.labels, other.labels])[draw.index])
+    own = [first.items[[index, *first.copies[index, : first.counts[index]].tolist()]] for index in range(6)]
+    own += [other.items[[index, *other.copies[index, : other.counts[index]].tolist()]] for index in range(4)]
+    for index in range(10):
+        seen = images[draw.index == index]
+        known = (seen.unsqueeze(1) == own[index]).flatten(2).all(2)  # (draws, candidates)
+        assert bool((known.sum(1) >= 1).all())
+        assert bool(known.any(0).all())  # every copy was drawn
+
+
+def test_copies_made_before_are_found_by_name_or_source() -> None:
+    real = toys.striped(2, classes=2)
+    bank = PixelBank(16)
+    made = toys.copies_of(real, 1)
+    shuffled = made.subset([3, 0, 2, 1])
+    assert torch.equal(aligned_copies(real, shuffled, bank), bank.of(made))
+    named = ImageSet.of(
+        [Example(id=name.replace(".png", ".jpg"), image=example.image, label=0) for name, example in zip(real.ids, made, strict=True)],
+        classes=real.classes,
+    )
+    assert torch.equal(aligned_copies(real, named.subset([2, 1, 0, 3]), bank), bank.of(made))
+    with pytest.raises(DataError, match="has no copy"):
+        aligned_copies(real, named.subset([0, 1, 2]), bank)
+    with pytest.raises(DataError, match="has 2 copies"):
+        aligned_copies(real, toys.copies_of(real, 2), bank)

@@ -5,12 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rediffuse.training.backbones import Classifier
+    from rediffuse.training.augment import CropViews, StandardViews
+    from rediffuse.training.backbones import Classifier, open_backbone
     from rediffuse.training.fit import fit_classifier
+    from rediffuse.training.loop import fit_network
+    from rediffuse.training.objectives import Extra, Objective
+    from rediffuse.training.procedure import Procedure
+    from rediffuse.training.settings import TrainSettings
 
-_LAZY = {"Classifier": "backbones", "fit_classifier": "fit"}
+_LAZY = {
+    "Classifier": "backbones",
+    "CropViews": "augment",
+    "Extra": "objectives",
+    "Objective": "objectives",
+    "Procedure": "procedure",
+    "StandardViews": "augment",
+    "TrainSettings": "settings",
+    "fit_classifier": "fit",
+    "fit_network": "loop",
+    "open_backbone": "backbones",
+}
 
-__all__ = ["Classifier", "fit_classifier"]
+__all__ = [
+    "Classifier",
+    "CropViews",
+    "Extra",
+    "Objective",
+    "Procedure",
+    "StandardViews",
+    "TrainSettings",
+    "fit_classifier",
+    "fit_network",
+    "open_backbone",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from rediffuse.data.mixing import Mixed
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.training.augment import StandardViews
-from rediffuse.training.backbones import SCRATCH, Classifier, open_backbone
+from rediffuse.training.backbones import FROM_RANDOM, SCRATCH, Classifier, open_backbone
 from rediffuse.training.linear import Progress, features, fit_head
 from rediffuse.training.loop import fit_network
 from rediffuse.training.pool import PixelBank, Pool, pool_of
@@ -45,12 +45,13 @@ def fit_classifier(
     """Train an image classifier.
 
     Choose mode "linear" for a handful of images and features that know something, "whole" for random weights or when images are many.
+    Views for robustness: `loop.fit_network` with an objective.
 
     Args:
         train_set: an ImageSet, a Mixed (its alpha counts), a Pool, or any data set of (float (3, H, W) in [0, 1], label)
             that fits into memory.
         classes: names, in label order.
-        level: what the network knows at the start: "scratch", "resnet-64", a transformers folder or a hub name.
+        level: what the network knows at the start: "scratch", "resnet-64", ...; see `backbones.open_backbone`.
         mode: "linear" (a head on frozen features) or "whole"; None takes linear where the network knows something.
         steps, batch, learning_rate, weight_decay: None takes the mode's own (`settings.DEFAULTS`).
         seed: of the start, the draws and the augmentation.
@@ -62,13 +63,13 @@ def fit_classifier(
     Returns:
         The classifier, in evaluation mode.
     Raises:
-        ConfigError: linear from scratch (a head on random features), or a setting outside its range.
+        ConfigError: linear from random weights, or a setting outside its range.
         DataError: no labels, or fewer than two classes.
     """
-    chosen: Mode = ("whole" if level == SCRATCH else "linear") if mode is None else mode
+    chosen: Mode = ("whole" if level in FROM_RANDOM else "linear") if mode is None else mode
     if chosen not in MODES:
         raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if chosen == "linear" and level == SCRATCH:
+    if chosen == "linear" and level in FROM_RANDOM:
         raise ConfigError("mode linear needs features that know something; choose level resnet-64, a folder or a hub name, or mode whole")
     given: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay}
     settings = replace(DEFAULTS[chosen], **{name: value for name, value in given.items() if value is not None})

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError
 from rediffuse.training.augment import generator_of
 from rediffuse.training.backbones import CHUNK, Classifier, start_head, to_unit
 from rediffuse.training.pool import PixelBank, Pool
@@ -25,9 +26,13 @@ class FeatureBank:
         classifier: the network; its head is not used.
         pixels: where pictures come from.
         flips: whether a mirrored view is part of the set.
+    Raises:
+        ConfigError: a network of random weights.
     """
 
     def __init__(self, classifier: Classifier, pixels: PixelBank, flips: bool) -> None:
+        if classifier.knows_nothing:
+            raise ConfigError("features of random weights say nothing; choose resnet-64, a transformers folder or a hub name")
         self.classifier, self.pixels, self.flips = classifier, pixels, flips
         self._held: dict[str, Tensor] = {}
 

@@ -186,6 +186,7 @@ class _Training:
         """The trained network, its averaged weights where they were averaged."""
         if self.ema is not None:
             self.ema.copy_to(self.classifier)
+        self.classifier.knows_nothing = False
         return self.classifier.eval()
 
 

@@ -80,6 +80,23 @@ class Pool:
         """(items, labels) of a draw."""
         return self.items[draw.row], self.labels[draw.index]
 
+    def joined(self, other: Pool) -> Pool:
+        """Both training sets in one, this one's images first; labels count in one list of classes. alpha is this one's."""
+        own, more = len(self.labels), len(other.labels)
+        made = len(self.items) - own
+        items = torch.cat([self.items[:own], other.items[:more], self.items[own:], other.items[more:]])
+        wide = max(self.copies.shape[1], other.copies.shape[1])
+        copies = torch.zeros(own + more, wide, dtype=torch.int64)
+        copies[:own, : self.copies.shape[1]] = self.copies + more
+        copies[own:, : other.copies.shape[1]] = other.copies + own + made
+        return Pool(
+            items=items,
+            labels=torch.cat([self.labels, other.labels]),
+            copies=copies,
+            counts=torch.cat([self.counts, other.counts]),
+            alpha=self.alpha,
+        )
+
     def fingerprint(self) -> str:
         """A hash of everything that a draw depends on, so that a training can tell whether a checkpoint is its own."""
         digest = hashlib.sha256(repr((tuple(self.items.shape), str(self.items.dtype), self.alpha)).encode())
@@ -126,6 +143,32 @@ def pool_of(real: ImageSet, synthetic: ImageSet | None, bank: PixelBank, alpha: 
     """
     mixed = Mixed(real, synthetic, alpha)
     return Pool.build(bank.of(real), labels_of(real), None if synthetic is None else bank.of(synthetic), mixed.copies, alpha)
+
+
+def aligned_copies(real: ImageSet, made: ImageSet, bank: PixelBank) -> Tensor:
+    """(N, 3, size, size) uint8: for each image of a set the one that was made from it before, such as DeepAugment's copies in a folder.
+
+    They belong together by the copy's source or, where it names none, by equal ids (paths relative to the two folders), with or
+    without their suffix.
+
+    Raises:
+        DataError: an image without a copy, or with several.
+    """
+    rows: dict[str, list[int]] = {}
+    for row, (name, source) in enumerate(zip(made.ids, made.sources, strict=True)):
+        rows.setdefault(_stem(name) if source is None else _stem(source), []).append(row)
+    chosen = []
+    for name in real.ids:
+        own = rows.get(_stem(name), [])
+        if len(own) != 1:
+            what = "has no copy" if not own else f"has {len(own)} copies"
+            raise DataError(f"{name} of {real.name} {what} in {made.name}; each image needs one, under the same name")
+        chosen.append(own[0])
+    return bank.of(made)[chosen]
+
+
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0] if "." in name.rsplit("/", 1)[-1] else name
 
 
 def labels_of(images: ImageSet) -> Tensor:

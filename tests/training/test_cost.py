@@ -1,0 +1,92 @@
+"""Operations against counts by hand; the clock against a clock that is made up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rediffuse.denoisers.base import NoiseSchedule
+from rediffuse.denoisers.pixel import PixelDenoiser
+from rediffuse.denoisers.schedules import linear_betas
+from rediffuse.methods.augmix import AugMix
+from rediffuse.methods.bank import Bank
+from rediffuse.methods.diffaug import DiffAug
+from rediffuse.training.backbones import Classifier
+from rediffuse.training.cost import StepClock, step_cost
+from rediffuse.training.objectives import Extra, Objective, plain
+from rediffuse.training.preprocessing import Preprocessing
+
+LEARNED = 2 * 8 * 8 * 3 * 5 * 9 + 2 * 5 * 4
+"""One 3x3 convolution from 3 to 5 channels on 8x8 places, and a linear layer from 5 to 4; a multiply-add is two."""
+DENOISED = 2 * 8 * 8 * 3 * 3 * 9
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 5, 3, padding=1), nn.Linear(5, 4)
+
+    def forward(self, pixel_values: Tensor) -> object:
+        from types import SimpleNamespace
+
+        return SimpleNamespace(logits=self.head(self.convolution(pixel_values).mean((2, 3))))
+
+
+class Filter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        found: Tensor = self.out(x)
+        return found
+
+
+def classifier() -> Classifier:
+    return Classifier(Net(), Preprocessing(height=8, width=8), "abcd")
+
+
+def diffaug(fraction: float = 1.0) -> DiffAug:
+    return DiffAug(PixelDenoiser(Filter(), NoiseSchedule.from_betas(linear_betas()), head="out", size=8), fraction=fraction)
+
+
+@pytest.mark.parametrize(
+    ("objective", "samples", "calls"),
+    [
+        (plain(), 1, 0),
+        (plain(3), 3, 0),
+        (Objective(extras=(Extra(method=diffaug()),)), 2, 1),
+        (Objective(extras=(Extra(method=diffaug(0.5), share=0.4),)), 1.4, 0.2),
+        (Objective(extras=(Extra(method=Bank(diffaug(), rate=0.25)),)), 2, 0.25),
+        (Objective(extras=(Extra(method=Bank(diffaug(), source="original")),)), 2, 0),
+        (Objective(stand_ins=(Extra(method=diffaug()),), augmix=AugMix()), 3, 0.5),
+    ],
+)
+def test_operations_are_those_counted_by_hand(objective: Objective, samples: float, calls: float) -> None:
+    cost = step_cost(objective, classifier(), (8, 8))
+    assert cost.classifier == LEARNED
+    assert cost.samples == pytest.approx(samples)
+    assert cost.calls == pytest.approx(calls)
+    assert cost.denoiser == pytest.approx(calls * DENOISED)
+    assert cost.ratio == pytest.approx(calls * DENOISED / (3 * samples * LEARNED))
+    assert ("no denoiser" in cost.line()) == (calls == 0)
+
+
+def test_counting_changes_nothing() -> None:
+    net = classifier().train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    step_cost(Objective(extras=(Extra(method=diffaug()),)), net, (8, 8))
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_the_clock_leaves_the_first_step_out_and_speaks_once() -> None:
+    said: list[str] = []
+    passed: list[int] = []
+    now = iter([100.0, 100.5, 101.0, 101.5, 102.0, 102.5])
+    clock = StepClock(said.append, 64, lambda done, _: passed.append(done), clock=lambda: next(now))
+    for done in range(201, 207):  # a training that goes on at its 200th step
+        clock(done, 400)
+    assert said == ["A step of 64 photos takes 0.5 s; the 196 that are left about 2 min."]
+    assert passed == list(range(201, 207))
