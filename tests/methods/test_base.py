@@ -97,6 +97,8 @@ def test_forward_passes_the_rest_through_and_takes_single_images():
     assert same is labels
     assert also is names
     assert views.shape == (2, 3, 2, 2)
+    boxes = {"boxes": "any"}
+    assert method(torch.zeros(2, 3, 2, 2), boxes)[1] is boxes
     view, label = method(torch.zeros(3, 2, 2), 7)
     assert view.shape == (3, 2, 2)
     assert label == 7

@@ -122,7 +122,7 @@ class Method(nn.Module, ABC, Generic[D]):
     def forward(self, images: Tensor, *rest: Any) -> Any:
         """Draw and apply.
 
-        Images: (B, 3, H, W) or (3, H, W); the first of the rest, if any, is taken for labels; the rest passes through.
+        Images: (B, 3, H, W) or (3, H, W). The rest passes through, whatever it is; methods that steer by class take its first for labels.
         """
         if not isinstance(images, Tensor):
             raise DataError(
@@ -135,8 +135,7 @@ class Method(nn.Module, ABC, Generic[D]):
 
     def _draw_for(self, images: Tensor, rest: tuple[Any, ...]) -> D:
         """The draw of `forward`, which knows the batch itself and all that came with it."""
-        labels = torch.as_tensor(rest[0]).reshape(-1).to(torch.int64) if rest and rest[0] is not None else None
-        return self.draw(len(images), labels=labels)
+        return self.draw(len(images))
 
 
 def check_images(images: Tensor, multiple_of: int = 1) -> Tensor:

@@ -216,7 +216,7 @@ class DiffAug(Method[DiffAugDraw]):
         return f"{type(self.denoiser).__name__}, {json.dumps(self.settings())}"
 
     def _draw_for(self, images: Tensor, rest: tuple[Any, ...]) -> DiffAugDraw:
-        return self.draw(len(images), size=min(images.shape[-2:]))  # labels may be anything: they pass through
+        return self.draw(len(images), size=min(images.shape[-2:]))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """What `.to`, `.cuda` and the like come down to: the denoiser follows to the device and keeps its number formats."""

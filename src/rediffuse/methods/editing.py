@@ -151,6 +151,10 @@ class EditingMethod(Method[EditDraw]):
             labels = torch.zeros(batch_size, dtype=torch.int64)
         return EditDraw(strength=strength, seed=seed, label=labels.to("cpu", torch.int64))
 
+    def _draw_for(self, images: Tensor, rest: tuple[Any, ...]) -> EditDraw:
+        labels = torch.as_tensor(rest[0]).reshape(-1).to(torch.int64) if rest and rest[0] is not None else None
+        return self.draw(len(images), labels=labels)
+
     def prompts(self, labels: Tensor) -> list[str]:
         """One prompt a label."""
         wrong = [label for label in labels.tolist() if not 0 <= label < max(1, len(self.classes))]
