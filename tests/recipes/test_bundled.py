@@ -299,6 +299,20 @@ def test_a_card_states_its_figures_and_its_weakness() -> None:
     assert "Weak generator" not in strong
 
 
+def test_a_card_leaves_its_figures_as_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = [{"step": 500, "loss": 2.5}, {"step": 500, "top1": 0.25}, {"step": 1000, "top1": 0.375}]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    given = ["--log", str(tmp_path / "log.jsonl"), "--hardware", "2 cores", "--out", str(tmp_path), "--results", str(tmp_path / "results")]
+    monkeypatch.setattr("sys.argv", ["card", "resnet-64", *given, "--remark", "One run.", "--judged-by", "python -m features"])
+    card.main()
+    found = json.loads((tmp_path / "results" / "bundled_resnet_64.json").read_text())
+    assert found["headline"] == {"top1": {"value": 0.375, "low": None, "high": None}}
+    assert found["command"] == "python -m features"
+    assert found["notes"] == ["One run."]
+    assert [row["table"] for row in found["rows"]] == ["judge", "training", "training", "training"]
+    assert "0.375" in (tmp_path / "README.md").read_text()
+
+
 def test_a_second_judgement_takes_nothing_from_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nets = []
 

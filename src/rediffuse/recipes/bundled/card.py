@@ -6,7 +6,8 @@
     python -m rediffuse.recipes.bundled.card cifar10-32 --facts CARD/facts.json --log RUNS/cifar10-32/log.jsonl
         --hardware "1 core, AVX512-BF16" --out FOLDER
 
-The card is README.md of the folder; rediffuse.json beside it holds the facts that pages of results need.
+The card is README.md of the folder; rediffuse.json beside it holds the facts that pages of results need. With `--results results` the
+same figures go into results/bundled_MODEL.json, the training log among its rows.
 """
 
 from __future__ import annotations
@@ -82,6 +83,27 @@ def pixel_card(facts: dict[str, Any], log: list[dict[str, Any]], hardware: str, 
     return fill("cifar10-32", facts=facts, steps=last_step(log), hardware=hardware, curve=curve(log, "held_out"), remarks=remarks)
 
 
+HEADLINE = {"psnr": "psnr", "kept": "kept", "recognised": "recognised_at_use", "cas": "classification_accuracy_score", "fid": "fid_like"}
+"""Key of a result -> what the judge calls it."""
+
+
+def keep_result(
+    model: str, facts: dict[str, Any], log: Sequence[dict[str, Any]], seconds: float, command: str, notes: Sequence[str], folder: Path
+) -> Path:
+    """Write results/bundled_MODEL.json: the judge's figures, and the log of the training that they belong to.
+
+    Args:
+        seconds: that the judge took; command: how it was called.
+    """
+    from rediffuse.evaluation.results import write_result
+
+    headline = {key: float(facts[name]) for key, name in HEADLINE.items() if name in facts}
+    headline |= {"top1": float(facts["top1"])} if "top1" in facts else {}
+    rows = [{"table": "judge", **facts}, *({"table": "training", **line} for line in log)]
+    name = f"bundled_{model.replace('-', '_')}"
+    return write_result(name, headline, rows, seconds, command=command, folder=folder, notes=notes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=["tiny-imagenet-64", "resnet-64", "cifar10-32"])
@@ -91,12 +113,17 @@ def main() -> None:
     parser.add_argument("--hardware", required=True)
     parser.add_argument("--remark", action="append", default=[], help="a sentence that belongs to the training of these weights")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--results", type=Path, help="folder of results to write the figures into")
+    parser.add_argument("--judged-by", default="", help="the command that made the facts")
     given = parser.parse_args()
     log = read_log(given.log)
+    top1 = [line["top1"] for line in log if "top1" in line]
+    facts = {"top1": top1[-1]} if given.model == "resnet-64" else json.loads(given.facts.read_text())
+    if given.results is not None:
+        keep_result(given.model, facts, log, facts.get("judge_seconds", 0.0), given.judged_by, given.remark, given.results)
     if given.model == "resnet-64":
         (given.out / "README.md").write_text(features_card(log, given.hardware))
         return
-    facts = json.loads(given.facts.read_text())
     if given.model == "cifar10-32":
         (given.out / "README.md").write_text(pixel_card(facts, log, given.hardware, given.remark))
         (given.out / "rediffuse.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -198,7 +198,8 @@ def main() -> None:
     parser.add_argument("--cas-steps", type=int, default=2000)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    facts = judge(given)
+    began = time.monotonic()
+    facts = {**judge(given), "judge_seconds": time.monotonic() - began}
     (given.out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
