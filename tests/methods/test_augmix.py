@@ -10,7 +10,8 @@ from tests.methods.test_picture_operations import PILLOW, from_pillow, pictures,
 from torch import Tensor
 
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.methods.augmix import AugMix, SeedDraw
+from rediffuse.methods.augmix import AugMix
+from rediffuse.methods.base import SeedDraw
 from rediffuse.methods.picture_operations import ALL_OPERATIONS
 
 IMAGES = pictures(20, 20) / 255
@@ -100,7 +101,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigError, match="seed must not be negative, got -1"):
         SeedDraw(seed=torch.tensor([-1]))
     method = AugMix()
-    with pytest.raises(DataError, match="6 images for 2 draws"):
+    with pytest.raises(ConfigError, match="6 images for 2 draws"):
         method.apply(IMAGES, method.draw(2))
     with pytest.raises(DataError, match="undo the normalisation"):
         method.apply(IMAGES - 1, method.draw(6))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods import deepaugment
-from rediffuse.methods.augmix import SeedDraw
+from rediffuse.methods.base import SeedDraw
 from rediffuse.methods.deepaugment import ACTIVATIONS, FILTERS, FLAT, WEIGHTS, DeepAugment, Distortion, bases, draw_layers, run_layer
 
 COUNT = 10
@@ -109,6 +109,6 @@ def test_mistakes_are_named() -> None:
         DeepAugment(layers=0)
     with pytest.raises(DataError, match="at least 3 pixels"):
         DeepAugment().apply(torch.rand(COUNT, 3, 2, 8), draw())
-    with pytest.raises(DataError, match="4 images for 10 draws"):
+    with pytest.raises(ConfigError, match="4 images for 10 draws"):
         DeepAugment().apply(waves()[:4], draw())
     assert bases(torch.randn(0, FILTERS, FILTERS)).shape == (0, FILTERS, FILTERS)

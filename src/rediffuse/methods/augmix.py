@@ -8,36 +8,19 @@ Reference: Hendrycks, Mu, Cubuk, Zoph, Gilmer, Lakshminarayanan. ICLR 2020, arXi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rediffuse.errors import ConfigError, DataError
-from rediffuse.methods.base import Draw, Method, check_images
+from rediffuse.errors import ConfigError
+from rediffuse.methods.base import Method, SeedDraw, check_draw, check_images
 from rediffuse.methods.picture_operations import ALL_OPERATIONS, DEEPEST, OPERATIONS
 
 LEAST_LEVEL = 0.1
 LONGEST = 3
 """Operations of the longest chain, where the length is drawn."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SeedDraw(Draw):
-    """A view as one number an image: seed (B,) int64, of which everything else about the view is a function."""
-
-    seed: Tensor = field(metadata={"dtype": torch.int64})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if bool((self.seed < 0).any()):
-            raise ConfigError(f"a seed must not be negative, got {int(self.seed.min())}")
-
-    @classmethod
-    def of(cls, count: int, generator: torch.Generator) -> SeedDraw:
-        """`count` seeds."""
-        return cls(seed=torch.randint(2**63 - 1, (count,), generator=generator))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -130,8 +113,7 @@ class AugMix(Method[SeedDraw]):
     def apply(self, images: Tensor, draw: SeedDraw) -> Tensor:  # type: ignore[override]
         """The mixtures of a draw; what a batch is cut into changes nothing. (B, 3, H, W) -> (B, 3, H, W)."""
         check_images(images)
-        if len(draw) != len(images):
-            raise DataError(f"there are {len(images)} images for {len(draw)} draws; one each is needed")
+        check_draw(images, draw)
         chains = self.chains(draw)
         pictures = images.float().mul(255).round().clamp(0, 255).repeat_interleave(self.width, 0)  # (B W, 3, H, W)
         pictures = run_chains(pictures, self.operations, *(part.flatten(0, 1) for part in (chains.operation, chains.level, chains.sign)))

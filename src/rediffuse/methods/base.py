@@ -11,7 +11,7 @@ import os
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -64,6 +64,23 @@ class Draw:
         """Back from `to_rows`; further columns are ignored."""
         rows = list(rows)
         return cls(**{name: torch.tensor([row[name] for row in rows], dtype=dtype) for name, dtype in cls._dtypes().items()})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SeedDraw(Draw):
+    """A view as one number an image: seed (B,) int64, of which everything else about the view is a function."""
+
+    seed: Tensor = field(metadata={"dtype": torch.int64})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool((self.seed < 0).any()):
+            raise ConfigError(f"a seed must not be negative, got {int(self.seed.min())}")
+
+    @classmethod
+    def of(cls, count: int, generator: torch.Generator) -> SeedDraw:
+        """`count` seeds."""
+        return cls(seed=torch.randint(2**63 - 1, (count,), generator=generator))
 
 
 def plain(values: Tensor) -> list[Any]:
@@ -152,3 +169,9 @@ def check_images(images: Tensor, multiple_of: int = 1) -> Tensor:
         if not (low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK):  # also when NaN
             raise DataError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; undo the normalisation or clamp")
     return images
+
+
+def check_draw(images: Tensor, draw: Draw) -> None:
+    """Raise ConfigError unless there is a draw for each image of the batch."""
+    if len(draw) != len(images):
+        raise ConfigError(f"there are {len(images)} images for {len(draw)} draws; one each is needed")

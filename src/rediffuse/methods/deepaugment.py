@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.methods.augmix import SeedDraw
-from rediffuse.methods.base import Method, check_images
+from rediffuse.methods.base import Method, SeedDraw, check_draw, check_images
 
 SIDE = 3
 FILTERS = 3 * SIDE * SIDE
@@ -171,8 +170,7 @@ class DeepAugment(Method[SeedDraw]):
         check_images(images)
         if min(images.shape[2:]) < SIDE:
             raise DataError(f"DeepAugment needs sides of at least {SIDE} pixels, got {tuple(images.shape[2:])}")
-        if len(draw) != len(images):
-            raise DataError(f"there are {len(images)} images for {len(draw)} draws; one each is needed")
+        check_draw(images, draw)
         if len(images) == 0:
             return images.clone()
         x = 2 * images.float() - 1

@@ -20,7 +20,7 @@ from torch.utils.data import get_worker_info
 
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError
-from rediffuse.methods.base import Draw, Method, check_images
+from rediffuse.methods.base import Draw, Method, check_draw, check_images
 from rediffuse.methods.noise_times import RAW, REFERENCE_SIZE, AdmUniform, NoiseTimes, law_from
 from rediffuse.sampling.sampler import noise_generator
 
@@ -234,8 +234,7 @@ class DiffAug(Method[DiffAugDraw]):
                 f"on whole batches:\n    for images, labels in loader:\n        views, labels = diffaug(images, labels)"
             )
         check_images(images, self.denoiser.multiple_of)
-        if len(draw) != len(images):
-            raise ConfigError(f"there are {len(images)} images for {len(draw)} draws; one each is needed")
+        check_draw(images, draw)
         last = max(draw.t.tolist(), default=RAW)
         if last >= len(self.denoiser.schedule):
             raise ConfigError(f"noise time {last} is outside the denoiser's schedule, 0 to {len(self.denoiser.schedule) - 1}")
