@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rediffuse.denoisers.base import NoiseSchedule
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
-from rediffuse.denoisers.schedules import divide_noise, scaled_linear_betas
+from rediffuse.denoisers.schedules import divide_noise, scaled_linear_betas, zero_terminal_snr
 from rediffuse.sampling.sampler import noise_generator, run_jobs
 from rediffuse.sampling.solvers import trajectory
 from rediffuse.sampling.table import SamplingJob, StepTable
@@ -106,16 +106,16 @@ def test_ancestral_draws_from_the_data() -> None:
     assert abs(float(values.std()) - 0.5) < 0.02
 
 
-@pytest.mark.parametrize("strength", [0.5, 0.25])
-def test_karras_spacing_is_closer_at_few_steps(strength: float) -> None:
-    """What its documentation says, on the schedule of the bundled model: 25 steps, 12 and 6 calls."""
-    schedule = NoiseSchedule.from_betas(divide_noise(scaled_linear_betas(), 2))
+@pytest.mark.parametrize(("strength", "steps", "ratio"), [(0.5, 25, 1 / 3), (0.25, 48, 1 / 3), (0.5, 4, None), (0.75, 3, None)])
+def test_karras_spacing_is_closer_with_enough_calls_and_farther_with_few(strength: float, steps: int, ratio: float | None) -> None:
+    """What its documentation says, on the schedule of the bundled model: 12 calls, and 2."""
+    schedule = NoiseSchedule.from_betas(zero_terminal_snr(divide_noise(scaled_linear_betas(), 2)))
     means = torch.randn(20, *SHAPE, generator=torch.Generator().manual_seed(3))
     denoiser = GaussianMixtureDenoiser(means, torch.full((20,), 0.01), torch.ones(20), schedule)  # narrow, as data are
     sources = denoiser.sample(COUNT, torch.Generator().manual_seed(1))
     errors = {}
     for spacing in ("trailing", "karras"):
-        table = trajectory(schedule, "dpm++2m", 25, strength, spacing=spacing)  # type: ignore[arg-type]
+        table = trajectory(schedule, "dpm++2m", steps, strength, spacing=spacing)  # type: ignore[arg-type]
         truth = denoiser.probability_flow(start(denoiser, sources, table), int(table.t[0]), None)
         errors[spacing] = float((sampled(denoiser, sources, table) - truth).square().mean().sqrt())
-    assert errors["karras"] < errors["trailing"] / 3, errors
+    assert errors["karras"] < errors["trailing"] * ratio if ratio else errors["karras"] > errors["trailing"], errors
