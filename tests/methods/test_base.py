@@ -132,7 +132,7 @@ def test_workers_draw_differently():
         (torch.full((1, 3, 4, 4), -0.5), "from -0.5 to -0.5"),
         (torch.full((1, 3, 4, 4), 255.0), "from 255 to 255"),
         (torch.full((1, 3, 4, 4), float("nan")), "from nan to nan"),
-        (torch.zeros(1, 3, 4, 6), "multiples of 4 for this model, got 4 x 6"),
+        (torch.zeros(1, 3, 4, 6), "multiples of 4 for this model, got 4 x 6; resize to 4 x 8"),
     ],
 )
 def test_wrong_images_are_named(images: Tensor, words: str):

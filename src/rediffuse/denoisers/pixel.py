@@ -103,12 +103,21 @@ class PixelDenoiser(Denoiser):
         if height % self.multiple_of or width % self.multiple_of:
             raise DataError(
                 f"images of {height}x{width} do not fit this model, whose sides must be multiples of {self.multiple_of}: "
-                f"resize to {self._fitting(height)}x{self._fitting(width)}" + (f" (it was trained at {self.size})" if self.size else "")
+                f"resize to {fitting(height, self.multiple_of)}x{fitting(width, self.multiple_of)}"
+                + (f" (it was trained at {self.size})" if self.size else "")
             )
 
-    def _fitting(self, side: int) -> int:
-        """The nearest side that fits; of two the larger."""
-        return max(self.multiple_of, (side + self.multiple_of // 2) // self.multiple_of * self.multiple_of)
+
+def fitting(side: int, multiple_of: int) -> int:
+    """The side nearest to this one, in pixels, that a model can take; of two the larger."""
+    return max(multiple_of, (side + multiple_of // 2) // multiple_of * multiple_of)
+
+
+def check_unconditional(denoiser: Denoiser, who: str) -> None:
+    """Raise ConfigError, in the name of who asks, unless this is an unconditional RGB denoiser in pixel space."""
+    if denoiser.conditional or denoiser.factor != 1 or denoiser.channels != 3:
+        kind = "conditional" if denoiser.conditional else f"latent (factor {denoiser.factor}, {denoiser.channels} channels)"
+        raise ConfigError(f"{who} needs an unconditional RGB model in pixel space, got a {kind} {type(denoiser).__name__}; try cifar10-32")
 
 
 def _keep_exact(network: nn.Module, name: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rediffuse.denoisers.base import Denoiser, NoiseSchedule
+from rediffuse.denoisers.pixel import check_unconditional
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.ensembles import CHUNK, Ensemble
 from rediffuse.methods.noise_times import REFERENCE_SIZE, levels, size_factor
@@ -84,11 +85,7 @@ class DDA(Ensemble):
         self, classifier: nn.Module, denoiser: Denoiser, settings: DDASettings | None = None, *, seed: int = 0, chunk: int = CHUNK
     ) -> None:
         super().__init__(classifier, seed=seed, chunk=chunk)
-        if denoiser.conditional or denoiser.factor != 1 or denoiser.channels != 3:
-            kind = "conditional" if denoiser.conditional else f"latent (factor {denoiser.factor}, {denoiser.channels} channels)"
-            raise ConfigError(
-                f"DDA needs an unconditional RGB model in pixel space, got a {kind} {type(denoiser).__name__}; try cifar10-32"
-            )
+        check_unconditional(denoiser, "DDA")
         self.denoiser, self.chosen = denoiser, settings or DDASettings()
         self.members = ("raw", "adapted") if self.chosen.self_ensemble else ("adapted",)
         self.multiple_of = denoiser.multiple_of

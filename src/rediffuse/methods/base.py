@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import get_worker_info
 
+from rediffuse.denoisers.pixel import fitting
 from rediffuse.errors import ConfigError, DataError
 
 _RANGE_SLACK = 1e-3  # bicubic overshoot and half precision of a picture that is meant to lie in [0, 1]
@@ -163,7 +164,10 @@ def check_images(images: Tensor, multiple_of: int = 1) -> Tensor:
     if not images.dtype.is_floating_point:
         raise DataError(f"images must be float in [0, 1], got {images.dtype}; for bytes use images.float() / 255")
     if shape[2] % multiple_of or shape[3] % multiple_of:
-        raise DataError(f"height and width must be multiples of {multiple_of} for this model, got {shape[2]} x {shape[3]}; resize or pad")
+        near = " x ".join(str(fitting(side, multiple_of)) for side in shape[2:])
+        raise DataError(
+            f"height and width must be multiples of {multiple_of} for this model, got {shape[2]} x {shape[3]}; resize to {near}"
+        )
     if images.numel():
         low, high = (float(value) for value in images.detach().aminmax())
         if not (low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK):  # also when NaN

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from rediffuse.denoisers.base import Denoiser
+from rediffuse.denoisers.pixel import check_unconditional
 from rediffuse.errors import ConfigError
 from rediffuse.methods.base import Draw, Method, check_draw, check_images
 from rediffuse.methods.noise_times import RAW, REFERENCE_SIZE, AdmUniform, NoiseTimes, law_from
@@ -134,11 +135,7 @@ class DiffAug(Method[DiffAugDraw]):
         chunk: int | None = None,
     ) -> None:
         super().__init__()
-        if denoiser.conditional or denoiser.factor != 1 or denoiser.channels != 3:
-            kind = "conditional" if denoiser.conditional else f"latent (factor {denoiser.factor}, {denoiser.channels} channels)"
-            raise ConfigError(
-                f"DiffAug needs an unconditional RGB model in pixel space, got a {kind} {type(denoiser).__name__}; try cifar10-32"
-            )
+        check_unconditional(denoiser, "DiffAug")
         if not 0 <= fraction <= 1:
             raise ConfigError(f"fraction is a share of the batch and must be in [0, 1], got {fraction}")
         if chunk is not None and chunk < 1:
