@@ -141,6 +141,10 @@ def test_rows_do_not_see_each_other_and_sides_need_not_be_equal(name: str) -> No
     torch.testing.assert_close(rows, whole, rtol=0, atol=1e-5)
 
 
+def test_a_width_that_is_no_multiple_of_the_base_is_met() -> None:
+    assert Architecture(channels=352, multipliers=(1, 480 / 352), layers=1, attention=()).widths == (352, 480)  # 352 * (480 / 352) < 480
+
+
 def test_widths_and_heads_that_cannot_be() -> None:
     with pytest.raises(ModelError, match=r"multiples of 32.*\(32, 48\)"):
         Architecture(channels=32, multipliers=(1, 1.5), layers=1, attention=())

@@ -49,7 +49,7 @@ class Architecture:
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each level."""
-        return tuple(int(self.channels * multiplier) for multiplier in self.multipliers)
+        return tuple(round(self.channels * multiplier) for multiplier in self.multipliers)  # a multiplier may be a rounded ratio
 
     @property
     def multiple_of(self) -> int:
