@@ -228,6 +228,8 @@ class TestStopped:
         (("--denoiser", "cifar10-32"), "no --ensemble was asked for"),
         (("--ensemble", "diffaug", "--denoiser", "nowhere/at/all"), "nowhere/at/all"),
         (("--step", 25), "--step belongs to --ensemble diffaug, got --ensemble none"),
+        (("--ensemble", "dda", "--denoiser", "nowhere", "--t-max", 0), "--t-max belongs to --ensemble diffaug, got --ensemble dda"),
+        (("--dda-guidance", 0), "--dda-guidance belongs to --ensemble dda"),
         (("--early-exit",), "--early-exit belongs to --ensemble diffaug"),
         (("--out", "predictions.txt"), "predictions.txt"),
         (("--batch", 0), "--batch must be at least 1, got 0"),

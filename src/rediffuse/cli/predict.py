@@ -63,7 +63,8 @@ class Views:
         if self.ensemble != "none" and self.denoiser is None:
             raise ConfigError(f"--ensemble {self.ensemble} needs a denoiser; give one with --denoiser, such as cifar10-32 for small photos")
         for name, owner in OWNERS.items():
-            if getattr(self, name) not in (None, False) and not self.ensemble.startswith(owner):
+            value = getattr(self, name)  # 0 is a value
+            if value is not None and value is not False and not self.ensemble.startswith(owner):
                 raise ConfigError(f"--{name.replace('_', '-')} belongs to --ensemble {owner}, got --ensemble {self.ensemble}")
         self.settings()
 
