@@ -47,8 +47,8 @@ def trajectory(
         strength: share of the schedule that is redone, in (0, 1]; 1 starts at the noisiest level of the list (SDEdit's t0).
         spacing: "trailing" counts down from the last level in equal strides of t, so that a strength means the same noise at any number of
             steps; "leading" counts up from `steps_offset`, as most published pipelines do; "karras" starts where
-            trailing starts and takes strides that shrink towards level 0. On Gaussian mixtures dpm++2m ends nearer to the exact path with
-            it at strengths up to .5 and a dozen calls or more; with few calls, with ddim and near strength 1 it often ends farther off.
+            trailing starts and takes strides that shrink towards level 0. On Gaussian mixtures dpm++2m as a rule ends nearer to the exact
+            path with it at strengths up to .5 and a dozen calls or more; with few calls, with ddim and near strength 1 often farther off.
             Default: leading for pndm, else trailing.
         steps_offset: added to each t of the leading spacing. Default: 1 for pndm (Stable Diffusion 1.x), else 0.
         end: "clean" goes to alpha 1, sigma 0; "first" stops at level 0, as Stable Diffusion's scheduler configs do (`set_alpha_to_one:
