@@ -16,12 +16,15 @@ from tests.tiny import tiny_stable
 from tests.tiny_pixel import tiny_pixel
 from torch import Tensor
 
+from rediffuse.cli.predict import tell
 from rediffuse.data import folder
 from rediffuse.data.geometry import Fit
+from rediffuse.data.types import Example, ImageSet
 from rediffuse.denoisers.load import load
 from rediffuse.evaluation import predicting
 from rediffuse.evaluation.dda import DDA, DDASettings
 from rediffuse.evaluation.ensembles import Ensemble, image_seeds
+from rediffuse.evaluation.predictions import Predictions
 from rediffuse.evaluation.test_time import DiffAugEnsemble
 from rediffuse.training.backbones import Classifier, open_backbone
 
@@ -133,6 +136,15 @@ def test_labels_that_the_classifier_does_not_know(rediffuse: Callable[..., Ended
     right = sum(row["predicted"] == "cat" for row in rows() if row["label"] == "cat")
     assert f"Right on {right / 2:.1%} of 2 photos" in ended.out
     assert len(rows()) == 5
+
+
+def test_classes_of_one_name_are_judged_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [Example(id=str(row), image=photo(0, 0), label=label) for row, label in enumerate((0, 0, 1, 1))]
+    images = ImageSet.of(rows, classes=("crane", "fish"))
+    decisions = torch.tensor([[2], [0], [1], [2]])
+    found = Predictions(members=("raw",), probabilities=torch.eye(3)[decisions[:, 0]], decisions=decisions, asked=torch.ones(4).long())
+    tell(found, images, ("crane", "fish", "crane"), quiet=False)
+    assert "Right on 75.0% of 4 photos (mean over classes 75.0%)" in capsys.readouterr().out
 
 
 def test_broken_photos_are_listed_and_left_out(rediffuse: Callable[..., Ended], net: Path, photos: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.prediction_table import check_table, plain_text, write_table
+from rediffuse.evaluation.prediction_table import check_table, plain_text, table_columns, write_table
 from rediffuse.evaluation.predictions import Predictions
 
 
@@ -47,6 +47,15 @@ def test_columns_and_files_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="No space"):
         write_table(tmp_path / "new" / "u.parquet", found, images, ("x", "y"))
     assert [child.name for child in (tmp_path / "new").iterdir()] == ["t.csv"]
+
+
+def test_classes_of_one_name_keep_their_columns() -> None:
+    images = ImageSet.of([Example(id="a.png", image=Image.new("RGB", (2, 2)), label=None)], classes=())
+    found = Predictions(
+        members=("raw",), probabilities=torch.tensor([[0.2, 0.5, 0.3]]), decisions=torch.tensor([[1]]), asked=torch.tensor([1])
+    )
+    columns = table_columns(found, images, ("crane", "fish", "crane"), True)
+    assert [columns[name] for name in ("p(crane #0)", "p(fish)", "p(crane #2)")] == [[0.2], [0.5], [0.3]]
 
 
 def test_places_that_are_taken_or_unknown(tmp_path: Path) -> None:

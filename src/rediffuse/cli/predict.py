@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -205,8 +205,13 @@ def describe(ensemble: Ensemble, size: int, count: int, quiet: bool) -> None:
 
 
 def tell(found: Predictions, images: ImageSet, classes: tuple[str, ...], quiet: bool) -> None:
-    """How often the predictions are right, where labels are known and mean classes of the classifier."""
-    places = {name: place for place, name in enumerate(classes)}
+    """How often the predictions are right, where labels are known and mean classes of the classifier.
+
+    Two classes of one name, such as the two cranes of ImageNet, are one here: the labels do not tell them apart.
+    """
+    import torch
+
+    places = {name: place for place, name in reversed(tuple(enumerate(classes)))}
     names = [None if label is None else images.classes[label] for label in images.labels]
     rows = [row for row, name in enumerate(names) if name in places]
     strange = sorted({name for name in names if name is not None and name not in places})
@@ -218,7 +223,9 @@ def tell(found: Predictions, images: ImageSet, classes: tuple[str, ...], quiet: 
         )
     if not rows:
         return
-    judged, truth = found.index(rows), [places[name] for row in rows if (name := names[row]) is not None]
+    first_of_name = torch.tensor([places[name] for name in classes])
+    judged = replace(found, decisions=first_of_name[found.decisions]).index(rows)
+    truth = [places[name] for row in rows if (name := names[row]) is not None]
     if len(found.members) > 1 and not quiet:
         curve = zip(found.members, judged.curve(truth), strict=True)
         terminal.table(("asked up to", "right"), [(member, f"{share:.1%}") for member, share in curve])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ def check_table(path: Path) -> None:
 def write_table(path: Path, found: Predictions, images: ImageSet, classes: Sequence[str], *, per_class: bool = False) -> Path:
     """Write one row a picture: file, predicted class, its probability; what could not be read comes last, with the reason.
 
-    Further columns: `label` where the set has labels, `asked` where the number of members differs, `p(NAME)` for each class if wanted. In
-    csv a name that a spreadsheet would take for a formula gets a ' before it; parquet keeps names as they are.
+    Further columns: `label` where the set has labels, `asked` where the number of members differs, `p(NAME)` for each class if wanted
+    (`p(NAME #3)` for class 3 where several bear one name). In csv a name that a spreadsheet would take for a formula gets a ' before it;
+    parquet keeps names as they are.
 
     Args:
         path: .csv or .parquet; written whole or not at all.
@@ -72,8 +74,10 @@ def table_columns(found: Predictions, images: ImageSet, classes: Sequence[str], 
     if bool((found.asked != len(found.members)).any()):
         columns["asked"] = [*found.asked.tolist(), *lost]
     if per_class:
+        often = Counter(classes)
         for place, name in enumerate(classes):
-            columns[f"p({name})"] = [*_rounded(found.probabilities[:, place].tolist()), *lost]
+            told = name if often[name] == 1 else f"{name} #{place}"
+            columns[f"p({told})"] = [*_rounded(found.probabilities[:, place].tolist()), *lost]
     if images.rejected:
         columns["problem"] = [*[None] * len(images), *(line.reason for line in images.rejected)]
     return columns
