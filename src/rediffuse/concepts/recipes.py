@@ -1,6 +1,16 @@
 """How words are learned, as settings: the two recipes of DA-Fusion, and a short one.
 
 Learning rates are the effective ones: the published scripts multiply theirs by the batch (5e-4 x 4 and 5e-4 x 8).
+
+`paper_agnostic` and `paper_full` keep the published numbers. They depart from the published program in this:
+- A photo's latent is the mean of the encoder's posterior, not a sample of it, and is computed once.
+- Photos are made smaller by a Lanczos filter, not a bicubic one (larger by a bicubic one in both).
+- A class's photos come in shuffled epochs from a stream of its own; its word is the same whichever classes are learned beside it.
+- Numbers are those of the loaded model (`--dtype`), not fp16 with a float32 text encoder.
+- `paper_full` takes names of several tokens, whose mean fills every vector; the published trainer refuses them.
+- Photos are not mirrored where the set says that a flip changes the label.
+
+Reference: Trabucco et al., ICLR 2024, arXiv 2302.07944, and its released scripts; Gal et al., ICLR 2023, arXiv 2208.01618.
 """
 
 from __future__ import annotations
