@@ -17,9 +17,9 @@ from rediffuse.evaluation.test_time import DiffAugEnsemble, DiffAugSettings
 IMAGES = striped(3, size=SIZE)
 
 
-def ensemble(seed: int = 0, chunk: int = 64) -> DiffAugEnsemble:
+def ensemble(seed: int = 0, chunk: int = 64, variance: float = 0.05) -> DiffAugEnsemble:
     settings = DiffAugSettings(step=150, reference_size=SIZE)
-    return DiffAugEnsemble(Projection(), mixture(variance=0.05), settings, seed=seed, chunk=chunk)
+    return DiffAugEnsemble(Projection(), mixture(variance=variance), settings, seed=seed, chunk=chunk)
 
 
 def test_neither_order_nor_company_changes_a_prediction() -> None:
@@ -48,6 +48,8 @@ def test_kept_blocks_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
     for changed in ({"size": SIZE * 2}, {"size": SIZE, "fit": "crop"}, {"size": SIZE, "identity": {"classifier": "other"}}):
         with pytest.raises(ConfigError, match="belongs to other predictions"):
             predict_images(ensemble(), IMAGES, keep=keep, **changed)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="belongs to other predictions"):
+        predict_images(ensemble(variance=0.06), IMAGES, size=SIZE, keep=keep)
     forget(keep)
     assert not keep.exists()
 

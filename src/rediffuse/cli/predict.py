@@ -139,11 +139,11 @@ def predict(
     side = usual_size(classifier, denoiser) if size is None else size
     ensemble = views.build(classifier, denoiser, common.seed, batch)
     images = open_any(data, split, common.quiet)
-    told = identity | {"denoiser": None if denoiser is None or denoiser.spec is None else denoiser.spec.weights_hash, "dtype": common.dtype}
+    numbers = None if denoiser is None or denoiser.spec is None else dict(denoiser.spec.options)["dtype"]  # what auto has come to here
     describe(ensemble, side, len(images), common.quiet)
     keep = out.with_name(f"{out.name}.partial")
     with bar("predicting", quiet=common.quiet) as report:
-        found = predict_images(ensemble, images, size=side, fit=fit, keep=keep, identity=told, progress=report)
+        found = predict_images(ensemble, images, size=side, fit=fit, keep=keep, identity=identity | {"dtype": numbers}, progress=report)
     write_table(out, found, images, classifier.classes, per_class=per_class)
     forget(keep)
     tell(found, images, classifier.classes, common.quiet)

@@ -87,12 +87,13 @@ class DDA(Ensemble):
         super().__init__(classifier, seed=seed, chunk=chunk)
         check_unconditional(denoiser, "DDA")
         self.denoiser, self.chosen = denoiser, settings or DDASettings()
+        self._fingerprint = denoiser.fingerprint()
         self.members = ("raw", "adapted") if self.chosen.self_ensemble else ("adapted",)
         self.multiple_of = denoiser.multiple_of
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"ensemble": "dda", "seed": self.seed, **asdict(self.chosen)}
+        return {"ensemble": "dda", "seed": self.seed, "denoiser": self._fingerprint, **asdict(self.chosen)}
 
     def views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
         chosen = (member == len(self.members) - 1).nonzero().flatten()

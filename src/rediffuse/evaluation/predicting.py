@@ -42,7 +42,7 @@ def predict_images(
         size: side in pixels of the square that images become, a multiple of `ensemble.multiple_of`.
         fit: how other shapes become that square; see `data.geometry.Fit`.
         keep: folder for the predictions of finished blocks; the same call again continues from it. The caller removes it (`forget`).
-        identity: what else decides the predictions, such as hashes of the weights; kept predictions of others are refused.
+        identity: what else decides the predictions, such as a hash of the classifier's weights; kept predictions of others are refused.
         progress: called with (images done, images in all).
     Raises:
         ConfigError: kept predictions of another call, a size that does not fit.

@@ -81,12 +81,13 @@ class DiffAugEnsemble(Ensemble):
     ) -> None:
         super().__init__(classifier, seed=seed, chunk=chunk)
         self.method, self.chosen = DiffAug(denoiser, gradients=True), settings or DiffAugSettings()
+        self._fingerprint = denoiser.fingerprint()
         self.members = tuple("raw" if t == 0 else f"t={t}" for t in self.chosen.times)
         self.reduce, self.early_exit, self.multiple_of = self.chosen.reduce, self.chosen.early_exit, denoiser.multiple_of
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"ensemble": "diffaug", "seed": self.seed, **asdict(self.chosen)}
+        return {"ensemble": "diffaug", "seed": self.seed, "denoiser": self._fingerprint, **asdict(self.chosen)}
 
     def levels(self, size: int) -> Levels:
         """How much noise each member gets, for images whose shorter side is this, in pixels."""
