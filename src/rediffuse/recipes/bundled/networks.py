@@ -35,7 +35,7 @@ def betas() -> Tensor:
     """Stable Diffusion's schedule with sigma divided by 2, then brought to zero terminal SNR, (1000,) float64.
 
     Without the second part the noisiest picture still shows its layout and colours: a word then lowers the best loss on 8x8 averages
-    by .3 %, and was never learned in 200,000 samples; with it by 2.4 % (both by a Gaussian model of the latents). At the strengths .25
+    by .3 %, and was never learned in 200,000 samples; with it by 2.2 % (`recipes/bundled/schedules.py`). At the strengths .25
     .5 .75 sigma / alpha becomes .38 .90 2.66 in place of .35 .81 2.04, and strength 1 begins where training did.
     """
     return zero_terminal_snr(divide_noise(scaled_linear_betas(), 2.0))
