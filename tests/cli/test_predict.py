@@ -226,7 +226,7 @@ class TestStopped:
         refused(rediffuse("predict", net, photos), "belongs to other predictions (images ")
         Path("other.csv.partial").mkdir()
         Path("other.csv.partial/diary.txt").write_text("mine")
-        refused(rediffuse("predict", net, photos, "--out", "other.csv"), "holds other files")
+        refused(rediffuse("predict", net, photos, "--out", "other.csv"), "holds something else")
         assert Path("other.csv.partial/diary.txt").read_text() == "mine"
         fill(photos, {"cat": 1})
         next(Path("predictions.csv.partial").glob("*.safetensors")).write_bytes(b"broken")

@@ -62,10 +62,25 @@ def test_a_small_set_leaves_nothing(tmp_path: Path) -> None:
 
 def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="other files"):
+    with pytest.raises(ConfigError, match="holds something else"):
         claim(tmp_path, {})
+    with pytest.raises(ConfigError, match="is or holds"):
+        claim(tmp_path / "diary.txt", {})
     forget(tmp_path)
+    (tmp_path / "kept").mkdir()
+    claim(tmp_path / "kept", {"a": 1})
+    for name in ("000000000.safetensors", "model.safetensors"):
+        (tmp_path / "kept" / name).write_text("mine")
+    forget(tmp_path / "kept")
+    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["model.safetensors"]
     assert (tmp_path / "diary.txt").read_text() == "mine"
+
+
+def test_a_broken_identity_is_named(tmp_path: Path) -> None:
+    claim(tmp_path / "kept", {})
+    (tmp_path / "kept" / "identity.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"identity\.json cannot be read .* remove"):
+        claim(tmp_path / "kept", {})
 
 
 def test_an_empty_set() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from rediffuse.evaluation.results import write_json
 BLOCK = 256
 """Images whose predictions are kept together; a smaller set is not kept on the way."""
 _IDENTITY = "identity.json"
+_DIGITS = 9
 
 
 def predict_images(
@@ -57,7 +57,7 @@ def predict_images(
         claim(kept, settings)
     parts = []
     for start in range(0, len(images), BLOCK):
-        file = None if kept is None else kept / f"{start:09d}.safetensors"
+        file = None if kept is None else kept / f"{start:0{_DIGITS}d}.safetensors"
         if file is not None and file.exists():
             part = _read(file, ensemble)
         else:
@@ -74,12 +74,15 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Take a folder for kept predictions, or find it taken by the same call. Raises ConfigError with the difference."""
     file = folder / _IDENTITY
     wanted = json.loads(json.dumps(identity))
-    if folder.exists() and not file.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} holds other files; remove it, or give another place for the predictions")
+    if folder.exists() and not file.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is or holds something else; remove it, or give another place for the predictions")
     if not file.exists():
         write_json(file, wanted)
         return
-    there = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file} cannot be read ({error}); remove {folder}, and its images are asked again") from error
     if there != wanted:
         raise ConfigError(
             f"{folder} belongs to other predictions ({'; '.join(_differences(there, wanted))}); remove it, or give another place"
@@ -88,8 +91,12 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
 
 def forget(folder: Path) -> None:
     """Remove kept predictions, and nothing else."""
-    if (folder / _IDENTITY).exists():
-        shutil.rmtree(folder)
+    if not (folder / _IDENTITY).exists():
+        return
+    for file in (*folder.glob("[0-9]" * _DIGITS + ".safetensors"), *folder.glob("*.partial"), folder / _IDENTITY):
+        file.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _predict(
