@@ -77,6 +77,12 @@ def test_the_file_holds_the_gain_and_the_curve(tmp_path: Path) -> None:
     assert stored.seconds == 1.5
 
 
+def test_one_member_has_no_gain_over_itself(tmp_path: Path) -> None:
+    many = made_up(9)
+    one = Predictions(members=("adapted",), probabilities=many.probabilities, decisions=many.decisions[:, -1:], asked=torch.ones(9).long())
+    assert set(read_result(one.save(labels(9), CLASSES, "one", tmp_path)).headline) == {"accuracy", "members_asked"}
+
+
 def test_what_does_not_fit_together() -> None:
     with pytest.raises(ConfigError, match="3 labels"):
         made_up(4).curve([0, 1, 2])

@@ -104,10 +104,10 @@ class Predictions:
         device: str = "cpu",
         notes: Sequence[str] = (),
     ) -> Path:
-        """Write `folder/NAME.json`: accuracy of all members and of the first alone, their difference, and the curve as rows.
+        """Write `folder/NAME.json`: accuracy of all members, of the first alone, their difference, and the curve as rows.
 
-        Headline keys: accuracy, first_member, gain (means over classes; their intervals resample test images within the class, see
-        `statistics.paired_bootstrap`) and members_asked (mean over images).
+        Headline keys: accuracy, members_asked (mean over images) and, where there are several members, first_member and gain over it.
+        Accuracies are means over classes; their intervals resample test images within the class, see `statistics.paired_bootstrap`.
 
         Args:
             labels: (N,) class indices.
@@ -120,10 +120,11 @@ class Predictions:
         right = self._right(labels)
         headline: dict[str, Interval | float] = {
             "accuracy": bootstrap(right[-1:], labels),
-            "first_member": bootstrap(right[:1], labels),
-            "gain": paired_bootstrap(right[-1:], right[:1], labels),
             "members_asked": float(self.asked.double().mean()),
         }
+        if len(self.members) > 1:  # a gain of one member over itself, such as of DDA alone, would read as a finding
+            headline["first_member"] = bootstrap(right[:1], labels)
+            headline["gain"] = paired_bootstrap(right[-1:], right[:1], labels)
         rows = []
         for place, member in enumerate(self.members):
             found = measure(self.decisions[:, place].tolist(), labels, classes)

@@ -23,9 +23,9 @@ class DiffAugSettings:
     """Which views a DiffAug ensemble takes, and how it joins them.
 
     Args:
-        step: of the noise times 0, step, 2 step, ... t_max of the reference schedule (ADM's, 1,000 steps); time 0 is the raw image. The
-            paper finds 25, 50 and 75 almost alike.
-        t_max: the last time, 0 to 999; 0 leaves the raw image alone.
+        step: of the noise times 0, step, 2 step, ... of the reference schedule (ADM's, 1,000 steps); time 0 is the raw image. The paper
+            finds 25, 50 and 75 almost alike.
+        t_max: no time lies above it, 0 to 999; 0 leaves the raw image alone.
         reduce: "probabilities" (the paper) or "logits", which lets sure members count for more.
         early_exit: let an image go when its decision cannot change; probabilities alone, since logits have no bound.
         reference_size: side in pixels for which the times are meant: sigma is multiplied by size / reference_size. None takes sigma as it
@@ -50,16 +50,17 @@ class DiffAugSettings:
 
     @property
     def times(self) -> tuple[int, ...]:
-        """0, step, ... t_max."""
+        """0, step, 2 step, ... up to t_max."""
         return tuple(range(0, self.t_max + 1, self.step))
 
 
 class DiffAugEnsemble(Ensemble):
     """The mean of a classifier over an image and its one-step views at growing noise.
 
-    Choose it for a classifier that must survive corruptions, trained with DiffAug for preference: there it gains most and costs no
-    accuracy on clean images. It takes one denoiser call a view (9 by default), a fifteenth of DDA. A strong classifier that never saw such
-    views can lose by it; compare with `Predictions.curve`.
+    Choose it for a classifier that must survive corruptions, trained with DiffAug for preference: there it gains most, and costs about a
+    point on clean images (in the paper 75.95 to 75.07 %; 76.15 to 71.43 % where the classifier never saw such views). It takes one
+    denoiser call a view (9 by default), a fifteenth of DDA. A strong classifier that never saw such views can lose on corrupted images
+    too; compare with `Predictions.curve`.
 
     p(y | x) = (1 / M) sum_m softmax f(view(x, t_m))                                                                        (1)
     view(x, t) = clamp x0_hat(alpha_t x + sigma_t z, t), one z for each image and time; view(x, 0) = x                       (2)
