@@ -18,6 +18,7 @@ from rediffuse.training.backbones import Classifier, seeded
 from rediffuse.training.checkpoint import keep_checkpoint, read_checkpoint
 from rediffuse.training.ema import Ema
 from rediffuse.training.linear import Progress
+from rediffuse.training.numbers import forward_numbers
 from rediffuse.training.objectives import Objective, Views, plain, terms_of
 from rediffuse.training.pool import Pool
 from rediffuse.training.procedure import PROCEDURE, Procedure, epoch_rows
@@ -107,7 +108,7 @@ class _Training:
         self.part = self.processes.rows(settings.batch)
         self.classifier = classifier.to(self.processes.device).train()
         classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.look = self.processes.wrap(_Look(classifier, objective, settings.smoothing, procedure.numbers(self.processes.device)))
+        self.look = self.processes.wrap(_Look(classifier, objective, settings.smoothing, forward_numbers(procedure, classifier)))
         self.optimizer = procedure.optimizer_of(classifier.parameters(), settings)
         self.ema = Ema(classifier, procedure.ema) if procedure.ema else None
         methods = [view.method for view in (*objective.extras, *objective.stand_ins)]
