@@ -27,6 +27,8 @@ COMPARED = ["--arms", "--classifier", "--fit", "--seeds", "--shots", "--train-st
 COST = ["--dry-run", "--hours", "--out"]
 VIEWS = ["--dda-guidance", "--dda-start", "--dda-steps", "--denoiser", "--early-exit", "--ensemble", "--reduce", "--step", "--t-max"]
 TRAINED = ["--alpha", "--classifier", "--fit", "--holdout", "--mode", "--shots", "--size", "--steps", "--synthetic"]
+ROBUST = ["--augment", "--bank-rate", "--denoiser", "--fraction", "--objective", "--second"]
+BUDGET = ["--batch", "--ema", "--epochs", "--learning-rate", "--optimizer", "--track"]
 
 # A verb or option stands here because someone decided that it is worth having.
 EXPECTED: dict[str, list[str]] = {
@@ -40,7 +42,7 @@ EXPECTED: dict[str, list[str]] = {
     "run cite": [],
     "run report": [],
     "run verify": [],
-    "train": [*HELD, *TRAINED, *SHARED],
+    "train": [*HELD, *TRAINED, *ROBUST, *BUDGET, *MACHINE],
 }
 
 

@@ -1,15 +1,19 @@
-"""`rediffuse train`: a classifier from photos, with or without generated ones, and its accuracy on held-out photos."""
+"""`rediffuse train`: a classifier from photos, with generated ones or views for robustness, and its accuracy on held-out photos."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import SHARED, Shared, bar, open_photos
+from rediffuse.cli.common import COMMON, Common, Shared, bar, open_photos
 from rediffuse.cli.pair import open_pair
+from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, train_robustly
+from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from rediffuse.data.mixing import Mixed
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 HELD_OUT = Group("Held out", sort_key=2)
 CHECKPOINT = ".training.pt"
+LEFT = (CHECKPOINT, f"{CHECKPOINT}.partial")
+"""What an interrupted training may leave."""
 
 
 def train(
@@ -31,28 +37,31 @@ def train(
     classifier: str = "scratch",
     mode: Literal["linear", "whole"] | None = None,
     steps: int | None = None,
-    size: int = 64,
+    size: int | None = None,
     fit: Literal["pad", "crop", "squash"] = "pad",
     shots: int | None = None,
     split: str | None = None,
     no_flips: bool = False,
     test: Annotated[str | None, Parameter(group=HELD_OUT)] = None,
     holdout: Annotated[float, Parameter(group=HELD_OUT)] = 0.2,
-    common: Shared = SHARED,
+    views: Views = NO_VIEWS,
+    budget: Budget = USUAL,
+    common: Common = COMMON,
 ) -> int:
     """Train a classifier and say how often it is right on photos that it has not seen.
 
-    The result is a plain transformers folder. An interrupted training continues with the same command.
+    The result is a plain transformers folder. An interrupted training continues with the same command. With --augment, or an option of
+    long trainings, the whole network learns from many photos; torchrun -m rediffuse train ... spreads that over several devices.
 
     Args:
         data: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
         out: folder for the classifier.
         synthetic: folder that `augment` or `generate` made from these photos.
         alpha: probability that a generated image stands in for its photo.
-        classifier: what it knows at the start: scratch, resnet-64, a transformers folder or a hub name.
-        mode: linear (a head on frozen features) or whole. [default: whole from scratch, else linear]
+        classifier: what it knows at the start: scratch, cifar-resnet, cifar-vit, resnet-64, a transformers folder or a hub name.
+        mode: linear (a head on frozen features) or whole. [default: whole from random weights or with --augment, else linear]
         steps: optimiser steps. [default: 400]
-        size: side in pixels at which photos are held; the input of a classifier from scratch.
+        size: side in pixels at which photos are held; the input of scratch. [default: the denoiser's, else 64]
         fit: how photos of other shapes become a square.
         shots: train on this many photos of each class.
         split: of a set that has several; train, where there is one.
@@ -63,30 +72,45 @@ def train(
     from rediffuse.data.splits import few_shot
     from rediffuse.training.fit import fit_classifier
 
+    views.check()
+    robust = views != NO_VIEWS or budget != USUAL
+    if robust and mode == "linear":
+        raise ConfigError("--mode linear trains a head on frozen features, which sees no views; leave out --mode, or the views and budget")
+    if not robust and common.dtype not in ("auto", "float32"):
+        raise ConfigError(f"--dtype {common.dtype} is for long trainings; give --epochs or --augment as well")
+    first = int(os.environ.get("RANK", "0")) == 0  # torchrun's: one process speaks and writes
+    common = common if first else replace(common, quiet=True)
     check_out(out)
     images, held = hold_out(*open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet), holdout, common)
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     mixed = mix(images, held, synthetic, alpha, common)
-    with bar("training", "steps", quiet=common.quiet) as report:
-        trained = fit_classifier(
-            mixed, images.classes, level=classifier, mode=mode, steps=steps, seed=common.seed, size=size, fit=fit, flips=images.flips,
-            checkpoint=out / CHECKPOINT, progress=report,
+    if robust:
+        trained, side = train_robustly(
+            mixed, images.classes, views, budget, level=classifier, steps=steps, size=size, fit=fit, flips=images.flips,
+            checkpoint=out / CHECKPOINT, common=common,
         )  # fmt: skip
-    accuracy = judge(trained, held, size, fit)
-    trained.save(out)
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    tell(accuracy, out, held, common.quiet)
+    else:
+        side = DEFAULT_SIZE if size is None else size
+        with bar("training", "steps", quiet=common.quiet) as report:
+            trained = fit_classifier(
+                mixed, images.classes, level=classifier, mode=mode, steps=steps, seed=common.seed, size=side, fit=fit, flips=images.flips,
+                device=common.device, checkpoint=out / CHECKPOINT, progress=report,
+            )  # fmt: skip
+    if first:
+        accuracy = judge(trained, held, side, fit)
+        trained.save(out)
+        for left in LEFT:
+            (out / left).unlink(missing_ok=True)
+        tell(accuracy, out, held, common.quiet)
     return 0
 
 
 def check_out(out: Path) -> None:
     """Refuse a folder that holds something else than the beginnings of this training. Raises ConfigError."""
-    from rediffuse.errors import ConfigError
-
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder for the classifier")
-    if out.is_dir() and any(child.name != CHECKPOINT for child in out.iterdir()):
+    if out.is_dir() and any(child.name not in LEFT for child in out.iterdir()):
         what = "a classifier" if (out / "config.json").exists() else "other files"
         raise ConfigError(f"{out} holds {what} already; give another folder, or empty this one")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from rediffuse.data.geometry import Fit
 from rediffuse.data.mixing import Mixed
 from rediffuse.data.types import ImageSet
+from rediffuse.denoisers.precision import resolve_device
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.training.augment import StandardViews
 from rediffuse.training.backbones import FROM_RANDOM, SCRATCH, Classifier, open_backbone
@@ -39,6 +40,7 @@ def fit_classifier(
     size: int = 64,
     fit: str = "pad",
     flips: bool | None = None,
+    device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Classifier:
@@ -58,6 +60,7 @@ def fit_classifier(
         size: side in pixels at which pictures are held.
         fit: how other shapes become that square: pad, crop or squash.
         flips: whether a mirrored picture keeps its label; None asks the set.
+        device: where the network is: auto, cpu, cuda, ...
         checkpoint: file from which a killed training of the whole network continues.
         progress: called with (steps done, in all).
     Returns:
@@ -75,7 +78,7 @@ def fit_classifier(
     settings = replace(DEFAULTS[chosen], **{name: value for name, value in given.items() if value is not None})
     pool, own_flips = as_pool(train_set, classes, size, fit)
     mirrored = own_flips if flips is None else flips
-    start = open_backbone(level, classes, seed=seed, size=size)
+    start = open_backbone(level, classes, seed=seed, size=size).to(resolve_device(device))
     if chosen == "linear":
         return with_head(start, replace(pool, items=features(start, pool.items, mirrored)), settings, seed)
     views = StandardViews(flips=mirrored)

@@ -1,0 +1,150 @@
+"""`train --augment`: views for robustness from the command line, with a tiny pixel model in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.cli.conftest import Ended, fill
+from tests.tiny_pixel import tiny_pixel
+from tests.training.toys import resnet_folder
+
+from rediffuse.training.backbones import Classifier
+
+BRIEF = ("--size", 16, "--batch", 8, "--epochs", 1)
+
+
+@pytest.fixture(scope="module")
+def pixel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pixel denoiser with random weights, trained at 16 pixels as far as it knows."""
+    return tiny_pixel(tmp_path_factory.mktemp("pixel") / "model")
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Three classes of eight photos."""
+    return fill(tmp_path / "many", {"cat": 8, "dog": 8, "red bird": 8})
+
+
+def test_diffaug_and_augmix_make_a_transformers_folder(rediffuse: Callable[..., Ended], many: Path, pixel: Path) -> None:
+    from transformers import AutoModelForImageClassification
+
+    words = ("--augment", "diffaug", "augmix", "--denoiser", pixel, "--batch", 8, "--epochs", 3, "--ema", 0.9, "--bank-rate", 0.5)
+    ended = rediffuse("train", many, "net", *words, "--holdout", 0.25)
+    assert ended.status == 0, ended.err
+    assert "(4 views) and the denoiser" in ended.err
+    assert "(0.5 calls)" in ended.err
+    assert "A step of 8 photos takes" in ended.err
+    assert "held-out photos" in ended.out
+    assert sorted(path.name for path in Path("net").iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    theirs = AutoModelForImageClassification.from_pretrained("net")
+    assert set(theirs.config.id2label.values()) == {"cat", "dog", "red bird"}
+    assert Classifier.load("net").preprocessing.size == (16, 16)  # the denoiser's: it said at which size it was trained
+
+
+@pytest.mark.parametrize(
+    ("augment", "more", "views"),
+    [
+        (("noise",), ("--fraction", 0.5), "1.5 views"),
+        (("wiener",), (), "2 views"),
+        (("plain",), ("--optimizer", "adamw"), "2 views"),
+        (("augmix",), ("--objective", "sum"), "2 views"),
+        (("deepaugment", "noise"), (), "3 views"),
+        (("deepaugment", "augmix"), ("--classifier", "cifar-resnet"), "3 views"),
+        (("noise",), ("--objective", "soft", "--classifier", "cifar-vit"), "2 views"),
+    ],
+)
+def test_every_arm_trains(
+    rediffuse: Callable[..., Ended], many: Path, augment: tuple[str, ...], more: tuple[object, ...], views: str
+) -> None:
+    ended = rediffuse("train", many, "net", *BRIEF, "--augment", *augment, *more, "--holdout", 0.5)
+    assert ended.status == 0, ended.err
+    assert f"({views}" in ended.err
+    assert Classifier.load("net").classes == ("cat", "dog", "red bird")
+
+
+def test_a_long_training_needs_no_views(rediffuse: Callable[..., Ended], many: Path, tmp_path: Path) -> None:
+    """--epochs alone: a whole network under SGD; a known network keeps its own input size; a second set is trained on as well."""
+    second = fill(tmp_path / "second", {"dog": 3, "cat": 3}, first=40)
+    ended = rediffuse("train", many, "net", *BRIEF, "--second", second, "--holdout", 0.5)
+    assert ended.status == 0, ended.err
+    assert "6 photos of" in ended.err
+    known = resnet_folder(tmp_path / "known", size=24)
+    ended = rediffuse("train", many, "net2", "--classifier", known, "--steps", 2, "--batch", 4, "--learning-rate", 0.001)
+    assert ended.status == 0, ended.err
+    assert Classifier.load("net2").preprocessing.size == (24, 24)
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    rediffuse: Callable[..., Ended], many: Path, pixel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rediffuse.training import cost, loop
+
+    words = ("--augment", "diffaug", "augmix", "--denoiser", pixel, "--batch", 8, "--epochs", 3, "--bank-rate", 0.25, "--ema", 0.5)
+    assert rediffuse("train", many, "whole", *words).status == 0
+    fit, clock = loop.fit_network, cost.StepClock.__call__
+    monkeypatch.setattr(loop, "fit_network", lambda *given, **options: fit(*given, **options, checkpoint_every=2))
+
+    def stop(self: cost.StepClock, done: int, total: int) -> None:
+        clock(self, done, total)
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cost.StepClock, "__call__", stop)
+        ended = rediffuse("train", many, "net", *words)
+    assert ended.status == 130
+    assert "The same command continues" in ended.err
+    (Path("net") / ".training.pt.partial").write_bytes(b"a kill may leave this")
+    assert rediffuse("train", many, "net", *words).status == 0
+    first, second = (Classifier.load(name).state_dict() for name in ("whole", "net"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert not list(Path("net").glob(".training*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--augment", "diffaug"), "needs a denoiser; give one with --denoiser"),
+        (("--denoiser", "x"), "--denoiser x makes views, but none was asked for"),
+        (("--augment", "noise", "--fraction", 0), r"--fraction must be in (0, 1], got 0"),
+        (("--augment", "noise", "--bank-rate", 2), "--bank-rate must be in (0, 1], got 2"),
+        (("--augment", "augmix", "--fraction", 0.5), "are for diffaug, noise, wiener"),
+        (("--objective", "consistency"), "--objective consistency needs --augment augmix"),
+        (("--augment", "augmix", "--objective", "stand-in"), "needs --augment augmix deepaugment"),
+        (("--augment", "plain", "--mode", "linear"), "sees no views"),
+        (("--epochs", 2, "--steps", 3), "--steps and --epochs both say how long"),
+        (("--epochs", 0), "epochs, pictures and batch must be above 0"),
+        (("--augment", "plain", "--batch", 0), "--batch must be at least 1, got 0"),
+        (("--augment", "diffaug", "--denoiser", "nowhere"), "there is no model 'nowhere'"),
+        (("--augment", "plain", "--ema", 1.5), "momentum and ema must be in [0, 1)"),
+        (("--epochs", 1, "--track", "abacus"), "no tracker 'abacus'"),
+        (("--dtype", "bfloat16"), "--dtype bfloat16 is for long trainings"),
+    ],
+)
+def test_bad_options(rediffuse: Callable[..., Ended], many: Path, options: tuple[object, ...], said: str) -> None:
+    ended = rediffuse("train", many, "net", "--size", 16, *options)
+    assert ended.status == 2, ended.out
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert not Path("net/config.json").exists()
+
+
+def test_a_latent_model_is_no_denoiser_of_pixels(rediffuse: Callable[..., Ended], many: Path, model: Path) -> None:
+    ended = rediffuse("train", many, "net", *BRIEF, "--augment", "diffaug", "--denoiser", model)
+    assert ended.status == 2
+    assert "unconditional RGB model in pixel space" in ended.err
+
+
+def test_the_help_names_every_choice() -> None:
+    """The command line repeats the library's words, because importing the library would cost --help a second."""
+    from typing import get_args
+
+    from rediffuse.cli.robust import Budget, View
+    from rediffuse.training.procedure import Optimizer
+
+    assert set(get_args(View)) >= {"diffaug", "augmix", "deepaugment"}
+    assert "sgd" in get_args(Optimizer)
+    assert Budget().ema == 0
