@@ -309,6 +309,7 @@ def test_mistakes_are_named():
     images, labels = batch(0)
     with pytest.raises(ConfigError, match="a bank of 8 pictures cannot take 16 at once"):
         bank(images, labels)
+    assert calls(bank) == []  # said before the work
     with pytest.raises(DataError, match=r"one whole number a picture as its label, \(16,\) here, got torch.float32 \(16, 10\)"):
         bank(images, torch.zeros(16, 10))
     with pytest.raises(DataError, match=r"got torch.int64 \(15,\)"):

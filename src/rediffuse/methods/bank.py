@@ -134,13 +134,13 @@ class Bank:
         labels = self._check(images, labels)
         if self.method is None:
             raise ConfigError("this bank was opened without a method and only reads; open it with the DiffAug that fills it")
+        if len(images) > self.capacity:
+            raise ConfigError(f"a bank of {self.capacity} pictures cannot take {len(images)} at once; raise its capacity")
         draw = self.method.draw(len(images), self._stream, size=min(images.shape[2:]))  # also for the control: the same chance decides
         views = images if self.source == "original" else self.method.apply(images, draw)
         if self._store is None:
             shape = self._shape(images)
             self._store = in_memory(shape) if self.path is None else create(self.path, shape)
-        if len(images) > self.capacity:
-            raise ConfigError(f"a bank of {self.capacity} pictures cannot take {len(images)} at once; raise its capacity")
         self._store.write(self.written, views.detach().cpu().mul(255).round().clamp(0, 255).to(torch.uint8), labels.cpu())
         self.written += len(images)
         return views
