@@ -106,6 +106,9 @@ def test_gradients_reach_the_images(kind: str):
     without = DiffAug(model).apply(image.requires_grad_(), draw)
     assert not without.requires_grad
     assert not without.is_inference()
+    raw = torch.tensor([RAW])
+    assert not DiffAug(model).apply(image, DiffAug(model).draw_at(raw)).requires_grad
+    assert method.apply(image, method.draw_at(raw)).requires_grad
     assert not any(weight.requires_grad for weight in DiffAug(network().requires_grad_(True)).denoiser.parameters())
 
 

@@ -182,10 +182,10 @@ class DiffAug(Method[DiffAugDraw]):
         denoiser = self.denoiser
         self._check(images, draw)
         images, rows = images.to(denoiser.device, torch.float32), draw.denoised
-        if not len(rows):
-            return images.clone()
-        here, part = rows.to(images.device), draw.index(rows)
         with torch.set_grad_enabled(self.gradients and torch.is_grad_enabled()):  # inference mode would forbid training on the views
+            if not len(rows):
+                return images.clone()
+            here, part = rows.to(images.device), draw.index(rows)
             noise = make_noise(part, images.shape[1:], images.device)
             chosen, t = images if len(rows) == len(images) else images[here], part.t.to(images.device)
             step = self.chunk or len(rows)
