@@ -65,6 +65,8 @@ def test_the_laws_are_those_of_the_paper() -> None:
     assert torch.allclose(chains.weight.sum(1), torch.ones(4000, dtype=torch.float64))
     assert abs(float(chains.sign.mean())) < 5 / np.sqrt(36000)
     assert len(AugMix(all_ops=True).operations) == 13
+    least = AugMix(alpha=0.01)
+    assert bool(least.chains(least.draw(20_000, stream())).weight.isfinite().all())
 
 
 def test_a_view_is_a_function_of_its_seed_however_a_batch_is_cut() -> None:
@@ -94,7 +96,7 @@ def test_mistakes_are_named() -> None:
         ({"severity": 10.0}, r"severity must be in \[0.1, 10\), got 10"),
         ({"width": 0}, "width and depth must be at least 1, got 0"),
         ({"depth": 0}, "depth None draws it"),
-        ({"alpha": 0.0}, "alpha must be a number above 0, got 0"),
+        ({"alpha": 0.001}, r"alpha must be a number of at least 0\.01, got 0\.001"),
     ):
         with pytest.raises(ConfigError, match=said):
             AugMix(**options)  # type: ignore[arg-type]

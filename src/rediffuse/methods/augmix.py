@@ -19,6 +19,7 @@ from rediffuse.methods.base import Method, SeedDraw, check_draw, check_images
 from rediffuse.methods.picture_operations import ALL_OPERATIONS, DEEPEST, OPERATIONS
 
 LEAST_LEVEL = 0.1
+LEAST_ALPHA = 0.01  # below it all weights of a picture can round to nothing
 LONGEST = 3
 """Operations of the longest chain, where the length is drawn."""
 
@@ -51,7 +52,7 @@ class AugMix(Method[SeedDraw]):
         severity: how far operations go, in [0.1, 10); the paper takes 3 on CIFAR (32 px) and 1 on ImageNet (224 px).
         width: chains.
         depth: operations of a chain; None draws 1 to 3 for each chain.
-        alpha: of the Dirichlet and Beta laws, above 0.
+        alpha: of the Dirichlet and Beta laws, at least 0.01.
         all_ops: also color, contrast, brightness and sharpness, which the corruption benchmarks contain.
     Shape: (B, 3, H, W) or (3, H, W) in [0, 1] -> the same.
     Raises:
@@ -78,8 +79,8 @@ class AugMix(Method[SeedDraw]):
             raise ConfigError(f"severity must be in [{LEAST_LEVEL}, {DEEPEST:g}), got {severity}; 3 at 32 pixels, 1 at 224")
         if width < 1 or (depth is not None and depth < 1):
             raise ConfigError(f"width and depth must be at least 1, got {width} and {depth}; depth None draws it")
-        if not (alpha > 0 and math.isfinite(alpha)):
-            raise ConfigError(f"alpha must be a number above 0, got {alpha}")
+        if not (alpha >= LEAST_ALPHA and math.isfinite(alpha)):
+            raise ConfigError(f"alpha must be a number of at least {LEAST_ALPHA}, got {alpha}; the paper's is 1")
         self.severity, self.width, self.depth, self.alpha, self.all_ops = float(severity), width, depth, float(alpha), all_ops
         self.operations = tuple((ALL_OPERATIONS if all_ops else OPERATIONS).values())
 
