@@ -63,5 +63,7 @@ def test_places_that_are_taken_or_unknown(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(ConfigError, match="exists already"):
         check_table(tmp_path / "a.csv")
+    with pytest.raises(ConfigError, match=r"a\.csv is no folder"):
+        check_table(tmp_path / "a.csv" / "new" / "b.csv")
     with pytest.raises(ConfigError, match=r"'a\.xlsx'"):
         check_table(tmp_path / "a.xlsx")

@@ -24,6 +24,11 @@ def check_table(path: Path) -> None:
         raise ConfigError(f"predictions are written as {' or '.join(ENDINGS)}, got {path.name!r}; give a name with such an ending")
     if path.exists():
         raise ConfigError(f"{path} exists already; give another name, or remove it")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(
+            f"nothing can be written in {path.parent}, because {there} is no folder that you may write to; give another place"
+        )
 
 
 def write_table(path: Path, found: Predictions, images: ImageSet, classes: Sequence[str], *, per_class: bool = False) -> Path:
