@@ -156,7 +156,7 @@ def test_who_knows_the_noise_finds_the_image():
 
 def test_the_view_is_what_the_published_program_makes(root: Path):
     """q_sample and the clamped prediction of x0 of guided-diffusion, on its own noise and epsilon."""
-    theirs = load_file(root / "tests/methods/fixtures/x0_linear_1000.safetensors")
+    theirs = load_file(root / "tests/denoisers/fixtures/x0_linear_1000.safetensors")
     model = Foretold(SCHEDULES["vp"], theirs["eps"])
     found = believe(model, (theirs["x0"] + 1) / 2, theirs["t"], theirs["noise"])
     torch.testing.assert_close(model.seen[0][0], theirs["x_t"], atol=1e-6, rtol=1e-6)
