@@ -70,7 +70,11 @@ class NoiseTimes(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform(NoiseTimes):
-    """Every index of the denoiser's own table alike: the paper's words, taken to whatever schedule there is."""
+    """Every index of the denoiser's own table alike: the paper's words, taken to whatever schedule there is.
+
+    So it is at the reference size; at others the noise of each index is scaled like that of every law. `reference_size=None` takes the
+    indices as they are.
+    """
 
     name: ClassVar[str] = "uniform"
 
@@ -80,7 +84,7 @@ class Uniform(NoiseTimes):
 
 @dataclass(frozen=True, kw_only=True)
 class Range(NoiseTimes):
-    """Uniform over the indices low, ..., high (both included) of the denoiser's own table."""
+    """Uniform over the indices low, ..., high (both included) of the denoiser's own table, at the reference size; see `Uniform`."""
 
     name: ClassVar[str] = "range"
     low: int
@@ -128,7 +132,7 @@ class LogNormal(NoiseTimes):
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed(NoiseTimes):
-    """One level: index t of the denoiser's own table, or the one nearest to sigma."""
+    """One level: index t of the denoiser's own table, or the one nearest to sigma, at the reference size; see `Uniform`."""
 
     name: ClassVar[str] = "fixed"
     t: int | None = None
