@@ -91,6 +91,14 @@ def test_the_call_leaves_torch_and_labels_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_caller_s_autocast_changes_nothing() -> None:
+    method = AugMix(all_ops=True)
+    draw = method.draw(len(IMAGES), stream(5))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = method.apply(IMAGES, draw)
+    assert torch.equal(inside, method.apply(IMAGES, draw))
+
+
 def test_mistakes_are_named() -> None:
     for options, said in (
         ({"severity": 10.0}, r"severity must be in \[0.1, 10\), got 10"),

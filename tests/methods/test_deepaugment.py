@@ -102,6 +102,12 @@ def test_the_call_leaves_torch_and_labels_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_caller_s_autocast_changes_nothing() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = DeepAugment().apply(waves(), draw())
+    assert torch.equal(inside, DeepAugment().apply(waves(), draw()))
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigError, match=r"must be in \(0, 1\], got 1.5"):
         DeepAugment(1.5)

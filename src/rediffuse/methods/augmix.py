@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rediffuse.denoisers.precision import exact_region
 from rediffuse.errors import ConfigError
 from rediffuse.methods.base import Method, SeedDraw, check_draw, check_images
 from rediffuse.methods.picture_operations import ALL_OPERATIONS, DEEPEST, OPERATIONS
@@ -117,7 +118,9 @@ class AugMix(Method[SeedDraw]):
         check_draw(images, draw)
         chains = self.chains(draw)
         pictures = images.float().mul(255).round().clamp(0, 255).repeat_interleave(self.width, 0)  # (B W, 3, H, W)
-        pictures = run_chains(pictures, self.operations, *(part.flatten(0, 1) for part in (chains.operation, chains.level, chains.sign)))
+        parts = (part.flatten(0, 1) for part in (chains.operation, chains.level, chains.sign))
+        with exact_region(images.device):  # bytes up to 255 need more digits than a caller's autocast has
+            pictures = run_chains(pictures, self.operations, *parts)
         ends = pictures.view(len(images), self.width, *images.shape[1:])
         weight, share = (part.to(images.device, images.dtype) for part in (chains.weight, chains.share))
         mixture = (weight.view(-1, self.width, 1, 1, 1) * ends.to(images.dtype) / 255).sum(1)

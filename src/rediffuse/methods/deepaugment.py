@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rediffuse.denoisers.precision import exact_region
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.base import Method, SeedDraw, check_draw, check_images
 
@@ -174,8 +175,9 @@ class DeepAugment(Method[SeedDraw]):
         if len(images) == 0:
             return images.clone()
         x = 2 * images.float() - 1
-        for layer in draw_layers(draw, self.layers):
-            x = run_layer(x, *layer, self.strength)
+        with exact_region(x.device):  # a caller's autocast would mix two precisions
+            for layer in draw_layers(draw, self.layers):
+                x = run_layer(x, *layer, self.strength)
         return ((x + 1) / 2).clamp(0, 1).to(images.dtype)
 
     def settings(self) -> dict[str, Any]:
