@@ -93,7 +93,8 @@ def test_the_call_leaves_torch_and_labels_alone() -> None:
 
 def test_a_caller_s_autocast_changes_nothing() -> None:
     method = AugMix(all_ops=True)
-    draw = method.draw(len(IMAGES), stream(5))
+    draw = method.draw(len(IMAGES), stream())
+    assert bool((method.chains(draw).operation == list(ALL_OPERATIONS).index("sharpness")).any())  # the one with a convolution
     with torch.autocast("cpu", torch.bfloat16):
         inside = method.apply(IMAGES, draw)
     assert torch.equal(inside, method.apply(IMAGES, draw))
