@@ -73,8 +73,8 @@ class Float32Conv2d(nn.Conv2d):
             raise ModelError(f"the last layer of this network pads by name ({conv.padding!r}), which no supported network does")
         shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
         kernel, stride, padding, dilation = ((height, width) for height, width in shape)
-        biased = conv.bias is not None
-        head = cls(conv.in_channels, conv.out_channels, kernel, stride, padding, dilation, conv.groups, biased, device=conv.weight.device)
+        sizes = (conv.in_channels, conv.out_channels, kernel, stride, padding, dilation, conv.groups, conv.bias is not None)
+        head = cls(*sizes, conv.padding_mode, device=conv.weight.device)
         head.load_state_dict(conv.state_dict())
         return head.requires_grad_(conv.weight.requires_grad).train(conv.training)
 
