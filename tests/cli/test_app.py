@@ -36,7 +36,7 @@ EXPECTED: dict[str, list[str]] = {
     "compare": [*HELD, *COST, *COMPARED, "--alpha", "--copies", "--model", *REDRAWING, *LEARNING, *MACHINE],
     "demo": ["--full", "--model", "--out", "--quick", "--results", *MACHINE],
     "doctor": [],
-    "generate": [*PHOTOS, "--words", *MAKING, *WRITING, *MACHINE],
+    "generate": [*PHOTOS, "--classes", "--from-noise", "--words", *MAKING, *WRITING, *MACHINE],
     "learn": [*PHOTOS, "--batch", *LEARNING, *MACHINE],
     "predict": ["--batch", "--fit", "--out", "--per-class", "--size", "--split", *VIEWS, *MACHINE],
     "run cite": [],

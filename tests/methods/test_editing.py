@@ -18,6 +18,7 @@ from rediffuse.methods import METHODS, find_method, from_settings
 from rediffuse.methods.base import plain
 from rediffuse.methods.da_fusion import DAFusion
 from rediffuse.methods.editing import EditDraw, EditingMethod, draw_strengths
+from rediffuse.methods.from_noise import FromNoise
 from rediffuse.methods.real_guidance import RealGuidance
 from rediffuse.sampling.guided import ClassifierFree
 from rediffuse.sampling.sampler import sample_one
@@ -190,11 +191,11 @@ def test_forward_draws_applies_and_passes_labels_on(mixture):
 def test_settings_are_json_and_make_the_method_again(mixture, kind):
     import json
 
-    method = (
-        DAFusion(mixture, words(), (0.3, 0.6), 2.0, "ddim", 7, "iid")
-        if kind == "da_fusion"
-        else RealGuidance(mixture, CLASSES, 0.3, "photo")
-    )
+    method = {
+        "da_fusion": lambda: DAFusion(mixture, words(), (0.3, 0.6), 2.0, "ddim", 7, "iid"),
+        "real_guidance": lambda: RealGuidance(mixture, CLASSES, 0.3, "photo"),
+        "from_noise": lambda: FromNoise(mixture, words=words(), steps=7),
+    }[kind]()
     settings = json.loads(json.dumps(method.settings()))
     assert settings["method"] == kind
     again = from_settings(mixture, settings, words())

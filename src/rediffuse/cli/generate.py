@@ -1,7 +1,9 @@
-"""`rediffuse generate`: copies of photos, under words that were learned before."""
+"""`rediffuse generate`: copies of photos, under words that were learned before; or pictures from noise alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
 
 def generate(
     photos: str,
-    out: Path,
+    out: Path | None = None,
     /,
     *,
+    from_noise: bool = False,
+    classes: tuple[str, ...] = (),
     words: Path | None = None,
     model: str | None = None,
     shots: int | None = None,
@@ -30,11 +34,14 @@ def generate(
 ) -> int:
     """Make changed copies of photos under words that `learn` wrote.
 
+    With --from-noise, pictures without a source: `rediffuse generate OUT --from-noise --words words`.
     The same command again continues where it stopped.
 
     Args:
-        photos: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
+        photos: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME. Left out with --from-noise.
         out: folder to write: out/images holds class folders.
+        from_noise: start from nothing but noise; --copies are pictures of each class.
+        classes: with --from-noise, the classes to draw. [default: all that have a word]
         words: folder that `learn` wrote, or a .safetensors, .pt or .bin file of words. Real-guidance needs none.
         model: the text-to-image model that the words were learned on. [default: tiny-imagenet-64]
         shots: use this many photos of each class.
@@ -48,6 +55,15 @@ def generate(
 
     making.check()
     writing.check()
+    if from_noise:
+        if out is not None:
+            raise ConfigError(f"--from-noise takes no photos; give the folder to write alone: {terminal.command('generate', out)}")
+        return draw(
+            Path(photos), classes, words, model or MODEL, flips=not no_flips, making=making, writing=writing, common=common,
+            photographic={"--shots": shots, "--split": split, "--keep-real": writing.keep_real or None, "--strengths": making.strengths},
+        )  # fmt: skip
+    if out is None or classes:
+        raise ConfigError("give photos and the folder to write, or with --from-noise the folder alone; --classes belongs to --from-noise")
     check_out(out)
     if making.method == "da-fusion" and words is None:
         learned = terminal.command("learn", photos, "words")
@@ -66,6 +82,45 @@ def generate(
     return make(images, out, method, writing, common, photos=photos, batch=making.batch)
 
 
+def draw(
+    out: Path,
+    classes: Sequence[str],
+    words: Path | None,
+    model: str,
+    *,
+    flips: bool,
+    making: Making,
+    writing: Writing,
+    common: Common,
+    photographic: Mapping[str, object],
+) -> int:
+    """Pictures without a source. photographic: options that only photos give a meaning, by name; None where not given."""
+    from rediffuse.concepts.concepts import Concepts
+    from rediffuse.errors import ConfigError
+    from rediffuse.generation.noise import noise_sources
+    from rediffuse.methods.editing import GUIDANCE_SCALE
+    from rediffuse.methods.from_noise import FromNoise
+
+    for name, value in photographic.items():
+        if value is not None:
+            raise ConfigError(f"{name} belongs to photos, and --from-noise has none; leave it out")
+    learned = making.method == "da-fusion"
+    if learned and words is None:
+        raise ConfigError("give learned words (--words FOLDER), or draw by name: --method real-guidance --classes NAME NAME ...")
+    if not learned and not classes:
+        raise ConfigError("name what to draw: --classes NAME NAME ...")
+    check_out(out)
+    spoken = Concepts.load(words, classes or None) if learned and words is not None else None
+    guidance = GUIDANCE_SCALE if making.guidance is None else making.guidance
+    method = FromNoise(load_model(model, common), classes, spoken, making.prompt or "name", guidance, making.solver, making.steps)
+    if method.model.size is None:
+        raise ConfigError(f"{model} has no image size of its own; use another model")
+    count = writing.target_per_class or writing.copies
+    blanks = noise_sources(method.classes, count, method.model.size, flips=flips)
+    single = replace(writing, copies=1, target_per_class=None)
+    return make(blanks, out, method, single, common, photos=None, batch=making.batch)
+
+
 def check_out(out: Path) -> None:
     """Refuse a place that cannot become a run's folder, before hours of work. Raises PlanError."""
     from rediffuse.generation.store import RUN
@@ -75,8 +130,10 @@ def check_out(out: Path) -> None:
         check_folder(out, {}, ())
 
 
-def make(images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str, batch: int | None) -> int:
-    """Generate, and say what is there now and what to do with it."""
+def make(
+    images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str | None, batch: int | None
+) -> int:
+    """Generate, and say what is there now and what to do with it. photos: as typed; None for pictures from noise."""
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
     from rediffuse.generation.store import IMAGES, REJECTED, Run, finished_shards
@@ -92,6 +149,9 @@ def make(images: ImageSet, out: Path, method: EditingMethod, writing: Writing, c
             terminal.say(price(made, out, finished_shards(out)).summary())
         return 0
     copies = sum(copy >= 0 for copy in made.copies)
+    if photos is None:
+        terminal.say(f"{copies:,} pictures of {len(images.classes):,} classes are in {out / IMAGES}")
+        return 0
     terminal.say(f"{copies:,} copies of {len(images):,} photos are in {out / IMAGES}")
     if images.rejected:
         terminal.say(f"{len(images.rejected):,} files were left out: {out / REJECTED}")

@@ -8,8 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rediffuse.generation.plan import REAL
+from rediffuse.methods.from_noise import FromNoise
 
 _LISTED = 50
+_COPIES = (
+    "Each picture under `images/` is a changed copy of a real photo and keeps its label. `images/metadata.parquet` says of each which",
+    "photo and class it belongs to and how it was made (with true class names; folder names are made plain); `run.json` holds all",
+    "settings. Made pictures are no evidence of what the world looks like: train on them, never measure on them.",
+)
+_FROM_NOISE = (
+    "Each picture under `images/` was drawn from noise under the prompt of its class. `images/metadata.parquet` says of each which class",
+    "it belongs to and how it was made (with true class names; folder names are made plain); `run.json` holds all settings. Made pictures",
+    "are no evidence of what the world looks like: train on them, never measure on them.",
+)
 
 
 def data_card(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -17,13 +28,14 @@ def data_card(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
     settings, method = info["settings"], info["settings"]["method"]
     made = sum(row["copy"] != REAL for row in rows)
     real = len(rows) - made
-    strengths = method.get("strengths", [method.get("strength")])
+    strengths = method.get("strengths", [method["strength"]] if "strength" in method else [])
+    drawn = method["method"] == FromNoise.name
     facts = {
         "Images": f"{made} made"
         + (f", {real} real" if real else "")
         + (" (the run is not finished)" if info["state"] != "complete" else ""),
-        "Photos": f"{len({row['source_id'] for row in rows})}",
-        "Method": f"{method['method']}, strengths {', '.join(map(str, strengths))}",
+        **({} if drawn else {"Photos": f"{len({row['source_id'] for row in rows})}"}),
+        "Method": method["method"] + (f", strengths {', '.join(map(str, strengths))}" if strengths else ""),
         "Sampling": f"{method['solver']} in {method['steps']} steps, guidance {method['guidance_scale']}",
         "Denoiser": f"{info['denoiser']} ({settings['denoiser']['weights_hash'][:12]})",
         "Seed": str(settings["seed"]),
@@ -45,13 +57,11 @@ def data_card(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
         "---",
     ]
     body = [
-        "# Images made from photos by a diffusion model",
+        f"# Images made from {'noise' if drawn else 'photos'} by a diffusion model",
         "",
         *(f"- {name}: {_plain(value)}" for name, value in facts.items()),
         "",
-        "Each picture under `images/` is a changed copy of a real photo and keeps its label. `images/metadata.parquet` says of each which",
-        "photo and class it belongs to and how it was made (with true class names; folder names are made plain); `run.json` holds all",
-        "settings. Made pictures are no evidence of what the world looks like: train on them, never measure on them.",
+        *(_FROM_NOISE if drawn else _COPIES),
         "",
         *_classes(rows),
     ]

@@ -102,7 +102,7 @@ class Engine:
             return
         sources = list(dict.fromkeys(variant.source_id for variant in made))
         squares = {name: self.fit.to_model(self.photos[self._places[name]].image) for name in sources}
-        encoded = self._encode([squares[name][0] for name in sources], batch)
+        encoded = self._encode([squares[name][0] for name in sources], batch) if self.method.takes_source else self._nothing(len(sources))
         row = {name: place for place, name in enumerate(sources)}
         rows = torch.tensor([row[variant.source_id] for variant in made], device=encoded.device)
         jobs = self.method.jobs(encoded[rows], draw_of(made, self.method), self._conditions)
@@ -126,6 +126,11 @@ class Engine:
         return torch.cat(
             [model.encode(torch.stack(list(squares[start : start + batch])).to(model.device)) for start in range(0, len(squares), batch)]
         )
+
+    def _nothing(self, count: int) -> Tensor:
+        """(count, C, h, w): what pictures from noise have for a source."""
+        model, side = self.method.model, self.settings.side // self.method.model.factor
+        return torch.zeros(1, model.channels, side, side, device=model.device).expand(count, -1, -1, -1)
 
     def _real(self, variant: Variant) -> Image.Image:
         """The photo itself; at the model's size it goes through the same geometry as its copies."""

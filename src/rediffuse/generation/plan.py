@@ -61,7 +61,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
-    """One image to come: a row of the plan. A kept real image has copy -1 and neither strength, seed nor prompt."""
+    """One image to come: a row of the plan. A kept real image has copy -1 and neither strength, seed nor prompt.
+
+    Where `source_sha256` is empty there is no source, and `source_id` is a name for the row alone.
+    """
 
     file_name: str
     source_id: str
@@ -153,7 +156,7 @@ def tabulate(photos: ImageSet, method: EditingMethod, settings: Settings) -> tup
         DataError: no photos, or photos without a label.
         ConfigError: a class that the method does not know.
     """
-    _check_photos(photos)
+    _check_photos(photos, method, settings)
     labels = _method_labels(photos, method)
     folders = _class_folders(photos.classes)
     draws = _draws(photos, method, labels, settings)
@@ -243,11 +246,18 @@ def _draws(photos: ImageSet, method: EditingMethod, labels: Sequence[int], setti
     return type(draws).from_rows(rows)
 
 
-def _check_photos(photos: ImageSet) -> None:
+def _check_photos(photos: ImageSet, method: EditingMethod, settings: Settings) -> None:
     if not len(photos):
         raise DataError(f"{photos.name} holds no photos; give a folder with one folder of photos a class")
     if None in photos.labels:
         raise DataError(f"{photos.name} has photos without a label; sort them into one folder a class, or give a table of file and label")
+    blank = "" in photos.digests
+    if blank and method.takes_source:
+        raise ConfigError(f"{method.name} changes photos, and {photos.name} holds blanks; use FromNoise")
+    if not blank and not method.takes_source:
+        raise ConfigError(f"{method.name} takes no photos; give it noise_sources(classes, count, side)")
+    if blank and settings.keep_real:
+        raise ConfigError("keep_real keeps the photos, and pictures from noise have none; leave it out")
 
 
 def _method_labels(photos: ImageSet, method: EditingMethod) -> list[int]:

@@ -21,7 +21,7 @@ class Cost:
     """Totals of the shards that are still to be made.
 
     Attributes:
-        images: to be made; done: there already; photos: sources in all.
+        images: to be made; done: there already; photos: sources in all, 0 where pictures come from noise.
         calls: of the denoiser; slots: that these calls run; steps: useful ones among the slots.
         seconds: at the plan's rate, None if that is unknown.
         gigabytes: of files; free: on the disk, None if unknown.
@@ -49,7 +49,7 @@ class Cost:
         there = f"; {self.done} are there" if self.done else ""
         room = "" if self.free is None else f", {_size(self.free)} free"
         lines = [
-            f"{_count(self.images, 'image')} from {_count(self.photos, 'photo')}{there}",
+            f"{_count(self.images, 'image')} from {_count(self.photos, 'photo') if self.photos else 'noise'}{there}",
             f"{_count(self.calls, 'model call')} in {_count(self.shards, 'shard')}, slot use {self.slot_use:.2f}, {self.steps} image steps",
             f"{time} and {_size(self.gigabytes)}{room}",
         ]
@@ -66,7 +66,7 @@ def price(plan: Plan, out: Path, finished: Sequence[int] = ()) -> Cost:
     images = sum(len(rows) for rows in shards)
     return Cost(
         images=images,
-        photos=len({variant.source_id for variant in plan.variants}),
+        photos=len({variant.source_id for variant in plan.variants if variant.source_sha256}),
         shards=len(shards),
         calls=sum(len(packing) for packing in packings),
         slots=slots,

@@ -46,11 +46,12 @@ def report(folder: str | Path) -> str:
     info, rows = read_info(path), read_manifest(path).to_pylist()
     settings, method = info["settings"], info["settings"]["method"]
     made = [row for row in rows if row["copy"] != REAL]
+    photos = {row["source_id"] for row in rows} - {None}
     strengths = Counter(f"{row['strength']:g}" for row in made)
     halved = sum(row["batch"] != info["plan"]["batch"] for row in made)
     lines = [
         f"{path}: {info['state']}, {len(made)} images made, {len(rows) - len(made)} real, of {info['plan']['images']} planned",
-        f"photos: {info['photos']} ({len({row['source_id'] for row in rows})} used), {len(info['classes'])} classes",
+        f"photos: {info['photos']} ({len(photos)} used), {len(info['classes'])} classes",
         f"method: {method['method']}, {method['solver']} in {method['steps']} steps, guidance {method['guidance_scale']:g}",
         "strengths: " + (", ".join(f"{name} ({count})" for name, count in sorted(strengths.items())) or "none yet"),
         f"denoiser: {info['denoiser']}, weights {settings['denoiser']['weights_hash'][:12]}, {settings['denoiser']['dtype']}",

@@ -270,7 +270,7 @@ class OpenShard:
         method = settings["method"]
         row = {
             "file_name": variant.file_name,
-            "source_id": variant.source_id,
+            "source_id": variant.source_id if variant.source_sha256 else None,
             "label": variant.label,
             "class": variant.class_name,
             "copy": variant.copy,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 METHODS: Mapping[str, tuple[str, str]] = {
     "da_fusion": ("rediffuse.methods.da_fusion", "DAFusion"),
     "real_guidance": ("rediffuse.methods.real_guidance", "RealGuidance"),
+    "from_noise": ("rediffuse.methods.from_noise", "FromNoise"),
     "diffaug": ("rediffuse.methods.diffaug", "DiffAug"),
 }
 """Name -> (module, class); loaded when asked for."""

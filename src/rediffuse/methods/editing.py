@@ -114,6 +114,9 @@ class EditingMethod(Method[EditDraw]):
         self.solver: Solver = solver
         self.guidance_scale, self.steps, self.batch = float(guidance_scale), steps, batch
 
+    takes_source = True
+    """Whether anything of the source is left in what is made."""
+
     @property
     def words(self) -> Mapping[str, Tensor] | None:
         """Learned vectors by placeholder, for prompts that hold one."""
