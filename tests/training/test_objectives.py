@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rediffuse.denoisers.base import NoiseSchedule
 from rediffuse.denoisers.nothing import NoDenoiser
-from rediffuse.denoisers.schedules import linear_betas
+from rediffuse.denoisers.schedules import cosine_betas, linear_betas
 from rediffuse.errors import ConfigError
 from rediffuse.methods.augmix import AugMix
 from rediffuse.methods.bank import Bank
@@ -133,6 +133,10 @@ def test_descriptions_are_json_and_tell_objectives_apart() -> None:
         objectives.base(DiffAug(Scaled(2.0))),
         objectives.base(Bank(DiffAug(Scaled(2.0)))),
         objectives.base(Bank(DiffAug(Scaled(2.0)), rate=0.5)),
+        objectives.base(Bank(DiffAug(Scaled(2.0)), rate=0.5, flips=False)),
+        objectives.base(Bank(DiffAug(Scaled(2.0)), rate=0.5, padding=1)),
+        objectives.base(DiffAug(NoDenoiser(NoiseSchedule.from_betas(cosine_betas(1000))))),
+        objectives.base(DiffAug(NoDenoiser(SCHEDULE))),
         objectives.base(diffaug(1.0), source="aligned"),
         objectives.augmix(AugMix()),
         Objective(extras=(Extra(pictures=first),)),

@@ -204,19 +204,10 @@ def describe(method: Method[Any] | Bank | nn.Module | None) -> Any:
     if method is None:
         return None
     if isinstance(method, Bank):
-        return {"bank": json.loads(method.made_by or "null"), "rate": method.rate, "capacity": method.capacity, "warmup": method.warmup}
-    own: Any = getattr(method, "settings", None)
-    settings = own() if callable(own) else f"{type(method).__qualname__}({method.extra_repr()})"
+        own = {name: getattr(method, name) for name in ("rate", "capacity", "warmup", "padding", "flips")}
+        return {"bank": json.loads(method.made_by or "null"), **own}
+    told: Any = getattr(method, "settings", None)
+    settings = told() if callable(told) else f"{type(method).__qualname__}({method.extra_repr()})"
     if isinstance(method, DiffAug):
-        spec = method.denoiser.spec
-        return {"settings": settings, "denoiser": weights_print(method.denoiser) if spec is None else spec.weights_hash}
+        return {"settings": settings, "denoiser": method.denoiser.fingerprint()}
     return settings
-
-
-def weights_print(module: nn.Module) -> str:
-    """A hash of a module's kind, parameters and buffers."""
-    digest = hashlib.sha256(type(module).__qualname__.encode())
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
