@@ -112,6 +112,14 @@ def test_bytes_are_read_as_pixels_and_gradients_flow() -> None:
     torch.testing.assert_close(first.loss(x0, T, noise), wanted)
 
 
+def test_without_noise_and_variance_it_believes_the_mean() -> None:
+    """0 / 0: a picture of one colour, and a schedule that begins without noise."""
+    schedule = NoiseSchedule.from_tables(torch.tensor([1.0, 0.5]), torch.tensor([0.0, 0.5]))
+    denoiser = WienerDenoiser(torch.tensor([0.1, 0.2, 0.3]), torch.zeros(8, 5, 3, 3), 8, schedule)
+    x = torch.randn(2, 3, 8, 8, generator=generator())
+    torch.testing.assert_close(denoiser(x, torch.tensor([0, 1])), denoiser.mean.expand(2, 3, 8, 8))
+
+
 def test_bad_input() -> None:
     spectrum = torch.eye(3).expand(8, 5, 3, 3)
     denoiser = WienerDenoiser(torch.zeros(3), spectrum, 8, SCHEDULE)

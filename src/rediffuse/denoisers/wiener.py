@@ -78,7 +78,8 @@ class WienerDenoiser(Denoiser):
         x_t = x_t.float()
         alpha, sigma = self.schedule.at(t, x_t)
         waves = torch.fft.rfft2(x_t - alpha * self.mean, norm="ortho").permute(0, 2, 3, 1).unsqueeze(-1)  # (B, H, W // 2 + 1, C, 1)
-        gain = alpha * self.values / (alpha.square() * self.values + sigma.square())  # (B, H, W // 2 + 1, C)
+        power = alpha.square() * self.values + sigma.square()
+        gain = (alpha * self.values / power).where(power > 0, 0.0)  # (B, H, W // 2 + 1, C); no signal and no noise: the mean
         vectors = torch.view_as_complex(self.vectors)
         kept = (vectors @ (gain.unsqueeze(-1) * (vectors.mH @ waves))).squeeze(-1).permute(0, 3, 1, 2)
         x0_hat: Tensor = torch.fft.irfft2(kept, s=x_t.shape[2:], norm="ortho") + self.mean
