@@ -39,7 +39,7 @@ def test_what_stands_between_the_markers_is_replaced_and_nothing_else() -> None:
     assert drawn.endswith("<!-- /results -->\nafter\n")
     assert "| speedup | 5.25 | 5 to 5.5 |" in drawn
     assert "| slot_use | 0.97 |  |" in drawn
-    assert "`results/bench_toy.json`: 2026-01-02; Fast One, 2 cores; torch 2.13.0; 2 minutes; `python -m bench_toy`." in drawn
+    assert "`results/bench_toy.json`: 2026-01-02; Fast One, 2 cores; torch 2.13.0; 2 min 5 s; `python -m bench_toy`." in drawn
     assert "old" not in drawn
     assert render_page(drawn, [SPEED]) == drawn
 

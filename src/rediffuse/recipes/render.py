@@ -27,6 +27,7 @@ from typing import Any
 from rediffuse.errors import ConfigError, DataError, RediffuseError
 from rediffuse.evaluation.results import Figure, Result, read_result, render_table
 from rediffuse.evaluation.statistics import Interval, verdict
+from rediffuse.progress import duration
 
 BLOCK = re.compile(r"(?P<open><!--[ ]results:(?P<spec>[^\n]*?)[ ]-->)(?P<body>.*?)(?P<close><!--[ ]/results[ ]-->)", re.DOTALL)
 MARK = re.compile(r"<!--\s*/?\s*results\b")
@@ -137,7 +138,7 @@ def _origin(result: Result) -> str:
         result.date[:10],
         machine if device == "cpu" else f"{machine}, {device}",
         f"torch {result.hardware.get('torch', '?')}",
-        f"{result.seconds / 60:.0f} minutes" if result.seconds >= 90 else f"{result.seconds:.0f} seconds",
+        duration(result.seconds),
         f"`{result.command}`",
     ]
     return f"`results/{result.name}.json`: {'; '.join(parts)}.  "
