@@ -141,6 +141,17 @@ def test_a_half_precision_trunk_keeps_an_exact_head_and_whole_times(dtype: torch
         assert exact(x, T).dtype == seen[-1].dtype == torch.float32
 
 
+def test_named_convolutions_stay_exact_in_half_precision_alone() -> None:
+    half = PixelDenoiser(Small(), SCHEDULE, head="out.1", exact=["inside"], dtype=torch.bfloat16)
+    assert half.network.inside.weight.dtype == torch.float32
+    seen: list[Tensor] = []
+    for exact in (half, PixelDenoiser(Small(), SCHEDULE, head="out.1", exact=["inside"])):
+        exact.network.inside.register_forward_hook(lambda _module, _given, out: seen.append(out))
+        with torch.autocast("cpu", torch.bfloat16):
+            exact(torch.zeros(1, 3, 8, 8), torch.tensor([0]))
+    assert [out.dtype for out in seen] == [torch.float32, torch.bfloat16]
+
+
 def test_a_model_in_training_again_learns() -> None:
     denoiser = small().requires_grad_(True).train()
     x0, noise = torch.randn(2, 5, 3, 8, 8, generator=generator())

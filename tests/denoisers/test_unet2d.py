@@ -92,9 +92,23 @@ def test_gradients_reach_the_input_through_the_frozen_network(tmp_path: Path) ->
 def test_a_half_precision_trunk_stays_near(tmp_path: Path) -> None:
     folder = tiny_pixel(tmp_path / "model")
     exact, half, x = opened(folder), opened(folder, "bfloat16"), noisy()
-    assert half.network.conv_in.weight.dtype == torch.bfloat16
-    assert half.network.conv_out.weight.dtype == half(x, T).dtype == torch.float32
+    blocks = half.network.up_blocks[1].resnets
+    ends = [half.network.conv_in, half.network.conv_out, blocks[0].conv_shortcut, blocks[1].conv_shortcut, blocks[1].conv1, blocks[1].conv2]
+    assert all(conv.weight.dtype == torch.float32 for conv in ends)
+    assert all(conv.weight.dtype == torch.bfloat16 for conv in (blocks[0].conv1, half.network.down_blocks[0].resnets[0].conv1))
+    assert half(x, T).dtype == torch.float32
     assert (half.output(x, T) - exact.output(x, T)).abs().max() < 0.05
+    assert half.state_dict().keys() == exact.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("down", "up"),
+    [("DownBlock2D", "UpBlock2D"), ("AttnDownBlock2D", "AttnUpBlock2D"), ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")],
+)
+def test_every_kind_of_block_runs_in_half_precision(down: str, up: str) -> None:
+    """Whatever the blocks are called, the last level has the same ends."""
+    unet = tiny_unet(down_block_types=(down, down), up_block_types=(up, up), layers_per_block=2)
+    assert bool(UNet2DDenoiser(unet, {}, dtype=torch.bfloat16)(noisy(), T).isfinite().all())
 
 
 def test_half_precision_files_are_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A family (a diffusers UNet, an OpenAI checkpoint) is a subclass that knows how t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class PixelDenoiser(Denoiser):
         schedule: table of noise levels that `t` indexes.
         head: dotted name of the network's last convolution. It stays in float32: x0_hat = (x_t - sigma epsilon) / alpha enlarges what is
             rounded there by sigma / alpha, 157 times at the end of the linear schedule.
+        exact: dotted names of further convolutions that stay in float32 where the trunk is half precision: those that the noise passes
+            on its short way from x_t to epsilon.
         prediction: what the network puts out.
         channels: C.
         size: image side in pixels that the network was trained at, or None if any.
@@ -42,6 +45,7 @@ class PixelDenoiser(Denoiser):
         schedule: NoiseSchedule,
         *,
         head: str,
+        exact: Sequence[str] = (),
         prediction: Prediction = "epsilon",
         channels: int = 3,
         size: int | None = None,
@@ -51,7 +55,8 @@ class PixelDenoiser(Denoiser):
     ) -> None:
         super().__init__()
         trunk: Any = network.float().requires_grad_(False)
-        _keep_exact(trunk, head)
+        for name in (head, *(exact if dtype is not torch.float32 else ())):
+            _keep_exact(trunk, name)
         lower_trunk(trunk, dtype)
         self.network: Any = trunk.to(memory_format=torch.channels_last)
         self.schedule = schedule
@@ -126,9 +131,9 @@ def _keep_exact(network: nn.Module, name: str) -> None:
     try:
         holder, conv = network.get_submodule(parent), network.get_submodule(name)
     except AttributeError as error:
-        raise ModelError(f"the network has no layer {name!r}; head must name its last convolution") from error
+        raise ModelError(f"the network has no layer {name!r}; head must name its last convolution, exact others") from error
     if isinstance(conv, Float32Conv2d):
         return
     if not isinstance(conv, nn.Conv2d):
-        raise ModelError(f"{name!r} is a {type(conv).__name__}; head must name the network's last convolution (Conv2d)")
+        raise ModelError(f"{name!r} is a {type(conv).__name__}; head and exact name convolutions (Conv2d)")
     setattr(holder, last, Float32Conv2d.like(conv))
