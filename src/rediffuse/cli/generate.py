@@ -48,9 +48,7 @@ def generate(
         split: of a set that has several.
         no_flips: a mirrored photo would have another label (digits, text).
     """
-    from rediffuse.cli.large import Work, guard, guard_opened
     from rediffuse.concepts.concepts import Concepts
-    from rediffuse.data.splits import few_shot
     from rediffuse.errors import ConfigError
 
     making.check()
@@ -68,18 +66,26 @@ def generate(
     if making.method == "da-fusion" and words is None:
         learned = terminal.command("learn", photos, "words")
         raise ConfigError(f"da-fusion needs learned words: give their folder with --words, or make one with {learned}")
+    images = take(photos, model, shots, split, flips=not no_flips, making=making, writing=writing, common=common)
+    spoken = None if words is None or making.method != "da-fusion" else Concepts.load(words, images.classes)
+    method = making.build(load_model(model or MODEL, common), images.classes, spoken)
+    return make(images, out, method, writing, common, photos=photos, batch=making.batch)
+
+
+def take(
+    photos: str, model: str | None, shots: int | None, split: str | None, *, flips: bool, making: Making, writing: Writing, common: Common
+) -> ImageSet:
+    """The photos, or so many of each class; refused where they are too large for a model that nobody named."""
+    from rediffuse.cli.large import Work, guard, guard_opened
+    from rediffuse.data.splits import few_shot
 
     def price(count: int, classes: int) -> Work:
         return Work(images=writing.copies * min(count, (shots or count) * classes), calls=making.calls)
 
     guard(photos, model, price, common)
-    images = open_photos(photos, split=split, flips=not no_flips, quiet=common.quiet)
+    images = open_photos(photos, split=split, flips=flips, quiet=common.quiet)
     guard_opened(images, model, price, common)
-    if shots is not None:
-        images = few_shot(images, shots, common.seed)
-    spoken = None if words is None or making.method != "da-fusion" else Concepts.load(words, images.classes)
-    method = making.build(load_model(model or MODEL, common), images.classes, spoken)
-    return make(images, out, method, writing, common, photos=photos, batch=making.batch)
+    return images if shots is None else few_shot(images, shots, common.seed)
 
 
 def draw(
