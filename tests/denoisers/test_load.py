@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from tests.tiny import tiny_stable
+from tests.tiny_pixel import tiny_pixel
 
 from rediffuse.denoisers import load as loading
 from rediffuse.denoisers.base import DenoiserSpec
 from rediffuse.denoisers.load import FAMILIES, bundled, load, weights_hash
+from rediffuse.denoisers.stable import StableDenoiser
+from rediffuse.denoisers.unet2d import UNet2DDenoiser
 from rediffuse.errors import ConfigError, ModelError
 
 
@@ -90,6 +93,16 @@ def test_bundled_names_come_first_and_are_listed(folder: Path, tmp_path: Path, m
     for name in ("huge-model", "photos/huge/model", "../huge"):
         with pytest.raises(ModelError, match=rf"'{name}'.*tiny-model.*OWNER/NAME"):
             load(name)
+
+
+def test_bundled_models_of_several_families_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package"
+    tiny_stable(package / "weights" / "words")
+    tiny_pixel(package / "weights" / "pixels")
+    monkeypatch.setattr(loading, "files", lambda _name: package)
+    assert list(bundled()) == ["pixels", "words"]
+    assert isinstance(load("pixels", device="cpu"), UNet2DDenoiser)
+    assert isinstance(load("words", device="cpu"), StableDenoiser)
 
 
 def test_the_bundled_models_of_this_package_open() -> None:
