@@ -4,7 +4,7 @@
 
 Shows: PSNR of x0_hat by noise level on held-out pictures, beside the noisy picture itself and beside the Wiener filter of the training
 pictures; FID-like distance of DDIM samples to training pictures on the features of another net, and of real pictures among themselves;
-a sheet of samples and a sheet of noisy pictures and what is made of them. Expected: far above the filter at every level.
+a sheet of samples and a sheet of pictures clean, filtered and denoised. Expected: above the filter at every level.
 """
 
 from __future__ import annotations
