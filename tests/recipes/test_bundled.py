@@ -139,6 +139,9 @@ def test_a_training_starts_from_an_exported_folder(small: Path) -> None:
     pair = networks.started(words, folder)
     shipped = load_file(folder / "text_encoder" / "model.safetensors")
     assert_same(dict(pair.text.state_dict()), {key: value.float() for key, value in shipped.items()})
+    export.export_pipeline(folder, small / "second", data, small / "again")
+    for file in (small / "again").rglob("*.json"):
+        assert str(small) not in file.read_text(), f"{file.name} names a folder of the machine that made it"
 
 
 def test_the_coarse_loss_counts_noise_like_the_fine_one_and_has_its_minimum() -> None:

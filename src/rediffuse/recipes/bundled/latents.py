@@ -17,15 +17,15 @@ from rediffuse.recipes.bundled.common import Ema, Pictures, load_checkpoint, sig
 
 def trained_autoencoder(folder: Path) -> Any:
     """The autoencoder of a run of its trainer, or of an exported pipeline folder."""
+    vae: Any = autoencoder.build()
     if (folder / "vae").is_dir():
-        from diffusers import AutoencoderKL
+        from safetensors.torch import load_file
 
-        exported: Any = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
-        return exported.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        vae.load_state_dict(load_file(folder / "vae" / "diffusion_pytorch_model.safetensors"))  # not from_pretrained: it notes the path
+        return vae.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     state = load_checkpoint(folder / "checkpoint.pt")
     if state is None:
         raise ModelError(f"no checkpoint.pt in {folder}; train the autoencoder first")
-    vae: Any = autoencoder.build()
     ema = Ema(vae, 0.0)
     ema.load_state_dict(state["ema"])
     ema.copy_to(vae)
