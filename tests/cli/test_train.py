@@ -17,6 +17,12 @@ from rediffuse.training.backbones import Classifier
 SHORT = ("--steps", 30, "--size", 16)
 
 
+def test_without_a_folder_the_classifier_goes_to_model(rediffuse: Callable[..., Ended], photos: Path) -> None:
+    ended = rediffuse("train", photos, *SHORT)
+    assert ended.status == 0, ended.err
+    assert Path("model/config.json").is_file()
+
+
 def test_the_folder_is_a_classifier_of_transformers(rediffuse: Callable[..., Ended], photos: Path) -> None:
     ended = rediffuse("train", photos, "net", "--steps", 120, "--size", 16, "--holdout", 0.5)
     assert ended.status == 0, ended.err

@@ -29,7 +29,7 @@ LEFT = (CHECKPOINT, f"{CHECKPOINT}.partial")
 
 def train(
     data: str,
-    out: Path,
+    out: Path = Path("model"),
     /,
     *,
     synthetic: str | None = None,
