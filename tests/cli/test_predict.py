@@ -261,7 +261,7 @@ def test_bad_views(rediffuse: Callable[..., Ended], net: Path, denoiser: Path, p
     refused(rediffuse("predict", net, photos, *views, "--early-exit", "--reduce", "logits"), "no bound")
     refused(rediffuse("predict", net, photos, *views, "--size", 15), "multiple of 2", "14, 16")
     latent = tiny_stable(tmp_path / "latent")
-    refused(rediffuse("predict", net, photos, "--ensemble", "dda", "--denoiser", latent), "pixel space", "cifar10-32")
+    refused(rediffuse("predict", net, photos, "--ensemble", "dda", "--denoiser", latent), "pixel space", "UNet2DModel")
     refused(rediffuse("predict", latent, photos), "config.json")
     Path("predictions.csv").write_text("mine")
     refused(rediffuse("predict", net, photos), "exists already")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.tiny_pixel import tiny_pixel
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -16,7 +17,6 @@ from torch.utils.data import TensorDataset
 import rediffuse as rd
 from rediffuse.denoisers.base import NoiseSchedule
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
-from rediffuse.denoisers.load import bundled
 from rediffuse.denoisers.schedules import linear_betas
 from rediffuse.methods.noise_times import levels
 
@@ -59,9 +59,9 @@ def test_examples_have_at_most_five_lines(title: str) -> None:
     assert 1 <= len(lines) <= 5
 
 
-def test_set_up() -> None:
-    if "cifar10-32" not in bundled():
-        pytest.skip("no bundled cifar10-32")
+def test_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_pixel(tmp_path / "ddpm")
+    monkeypatch.chdir(tmp_path)
     space = run(FIRST)
     views = space["diffaug"](space["images"])
     assert views.shape == space["images"].shape

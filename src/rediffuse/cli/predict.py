@@ -61,7 +61,10 @@ class Views:
                 f"--denoiser {self.denoiser} makes views, but no --ensemble was asked for; add --ensemble diffaug, dda or dda-se"
             )
         if self.ensemble != "none" and self.denoiser is None:
-            raise ConfigError(f"--ensemble {self.ensemble} needs a denoiser; give one with --denoiser, such as cifar10-32 for small photos")
+            raise ConfigError(
+                f"--ensemble {self.ensemble} needs a denoiser; give one with --denoiser: "
+                "a folder or hub name of a diffusers UNet2DModel, or an OpenAI checkpoint"
+            )
         for name, owner in OWNERS.items():
             value = getattr(self, name)  # 0 is a value
             if value is not None and value is not False and not self.ensemble.startswith(owner):

@@ -62,7 +62,10 @@ class Views:
     def check(self) -> None:
         """Raise ConfigError for options that do not go together, before any work."""
         if "diffaug" in self.augment and self.denoiser is None:
-            raise ConfigError("--augment diffaug needs a denoiser; give one with --denoiser, such as cifar10-32 for small photos")
+            raise ConfigError(
+                "--augment diffaug needs a denoiser; give one with --denoiser: "
+                "a folder or hub name of a diffusers UNet2DModel, or an OpenAI checkpoint"
+            )
         if self.denoiser is not None and "diffaug" not in self.augment:
             raise ConfigError(f"--denoiser {self.denoiser} makes views, but none was asked for; add --augment diffaug")
         if not 0 < self.fraction <= 1:
