@@ -23,9 +23,12 @@ def test_the_arms_learn_words_of_the_same_kind(stable: Denoiser) -> None:
     one, two, loop = (arm(stable, photos, RECIPE) for arm in (together, alone, published))
     assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-4) for name in photos.classes)
     for name in photos.classes:
-        moved = (loop[name] - stable.word_vectors("the")).abs()  # type: ignore[operator]
+        start = stable.word_vectors("the")  # type: ignore[operator]
+        moved = (loop[name] - start).abs()
         assert moved.shape == one[name].shape
-        assert 0.5 * RECIPE.learning_rate < float(moved.max()) <= RECIPE.steps * RECIPE.learning_rate + 1e-3
+        # Of AdamW: a ratio of moments beyond 1 by up to .7 % in four steps (Cauchy-Schwarz), and decay towards zero of what is there.
+        farthest = 1.01 + RECIPE.weight_decay * (float(start.abs().max()) + RECIPE.steps * RECIPE.learning_rate)
+        assert 0.5 * RECIPE.learning_rate < float(moved.max()) <= RECIPE.steps * RECIPE.learning_rate * farthest
     assert all(torch.equal(before[name], value) for name, value in stable.state_dict().items())
 
 
