@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rediffuse.concepts.textual_inversion import learn
     from rediffuse.data.mixing import Mixed
     from rediffuse.denoisers.load import load
-    from rediffuse.evaluation.compare import compare
+    from rediffuse.evaluation.few_shot.compare import compare
     from rediffuse.generation.run import generate
     from rediffuse.generation.store import Run
     from rediffuse.methods.da_fusion import DAFusion
@@ -48,7 +48,7 @@ _HOMES = {
     "Run": ("rediffuse.generation.store", "Run"),
     "Mixed": ("rediffuse.data.mixing", "Mixed"),
     "fit_classifier": ("rediffuse.training.fit", "fit_classifier"),
-    "compare": ("rediffuse.evaluation.compare", "compare"),
+    "compare": ("rediffuse.evaluation.few_shot.compare", "compare"),
 }
 
 

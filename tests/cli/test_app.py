@@ -179,8 +179,8 @@ def test_defaults_and_choices_are_those_of_the_library() -> None:
 
     from rediffuse.cli.options import Learning, Redrawing, Writing
     from rediffuse.concepts.textual_inversion import learn
-    from rediffuse.evaluation.compare import compare
-    from rediffuse.evaluation.settings import ARMS, Making
+    from rediffuse.evaluation.few_shot.compare import compare
+    from rediffuse.evaluation.few_shot.settings import ARMS, Making
     from rediffuse.generation.run import generate
     from rediffuse.methods.da_fusion import DAFusion
     from rediffuse.sampling.solvers import SOLVERS

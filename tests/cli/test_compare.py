@@ -11,7 +11,7 @@ from tests.cli.conftest import Ended, fill
 from tests.training.toys import resnet_folder
 
 from rediffuse.cli import demo as demo_verb
-from rediffuse.evaluation.comparison import Comparison
+from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.results import read_result
 
 SMALL = {

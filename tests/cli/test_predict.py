@@ -21,11 +21,11 @@ from rediffuse.data import folder
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.denoisers.load import load
-from rediffuse.evaluation import predicting
-from rediffuse.evaluation.dda import DDA, DDASettings
-from rediffuse.evaluation.ensembles import Ensemble, image_seeds
-from rediffuse.evaluation.predictions import Predictions
-from rediffuse.evaluation.test_time import DiffAugEnsemble
+from rediffuse.evaluation.test_time import predicting
+from rediffuse.evaluation.test_time.dda import DDA, DDASettings
+from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
+from rediffuse.evaluation.test_time.ensembles import Ensemble, image_seeds
+from rediffuse.evaluation.test_time.predictions import Predictions
 from rediffuse.training.backbones import Classifier, open_backbone
 
 NAMES = ("cat", "dog", "red bird")

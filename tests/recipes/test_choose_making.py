@@ -14,7 +14,7 @@ from tests.training.toys import striped
 
 from rediffuse.concepts.recipes import RECIPES
 from rediffuse.errors import DataError
-from rediffuse.evaluation.settings import DA_FUSION, REAL_GUIDANCE, Cell
+from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, Cell
 from rediffuse.evaluation.statistics import Interval, paired_t_interval
 from rediffuse.recipes import choose_making
 from rediffuse.recipes.choose_making import CANDIDATES, DEFAULT, PUBLISHED, SETS, Units, headline, notes_of, table, units_of

@@ -14,7 +14,7 @@ from tests.training.toys import resnet_folder, striped
 
 from rediffuse.concepts.recipes import RECIPES
 from rediffuse.data.types import ImageSet
-from rediffuse.evaluation.comparison import Comparison
+from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.recipes.few_shot import FewShot, conclude, departures, options, run
 
 NAMES = ("compare_eurosat", "compare_flowers17", "compare_tiny_imagenet_novel", "compare_known20")

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from rediffuse.evaluation.accuracy import measure
-from rediffuse.evaluation.cells import CellResult, Stage
-from rediffuse.evaluation.comparison import Comparison, Provenance
-from rediffuse.evaluation.samples import Sample
-from rediffuse.evaluation.settings import Cell
+from rediffuse.evaluation.few_shot.cells import CellResult, Stage
+from rediffuse.evaluation.few_shot.comparison import Comparison, Provenance
+from rediffuse.evaluation.few_shot.samples import Sample
+from rediffuse.evaluation.few_shot.settings import Cell
 
 LABELS = tuple(range(4)) * 50
 CLASSES = ("cat", "dog", "red bird", "thing")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tests.reports.made_up import CLASSES, comparison, sample
 
-from rediffuse.evaluation.bench import DIGITS_NOTE
-from rediffuse.evaluation.comparison import Comparison
-from rediffuse.evaluation.settings import Cell
+from rediffuse.evaluation.few_shot.bench import DIGITS_NOTE
+from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.settings import Cell
 from rediffuse.reports.page import flatten, render_page, write_page
 from rediffuse.reports.words import accuracy_range, percent, points, points_range
 

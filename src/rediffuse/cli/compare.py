@@ -14,7 +14,7 @@ from rediffuse.cli.pair import open_pair
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rediffuse.evaluation.settings import Making
+    from rediffuse.evaluation.few_shot.settings import Making
 
 WHAT = Group("What is compared", sort_key=2)
 Arm = Literal["pixels", "standard", "real-guidance", "da-fusion"]
@@ -71,8 +71,8 @@ def compare(
     """
     from rediffuse.cli.large import Work, guard, guard_opened
     from rediffuse.cli.outcome import show
-    from rediffuse.evaluation.compare import compare as run
-    from rediffuse.evaluation.settings import DA_FUSION, GENERATED, REAL_GUIDANCE
+    from rediffuse.evaluation.few_shot.compare import compare as run
+    from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GUIDANCE
     from rediffuse.reports.page import write_page
 
     redrawing.check()
@@ -115,7 +115,7 @@ def parse_alpha(text: str) -> float | Literal["auto"]:
 
 def to_making(copies: int, redrawing: Redrawing, learning: Learning) -> Making:
     """The options as a comparison takes them."""
-    from rediffuse.evaluation.settings import Making
+    from rediffuse.evaluation.few_shot.settings import Making
 
     learning.find()
     given: dict[str, Any] = {} if redrawing.guidance is None else {"guidance_scale": redrawing.guidance}

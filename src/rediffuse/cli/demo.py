@@ -17,8 +17,8 @@ from rediffuse.progress import duration
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
-    from rediffuse.evaluation.comparison import Comparison
-    from rediffuse.evaluation.settings import Making
+    from rediffuse.evaluation.few_shot.comparison import Comparison
+    from rediffuse.evaluation.few_shot.settings import Making
 
 SIZE = Group("How much", sort_key=2)
 
@@ -79,7 +79,7 @@ def demo(
         model: the text-to-image model: a bundled name, a folder, or a hub name.
     """
     from rediffuse.cli.outcome import show
-    from rediffuse.evaluation.compare import compare
+    from rediffuse.evaluation.few_shot.compare import compare
     from rediffuse.reports.page import write_page
 
     began = time.monotonic()
@@ -125,7 +125,7 @@ def digits(classes: int) -> tuple[ImageSet, ImageSet]:
 def making(extent: Extent) -> Making:
     """How copies are made: a shorter schedule and shorter learning than the defaults, to keep within minutes."""
     from rediffuse.concepts.recipes import find_recipe
-    from rediffuse.evaluation.settings import Making
+    from rediffuse.evaluation.few_shot.settings import Making
 
     recipe = replace(find_recipe("fast"), start=START).with_samples(extent.samples)
     return Making(copies=extent.copies, steps=extent.steps, recipe=recipe)

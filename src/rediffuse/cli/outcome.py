@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from rediffuse.cli import terminal
 
 if TYPE_CHECKING:
-    from rediffuse.evaluation.comparison import Comparison
+    from rediffuse.evaluation.few_shot.comparison import Comparison
     from rediffuse.evaluation.statistics import Interval
 
 
 def show(found: Comparison, *, verdicts: bool = True) -> None:
     """A table for each level, and below them a verdict in words for each arm that makes copies."""
-    from rediffuse.evaluation.settings import GENERATED, STANDARD
+    from rediffuse.evaluation.few_shot.settings import GENERATED, STANDARD
     from rediffuse.reports.words import level_name, sentence
 
     for level in found.levels:
@@ -34,7 +34,7 @@ def show(found: Comparison, *, verdicts: bool = True) -> None:
 
 def level_rows(found: Comparison, level: str) -> tuple[list[str], list[tuple[str, ...]]]:
     """(headings, rows) of a level: an arm a row, a number of shots a column, then their mean and the gain over the standard."""
-    from rediffuse.evaluation.settings import ARMS, GENERATED, PIXELS, STANDARD
+    from rediffuse.evaluation.few_shot.settings import ARMS, GENERATED, PIXELS, STANDARD
     from rediffuse.reports.words import arm_name
 
     shots: list[int | None] = [*found.shots, None] if len(found.shots) > 1 else [*found.shots]

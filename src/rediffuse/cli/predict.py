@@ -15,8 +15,8 @@ from rediffuse.errors import ConfigError
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
     from rediffuse.denoisers.base import Denoiser
-    from rediffuse.evaluation.ensembles import Ensemble
-    from rediffuse.evaluation.predictions import Predictions
+    from rediffuse.evaluation.test_time.ensembles import Ensemble
+    from rediffuse.evaluation.test_time.predictions import Predictions
     from rediffuse.training.backbones import Classifier
 
 VIEWS = Group("Views", sort_key=5)
@@ -74,13 +74,13 @@ class Views:
     def settings(self) -> Any:
         """DiffAugSettings or DDASettings; None for the photo alone. Raises ConfigError."""
         if self.ensemble == "diffaug":
-            from rediffuse.evaluation.test_time import DiffAugSettings
+            from rediffuse.evaluation.test_time.diffaug import DiffAugSettings
 
             given = {"step": self.step, "t_max": self.t_max, "reduce": self.reduce, "early_exit": self.early_exit or None}
             return DiffAugSettings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
         if self.ensemble == "none":
             return None
-        from rediffuse.evaluation.dda import DDASettings
+        from rediffuse.evaluation.test_time.dda import DDASettings
 
         told = {"start": self.dda_start, "steps": self.dda_steps, "guidance": self.dda_guidance}
         chosen: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
@@ -88,9 +88,9 @@ class Views:
 
     def build(self, classifier: Classifier, denoiser: Denoiser | None, seed: int, batch: int) -> Ensemble:
         """The ensemble of a classifier."""
-        from rediffuse.evaluation.dda import DDA
-        from rediffuse.evaluation.ensembles import Plain
-        from rediffuse.evaluation.test_time import DiffAugEnsemble
+        from rediffuse.evaluation.test_time.dda import DDA
+        from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
+        from rediffuse.evaluation.test_time.ensembles import Plain
 
         if denoiser is None:
             return Plain(classifier, seed=seed, chunk=batch)
@@ -129,8 +129,8 @@ def predict(
         fit: how photos of other shapes become a square.
         batch: views in one call; less needs less memory.
     """
-    from rediffuse.evaluation.predicting import forget, predict_images
-    from rediffuse.evaluation.prediction_table import check_table, write_table
+    from rediffuse.evaluation.test_time.predicting import forget, predict_images
+    from rediffuse.evaluation.test_time.prediction_table import check_table, write_table
 
     views.check()
     check_table(out)
@@ -195,8 +195,8 @@ def open_any(data: str, split: str | None, quiet: bool) -> ImageSet:
 
 def describe(ensemble: Ensemble, size: int, count: int, quiet: bool) -> None:
     """What is about to be asked."""
-    from rediffuse.evaluation.dda import DDA
-    from rediffuse.evaluation.test_time import DiffAugEnsemble
+    from rediffuse.evaluation.test_time.dda import DDA
+    from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
 
     if isinstance(ensemble, DiffAugEnsemble):
         sigma = " ".join(f"{value:.3f}" for value in ensemble.levels(size).sigma.tolist())

@@ -118,7 +118,7 @@ def check_out(out: Path) -> None:
 def hold_out(images: ImageSet, test: ImageSet | None, share: float, common: Shared) -> tuple[ImageSet, ImageSet]:
     """(photos to train on, photos to be judged on), no picture in both; without test photos a share of each class is held out."""
     from rediffuse.data.splits import holdout
-    from rediffuse.evaluation.bench import split
+    from rediffuse.evaluation.few_shot.bench import split
 
     if test is None:
         kept, held = holdout(images, share, common.seed)

@@ -27,11 +27,11 @@ from typing import Any
 from rediffuse.data.splits import holdout
 from rediffuse.denoisers.load import load
 from rediffuse.errors import ConfigError, DataError, RediffuseError
-from rediffuse.evaluation.compare import compare
-from rediffuse.evaluation.comparison import Comparison
+from rediffuse.evaluation.few_shot.compare import compare
+from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, Making
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
-from rediffuse.evaluation.settings import DA_FUSION, REAL_GUIDANCE, Making
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, paired_t_interval
 from rediffuse.recipes import compare_eurosat, compare_flowers17, compare_tiny_imagenet_novel
 from rediffuse.recipes.few_shot import FewShot

@@ -19,11 +19,11 @@ from rediffuse.data.open import open_images
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.load import load
 from rediffuse.errors import ModelError, RediffuseError
-from rediffuse.evaluation.compare import compare
-from rediffuse.evaluation.comparison import Comparison
+from rediffuse.evaluation.few_shot.compare import compare
+from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Making
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_headline, save_result
-from rediffuse.evaluation.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Making
 
 SHOTS = (1, 2, 4, 8)
 SEEDS = 4

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from rediffuse.evaluation.comparison import Comparison
-from rediffuse.evaluation.settings import ARMS, DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD
+from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.settings import ARMS, DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD
 from rediffuse.evaluation.statistics import Interval
 from rediffuse.reports.words import arm_name
 

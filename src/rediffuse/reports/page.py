@@ -9,10 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rediffuse.evaluation.bench import DIGITS_NOTE
-from rediffuse.evaluation.compare import describe
-from rediffuse.evaluation.comparison import Comparison
-from rediffuse.evaluation.settings import DA_FUSION, GENERATED, REAL_GUIDANCE, STANDARD
+from rediffuse.evaluation.few_shot.bench import DIGITS_NOTE
+from rediffuse.evaluation.few_shot.compare import describe
+from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GUIDANCE, STANDARD
 from rediffuse.evaluation.statistics import MIN_SEEDS, verdict
 from rediffuse.progress import duration
 from rediffuse.reports.figures import accuracy_curves

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rediffuse.evaluation.samples import Sample
+from rediffuse.evaluation.few_shot.samples import Sample
 from rediffuse.reports.words import arm_name
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rediffuse.evaluation.comparison import Comparison
-from rediffuse.evaluation.settings import ARMS, PIXELS, REAL_GUIDANCE, STANDARD
+from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.settings import ARMS, PIXELS, REAL_GUIDANCE, STANDARD
 from rediffuse.evaluation.statistics import Interval, verdict
 from rediffuse.reports.words import accuracy_range, arm_name, baseline_name, level_name, percent, points, points_range
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rediffuse.evaluation.comparison import Comparison
-from rediffuse.evaluation.settings import DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD
+from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.settings import DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD
 from rediffuse.evaluation.statistics import Interval, Verdict
 
 ARM_NAMES = {

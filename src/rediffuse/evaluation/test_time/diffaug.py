@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.ensembles import CHUNK, Ensemble, Reduce, seed_of
+from rediffuse.evaluation.test_time.ensembles import CHUNK, Ensemble, Reduce, seed_of
 from rediffuse.methods.diffaug import DiffAug, DiffAugDraw
 from rediffuse.methods.noise_times import REFERENCE_SIZE, Levels, levels
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.evaluation.views import LINEAR, SIZE, Bayes, Function, Projection, mixture, pictures
+from tests.evaluation.test_time.views import LINEAR, SIZE, Bayes, Function, Projection, mixture, pictures
 from torch import Tensor
 
 from rediffuse.denoisers.base import NoiseSchedule
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.dda import DDA, DDASettings, guided_sampling, low_pass, table_from
-from rediffuse.evaluation.ensembles import Plain, image_seeds
+from rediffuse.evaluation.test_time.dda import DDA, DDASettings, guided_sampling, low_pass, table_from
+from rediffuse.evaluation.test_time.ensembles import Plain, image_seeds
 from rediffuse.sampling.sampler import noise_generator, run_jobs
 from rediffuse.sampling.table import SamplingJob
 

@@ -12,8 +12,8 @@ from rediffuse.data.splits import few_shot
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.cells import CellStore, Stage
-from rediffuse.evaluation.settings import DA_FUSION, GENERATED, REAL_GUIDANCE, CompareSettings
+from rediffuse.evaluation.few_shot.cells import CellStore, Stage
+from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GUIDANCE, CompareSettings
 from rediffuse.generation.plan import REAL
 from rediffuse.generation.run import generate
 from rediffuse.generation.store import RUN, Run, read_info, read_plan

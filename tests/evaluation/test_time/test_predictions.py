@@ -9,8 +9,8 @@ import torch
 from sklearn import metrics
 
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.predictions import Predictions
 from rediffuse.evaluation.results import read_result
+from rediffuse.evaluation.test_time.predictions import Predictions
 
 CLASSES = ("cat", "dog", "red bird")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.evaluation.views import LINEAR, SIZE, Bayes, Function, Projection, mixture, pictures
+from tests.evaluation.test_time.views import LINEAR, SIZE, Bayes, Function, Projection, mixture, pictures
 from torch import nn
 
 from rediffuse.denoisers.base import NoiseSchedule
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.ensembles import Plain, image_seeds, seed_of
-from rediffuse.evaluation.test_time import DiffAugEnsemble, DiffAugSettings
+from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
+from rediffuse.evaluation.test_time.ensembles import Plain, image_seeds, seed_of
 from rediffuse.sampling.sampler import noise_generator
 
 REFERENCE = DiffAugSettings(reference_size=SIZE)

@@ -10,8 +10,8 @@ from typing import Any
 
 from rediffuse.data.names import is_safe_name, slug
 from rediffuse.errors import DataError, PlanError
+from rediffuse.evaluation.few_shot.settings import Cell
 from rediffuse.evaluation.results import write_json
-from rediffuse.evaluation.settings import Cell
 
 SETTINGS = "settings.json"
 GROWS = ("shots", "seeds", "arms", "levels")

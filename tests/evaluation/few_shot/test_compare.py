@@ -20,10 +20,10 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
 from rediffuse.errors import ConfigError, DataError, ModelError, PlanError
-from rediffuse.evaluation.cells import CellStore
-from rediffuse.evaluation.compare import compare
-from rediffuse.evaluation.comparison import Comparison
-from rediffuse.evaluation.settings import Cell, Making
+from rediffuse.evaluation.few_shot.cells import CellStore
+from rediffuse.evaluation.few_shot.compare import compare
+from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.settings import Cell, Making
 
 RECIPE = InversionRecipe(steps=2, batch_per_class=1, learning_rate=1e-2, start="the")
 MAKING = Making(recipe=RECIPE, steps=4, guidance_scale=2.0)
@@ -145,10 +145,10 @@ def test_a_comparison_goes_on_where_it_was_killed(whole: Comparison, features: P
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[4])\n"
         "import torch; torch.set_num_threads(1)\n"
-        "from tests.evaluation.test_compare import *\n"
+        "from tests.evaluation.few_shot.test_compare import *\n"
         "compare(*sets(), load(Path(sys.argv[1]), device='cpu', dtype='float32'), **fewer(Path(sys.argv[2]), Path(sys.argv[3])))"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", script, str(folder / "tiny"), str(features), str(out), str(root)]
     process = subprocess.Popen(command, cwd=root / "src", stderr=subprocess.PIPE)
     while len(list(out.glob("cells/*/*/*/*.json"))) < 3 and process.poll() is None:

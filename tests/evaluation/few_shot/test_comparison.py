@@ -11,9 +11,9 @@ from scipy import stats
 from tests.reports.made_up import comparison, sample
 
 from rediffuse.errors import DataError
-from rediffuse.evaluation.comparison import Comparison, level_key
+from rediffuse.evaluation.few_shot.comparison import Comparison, level_key
+from rediffuse.evaluation.few_shot.settings import Cell
 from rediffuse.evaluation.results import read_result, save_result
-from rediffuse.evaluation.settings import Cell
 
 LUCK = (0.0, 0.1, 0.2, 0.06)
 GAIN = {"standard": (0, 0, 0, 0), "real-guidance": (0.02, 0.0, 0.04, 0.02), "da-fusion": (0.06, 0.08, 0.06, 0.1), "pixels": (0, 0, 0, 0)}

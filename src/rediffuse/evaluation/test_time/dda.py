@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from rediffuse.denoisers.base import Denoiser, NoiseSchedule
 from rediffuse.denoisers.pixel import check_unconditional
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.ensembles import CHUNK, Ensemble
+from rediffuse.evaluation.test_time.ensembles import CHUNK, Ensemble
 from rediffuse.methods.noise_times import REFERENCE_SIZE, levels, size_factor
 from rediffuse.sampling.sampler import noise_generator
 from rediffuse.sampling.solvers import ancestral

@@ -11,8 +11,8 @@ from PIL import Image
 
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.prediction_table import check_table, plain_text, table_columns, write_table
-from rediffuse.evaluation.predictions import Predictions
+from rediffuse.evaluation.test_time.prediction_table import check_table, plain_text, table_columns, write_table
+from rediffuse.evaluation.test_time.predictions import Predictions
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@a", "\ta", "\ra", "\na", "  =a", "＝a"])

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.evaluation.views import SIZE, Projection, mixture
+from tests.evaluation.test_time.views import SIZE, Projection, mixture
 from tests.training.toys import striped
 
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation import predicting
-from rediffuse.evaluation.predicting import claim, forget, predict_images
-from rediffuse.evaluation.test_time import DiffAugEnsemble, DiffAugSettings
+from rediffuse.evaluation.test_time import predicting
+from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
+from rediffuse.evaluation.test_time.predicting import claim, forget, predict_images
 
 IMAGES = striped(3, size=SIZE)
 

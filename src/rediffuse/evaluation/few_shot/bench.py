@@ -17,13 +17,13 @@ from rediffuse.data.splits import few_shot, holdout
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import DataError
-from rediffuse.evaluation.arms import Copies
-from rediffuse.evaluation.cells import CellStore
-from rediffuse.evaluation.comparison import Comparison, Provenance
-from rediffuse.evaluation.judge import Judge
+from rediffuse.evaluation.few_shot.arms import Copies
+from rediffuse.evaluation.few_shot.cells import CellStore
+from rediffuse.evaluation.few_shot.comparison import Comparison, Provenance
+from rediffuse.evaluation.few_shot.judge import Judge
+from rediffuse.evaluation.few_shot.samples import collect_samples
+from rediffuse.evaluation.few_shot.settings import GENERATED, CompareSettings
 from rediffuse.evaluation.provenance import command_line, commit, hardware
-from rediffuse.evaluation.samples import collect_samples
-from rediffuse.evaluation.settings import GENERATED, CompareSettings
 from rediffuse.generation.environment import identify
 from rediffuse.training.backbones import SCRATCH, model_folder
 from rediffuse.training.pool import labels_of

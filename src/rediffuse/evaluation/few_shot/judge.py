@@ -14,9 +14,9 @@ from rediffuse.data.mixing import Mixed
 from rediffuse.data.splits import few_shot
 from rediffuse.data.types import ImageSet
 from rediffuse.evaluation.accuracy import measure
-from rediffuse.evaluation.arms import Copies
-from rediffuse.evaluation.cells import CellResult, CellStore
-from rediffuse.evaluation.settings import AUTO_ALPHAS, PIXELS, Cell, CompareSettings
+from rediffuse.evaluation.few_shot.arms import Copies
+from rediffuse.evaluation.few_shot.cells import CellResult, CellStore
+from rediffuse.evaluation.few_shot.settings import AUTO_ALPHAS, PIXELS, Cell, CompareSettings
 from rediffuse.progress import Bar
 from rediffuse.training.augment import StandardViews
 from rediffuse.training.backbones import SCRATCH, Classifier, open_backbone

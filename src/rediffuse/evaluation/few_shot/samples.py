@@ -14,7 +14,7 @@ from rediffuse.data.types import ImageSet
 if TYPE_CHECKING:
     from PIL import Image
 
-    from rediffuse.evaluation.arms import Copies
+    from rediffuse.evaluation.few_shot.arms import Copies
 
 MOST_CLASSES = 10
 SIDE = 128

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rediffuse.errors import DataError
-from rediffuse.evaluation.cells import CellResult, Stage
+from rediffuse.evaluation.few_shot.cells import CellResult, Stage
+from rediffuse.evaluation.few_shot.samples import Sample, read_samples, write_samples
+from rediffuse.evaluation.few_shot.settings import ARMS, DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD, Cell
 from rediffuse.evaluation.results import Figure, Result, write_json
-from rediffuse.evaluation.samples import Sample, read_samples, write_samples
-from rediffuse.evaluation.settings import ARMS, DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD, Cell
 from rediffuse.evaluation.statistics import (
     MIN_SEEDS,
     Interval,

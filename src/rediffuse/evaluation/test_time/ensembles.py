@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.predictions import Predictions
+from rediffuse.evaluation.test_time.predictions import Predictions
 from rediffuse.methods.base import check_images
 from rediffuse.training.backbones import evaluating
 

@@ -12,10 +12,10 @@ from typing import Literal
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import RediffuseError
-from rediffuse.evaluation.bench import Bench
-from rediffuse.evaluation.comparison import Comparison
-from rediffuse.evaluation.cost import estimate
-from rediffuse.evaluation.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Cell, Making, make_settings
+from rediffuse.evaluation.few_shot.bench import Bench
+from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.cost import estimate
+from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Cell, Making, make_settings
 from rediffuse.progress import roughly
 from rediffuse.training.backbones import SCRATCH
 

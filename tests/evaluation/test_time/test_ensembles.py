@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.evaluation.views import Projection, pictures
+from tests.evaluation.test_time.views import Projection, pictures
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.ensembles import Ensemble, Plain, image_seeds
+from rediffuse.evaluation.test_time.ensembles import Ensemble, Plain, image_seeds
 
 
 class Scripted(Ensemble):

@@ -14,9 +14,9 @@ import torch
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.ensembles import Ensemble, image_seeds
-from rediffuse.evaluation.predictions import Predictions
 from rediffuse.evaluation.results import write_json
+from rediffuse.evaluation.test_time.ensembles import Ensemble, image_seeds
+from rediffuse.evaluation.test_time.predictions import Predictions
 
 BLOCK = 256
 """Images whose predictions are kept together; a smaller set is not kept on the way."""

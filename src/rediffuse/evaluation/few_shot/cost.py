@@ -13,9 +13,9 @@ from rediffuse.concepts.recipes import find_recipe
 from rediffuse.concepts.starts import search_calls
 from rediffuse.data.splits import few_shot
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.arms import Copies
-from rediffuse.evaluation.judge import FOLDS, Judge
-from rediffuse.evaluation.settings import AUTO_ALPHAS, DA_FUSION, GENERATED, PIXELS, REAL_GUIDANCE, Cell, CompareSettings
+from rediffuse.evaluation.few_shot.arms import Copies
+from rediffuse.evaluation.few_shot.judge import FOLDS, Judge
+from rediffuse.evaluation.few_shot.settings import AUTO_ALPHAS, DA_FUSION, GENERATED, PIXELS, REAL_GUIDANCE, Cell, CompareSettings
 from rediffuse.generation.local import Engine, default_batch
 from rediffuse.generation.plan import Settings
 from rediffuse.progress import roughly

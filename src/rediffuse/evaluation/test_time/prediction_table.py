@@ -11,7 +11,7 @@ from typing import Any
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.predictions import Predictions
+from rediffuse.evaluation.test_time.predictions import Predictions
 
 ENDINGS = (".csv", ".parquet")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")

@@ -1,0 +1,1 @@
+"""Does augmentation help where photos are few? Arms against each other on equal terms."""

@@ -1,0 +1,1 @@
+"""Classifiers asked several times: ensembles and adaptation at test time."""
