@@ -129,7 +129,8 @@ def predict(
         fit: how photos of other shapes become a square.
         batch: views in one call; less needs less memory.
     """
-    from rediffuse.evaluation.test_time.predicting import forget, predict_images
+    from rediffuse.evaluation.kept import forget
+    from rediffuse.evaluation.test_time.predicting import predict_images
     from rediffuse.evaluation.test_time.prediction_table import check_table, write_table
 
     views.check()

@@ -10,9 +10,10 @@ from tests.evaluation.test_time.views import SIZE, Projection, mixture
 from tests.training.toys import striped
 
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.kept import forget
 from rediffuse.evaluation.test_time import predicting
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
-from rediffuse.evaluation.test_time.predicting import claim, forget, predict_images
+from rediffuse.evaluation.test_time.predicting import predict_images
 
 IMAGES = striped(3, size=SIZE)
 
@@ -34,7 +35,7 @@ def test_kept_blocks_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(predicting, "BLOCK", 5)
     keep, done = tmp_path / "keep", []
     whole = predict_images(ensemble(), IMAGES, size=SIZE, keep=keep)
-    (keep / "000000005.safetensors").unlink()
+    (keep / "000000005.kept").unlink()
     again = ensemble()
     asked: list[int] = []
     again.classifier.register_forward_hook(lambda _, inputs, __: asked.append(len(inputs[0])))
@@ -46,9 +47,9 @@ def test_kept_blocks_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert done[0] == (5, 12)
     assert done[-1] == (12, 12)
     for changed in ({"size": SIZE * 2}, {"size": SIZE, "fit": "crop"}, {"size": SIZE, "identity": {"classifier": "other"}}):
-        with pytest.raises(ConfigError, match="belongs to other predictions"):
+        with pytest.raises(ConfigError, match="belongs to another call"):
             predict_images(ensemble(), IMAGES, keep=keep, **changed)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="belongs to other predictions"):
+    with pytest.raises(ConfigError, match="belongs to another call"):
         predict_images(ensemble(variance=0.06), IMAGES, size=SIZE, keep=keep)
     forget(keep)
     assert not keep.exists()
@@ -58,29 +59,6 @@ def test_a_small_set_leaves_nothing(tmp_path: Path) -> None:
     predict_images(ensemble(), IMAGES, size=SIZE, keep=tmp_path / "keep")
     assert not (tmp_path / "keep").exists()
     forget(tmp_path / "keep")
-
-
-def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="holds something else"):
-        claim(tmp_path, {})
-    with pytest.raises(ConfigError, match="is or holds"):
-        claim(tmp_path / "diary.txt", {})
-    forget(tmp_path)
-    (tmp_path / "kept").mkdir()
-    claim(tmp_path / "kept", {"a": 1})
-    for name in ("000000000.safetensors", "model.safetensors"):
-        (tmp_path / "kept" / name).write_text("mine")
-    forget(tmp_path / "kept")
-    assert [file.name for file in (tmp_path / "kept").iterdir()] == ["model.safetensors"]
-    assert (tmp_path / "diary.txt").read_text() == "mine"
-
-
-def test_a_broken_identity_is_named(tmp_path: Path) -> None:
-    claim(tmp_path / "kept", {})
-    (tmp_path / "kept" / "identity.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"identity\.json cannot be read .* remove"):
-        claim(tmp_path / "kept", {})
 
 
 def test_an_empty_set() -> None:

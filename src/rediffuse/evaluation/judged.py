@@ -1,0 +1,146 @@
+"""A classifier under judgement, and the pictures that judge it: what all yardsticks share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from rediffuse.data.geometry import Fit
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.evaluation.kept import weights_hash
+from rediffuse.training.backbones import Classifier, evaluating
+from rediffuse.training.preprocessing import Preprocessing
+
+CHUNK = 128
+"""Pictures a call."""
+
+
+class Judged:
+    """Any network of images as yardsticks want it: pictures in [0, 1] in, logits and features out, classes by name.
+
+    Choose `Judged.open` for a transformers folder, a bundled or hub name; give the constructor any `nn.Module`, such as timm's.
+
+    Args:
+        network: (B, 3, H, W) -> logits (B, K), or an object that has them as `logits`.
+        classes: K names, in label order.
+        preprocessing: size and normalisation that the network wants; None where it takes [0, 1] at any size, as a `Classifier` does.
+        head: the layer whose input is called features; None takes the last linear layer with K outputs.
+        name: in tables and pages.
+    Raises:
+        ConfigError: fewer than two classes, or two of one name.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: Sequence[str],
+        *,
+        preprocessing: Preprocessing | None = None,
+        head: nn.Module | None = None,
+        name: str = "",
+    ) -> None:
+        if len(classes) < 2 or len(set(classes)) != len(classes):
+            raise ConfigError(f"a classifier needs at least two classes of different names, got {', '.join(map(repr, classes)) or 'none'}")
+        self.network, self.classes, self.preprocessing = network, tuple(classes), preprocessing
+        self.name = name or type(network).__name__
+        self._head = head
+
+    @classmethod
+    def open(cls, spec: str, *, device: str | torch.device = "cpu", name: str = "") -> Self:
+        """A saved classifier: a transformers folder, a bundled name or a hub name. Raises ModelError with what was tried."""
+        from rediffuse.training.backbones import model_folder
+
+        classifier = Classifier.load(model_folder(spec)).to(device)
+        return cls(classifier, classifier.classes, name=name or spec)
+
+    @property
+    def head(self) -> nn.Module:
+        """The layer that makes logits of features. Raises ModelError where none was given and none is to be found."""
+        if self._head is None:
+            linear = [part for part in self.network.modules() if isinstance(part, nn.Linear) and part.out_features == len(self.classes)]
+            if not linear:
+                raise ModelError(f"{self.name} has no linear layer with {len(self.classes)} outputs; say which layer is its head")
+            self._head = linear[-1]
+        return self._head
+
+    @property
+    def device(self) -> torch.device:
+        return next((value.device for value in self.network.parameters()), torch.device("cpu"))
+
+    def identity(self) -> dict[str, Any]:
+        """What tells it from others, as JSON: for `kept.Kept`."""
+        wants = None if self.preprocessing is None else repr(self.preprocessing)
+        return {
+            "network": type(self.network).__name__,
+            "weights": weights_hash(self.network),
+            "classes": list(self.classes),
+            "wants": wants,
+        }
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (B, K) float32 on the images' device; gradients flow. images: (B, 3, H, W) in [0, 1].
+
+        Raises ModelError for another number of outputs than classes, and for logits that are not finite.
+        """
+        given = images if self.preprocessing is None else self.preprocessing(images)
+        with evaluating(self.network):
+            found = self.network(given.to(self.device))
+        logits: Tensor = (found if isinstance(found, Tensor) else found.logits).float().to(images.device)
+        if logits.shape != (len(images), len(self.classes)):
+            raise ModelError(f"{self.name} gives {tuple(logits.shape)} for {len(images)} images and {len(self.classes)} classes")
+        if not bool(logits.isfinite().all()):
+            raise ModelError(f"{self.name} gives logits that are NaN or infinite; its weights or its numbers (--dtype float32) are broken")
+        return logits
+
+    @torch.no_grad()
+    def logits(self, images: Tensor, chunk: int = CHUNK) -> Tensor:
+        """(N, K) float32 on the processor, without gradients, a chunk at a time."""
+        parts = [self(part).cpu() for part in images.split(chunk)]
+        return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
+
+    @torch.no_grad()
+    def features(self, images: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
+        """(features (N, D), logits (N, K)) float32 on the processor: what the head sees, and what it makes of it."""
+        seen: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1).float().cpu()))
+        try:
+            logits = self.logits(images, chunk)
+        finally:
+            hook.remove()
+        return (torch.cat(seen) if seen else torch.zeros(0, 0)), logits
+
+    def truth(self, images: ImageSet) -> Tensor:
+        """(N,) int64: the label of each image as an index into the model's classes, matched by name.
+
+        Raises DataError for an image without a label, or a class that the model does not know, by name.
+        """
+        place = {name: index for index, name in enumerate(self.classes)}
+        found = []
+        for image, label in zip(images.ids, images.labels, strict=True):
+            if label is None:
+                raise DataError(f"{image} of {images.name} has no label; accuracy needs one for each image")
+            name = images.classes[label]
+            if name not in place:
+                known = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+                raise DataError(f"{images.name} has images of {name!r}, which {self.name} does not know ({known}); leave that class out")
+            found.append(place[name])
+        return torch.tensor(found, dtype=torch.int64)
+
+
+def batches(
+    images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "squash", batch: int = 256
+) -> Iterator[tuple[list[int], Tensor]]:
+    """(rows, pictures (B, 3, size, size) float32 in [0, 1]) of a set, in order; no more than one batch is held.
+
+    Raises DataError for a set without images.
+    """
+    if not len(images):
+        raise DataError(f"{images.name} holds no images")
+    shape = Fit(mode=fit, size=size)
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        yield list(range(start, start + len(part))), torch.stack([shape.to_model(example.image)[0] for example in part])

@@ -1,0 +1,124 @@
+"""What is done stays done: the tensors of finished blocks of a long evaluation, kept in a folder that belongs to one call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.results import write_json
+
+_IDENTITY = "identity.json"
+_ENDING = ".kept"
+
+
+class Kept:
+    """A folder of finished blocks. The same call again finds them; another call is refused with the difference.
+
+    Args:
+        folder: where blocks lie; made at the first one.
+        identity: all that decides what is in them, as JSON: hashes of images (`fingerprint`) and weights (`weights_hash`), settings, seeds.
+    Raises:
+        ConfigError: the folder holds something else, or blocks of another identity.
+    """
+
+    def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        claim(self.folder, identity)
+
+    def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """(tensors, notes) of a block, or None where it is not done. Raises DataError for a file that cannot be read, by name."""
+        from safetensors import SafetensorError, safe_open
+
+        file = self._file(name)
+        if not file.exists():
+            return None
+        try:
+            with safe_open(file, framework="pt") as stored:
+                return {key: stored.get_tensor(key) for key in stored.keys()}, dict(stored.metadata() or {})  # noqa: SIM118  # no mapping
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{file} cannot be read: {error}; remove it, and its images are asked again") from error
+
+    def write(self, name: str, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+        """Keep a block, whole or not at all."""
+        from safetensors.torch import save_file
+
+        file = self._file(name)
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        try:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata=dict(notes or {}))
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Remove the blocks, and nothing else."""
+        forget(self.folder)
+
+    def _file(self, name: str) -> Path:
+        if not name or any(letter in name for letter in "/\\\0") or name.startswith("."):
+            raise ConfigError(f"a block is named like 000000512 or fog-3, got {name!r}")
+        return self.folder / f"{name}{_ENDING}"
+
+
+def claim(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Take a folder for kept blocks, or find it taken by the same call. Raises ConfigError with the difference."""
+    file = folder / _IDENTITY
+    wanted = json.loads(json.dumps(identity))
+    if folder.exists() and not file.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is or holds something else; remove it, or give another place for what is kept")
+    if not file.exists():
+        write_json(file, wanted)
+        return
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file} cannot be read ({error}); remove {folder}, and its images are asked again") from error
+    if there != wanted:
+        raise ConfigError(f"{folder} belongs to another call ({'; '.join(_differences(there, wanted))}); remove it, or give another place")
+
+
+def forget(folder: Path) -> None:
+    """Remove kept blocks, and nothing else."""
+    if not (folder / _IDENTITY).exists():
+        return
+    for file in (*folder.glob(f"*{_ENDING}"), *folder.glob("*.partial"), folder / _IDENTITY):
+        file.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def fingerprint(images: ImageSet) -> str:
+    """A hash of a set's ids and pixels, in order."""
+    return hashlib.sha256("\n".join((*images.ids, *images.digests)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def weights_hash(module: nn.Module) -> str:
+    """A hash of all names, shapes, types and values of a module's state."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Sequence[str]:
+    """Flat names and both values; of a hash its beginning."""
+    left, right = _flat(there), _flat(here)
+    names = [name for name in dict.fromkeys((*left, *right)) if left.get(name) != right.get(name)]
+    return [f"{name} {str(left.get(name))[:12]} there, {str(right.get(name))[:12]} here" for name in names]
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value) if isinstance(value, dict) else {name: value})
+    return flat

@@ -1,0 +1,82 @@
+"""What yardsticks ask of a network: logits and features of any module, labels by name, errors that say what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.training.toys import striped
+from torch import Tensor, nn
+
+from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.training.backbones import open_backbone
+from rediffuse.training.preprocessing import Preprocessing
+
+IMAGES = striped(3, size=16)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.drop, self.out = nn.Linear(48, 5), nn.Dropout(0.5), nn.Linear(5, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.out(self.drop(self.body(images.flatten(1)).relu()))
+
+
+def test_any_module_is_asked_in_evaluation_mode_and_left_as_it_was() -> None:
+    net, images = Net().train(), torch.rand(7, 3, 4, 4)
+    judged = Judged(net, "abcd")
+    features, logits = judged.features(images, chunk=3)
+    assert torch.allclose(features, net.body(images.flatten(1)).relu(), atol=1e-6)
+    assert torch.allclose(logits, net.out(features), atol=1e-6)
+    assert torch.equal(judged.logits(images), logits) or torch.allclose(judged.logits(images), logits, atol=1e-6)
+    assert net.drop.training
+    gradient = torch.autograd.grad(judged(images.requires_grad_()).sum(), images)[0]
+    assert gradient.abs().sum() > 0
+
+
+def test_preprocessing_comes_before_the_network() -> None:
+    wants = Preprocessing(height=4, width=4, mean=(0.2, 0.3, 0.4), std=(0.5, 0.6, 0.7))
+    net, images = Net(), torch.rand(2, 3, 9, 9)
+    assert torch.allclose(Judged(net, "abcd", preprocessing=wants).logits(images), net.eval()(wants(images)))
+
+
+def test_a_transformers_classifier_needs_nothing_more() -> None:
+    classifier = open_backbone("scratch", list("abc"), size=16)
+    features, logits = Judged(classifier, classifier.classes).features(torch.rand(2, 3, 16, 16))
+    assert features.shape == (2, classifier.head.in_features)
+    assert logits.shape == (2, 3)
+
+
+def test_labels_are_matched_by_name() -> None:
+    names = IMAGES.classes
+    judged = Judged(nn.Linear(2, len(names) + 1), ["more", *reversed(names)])
+    truth = judged.truth(IMAGES)
+    assert [judged.classes[index] for index in truth] == [names[label] for label in IMAGES.labels if label is not None]
+    with pytest.raises(DataError, match=f"has images of '{names[0]}', which Linear does not know"):
+        Judged(nn.Linear(2, 3), ["x", "y", *names[1:]]).truth(IMAGES)
+
+
+def test_what_is_wrong_is_said() -> None:
+    net, images = Net(), torch.rand(2, 3, 4, 4)
+    with pytest.raises(ModelError, match=r"gives \(2, 4\) for 2 images and 3 classes"):
+        Judged(net, "abc")(images)
+    with pytest.raises(ModelError, match="no linear layer with 3 outputs"):
+        _ = Judged(net, "abc").head
+    with torch.no_grad():
+        net.out.bias[0] = float("nan")
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        Judged(net, "abcd").logits(images)
+    for classes in (("a",), ("a", "a")):
+        with pytest.raises(ConfigError, match="at least two classes"):
+            Judged(net, classes)
+    with pytest.raises(DataError, match="holds no images"):
+        next(batches(IMAGES.subset([]), size=16))
+
+
+def test_batches_hold_every_image_once() -> None:
+    found = list(batches(IMAGES, size=8, batch=5))
+    assert [row for rows, _ in found for row in rows] == list(range(len(IMAGES)))
+    assert {tuple(part.shape[1:]) for _, part in found} == {(3, 8, 8)}
+    assert all(0 <= float(part.min()) <= float(part.max()) <= 1 for _, part in found)
