@@ -34,13 +34,13 @@ class Extent:
     copies: int = 5
     arms: tuple[str, ...] = ("pixels", "standard", "da-fusion")
     levels: tuple[str, ...] = ("scratch",)
-    steps: int = 20
+    steps: int = 12
     samples: int = 200
     train_steps: int = 400
     view: int = 32
 
 
-# On two cores with 150 model calls and 60 training samples a second: 600 images of 25 calls, 6,000 samples of learning, 6 small networks.
+# On two cores with 150 model calls and 60 training samples a second: 600 images of 15 calls, 6,000 samples of learning, 6 small networks.
 NORMAL = Extent(name="digits")
 QUICK = Extent(name="quick", classes=4, shots=(2,), seeds=1, copies=2, steps=8, samples=16, train_steps=60)
 FULL = Extent(
@@ -50,7 +50,7 @@ FULL = Extent(
     copies=10,
     arms=("pixels", "standard", "real-guidance", "da-fusion"),
     levels=("scratch", "resnet-64"),
-    steps=24,
+    steps=12,
     samples=480,
     view=64,
 )

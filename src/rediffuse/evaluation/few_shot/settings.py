@@ -51,7 +51,7 @@ class Making:
     copies: int = 10
     guidance_scale: float = 4.0
     solver: Literal["ddim", "dpm++2m", "pndm", "ancestral"] = "dpm++2m"
-    steps: int = 24
+    steps: int = 12
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     law: Literal["stratified", "iid", "fixed"] = "stratified"
     recipe: str | InversionRecipe = "fast"
