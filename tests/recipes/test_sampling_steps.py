@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.concepts.toy import pictures
+from tests.tiny import tiny_stable
 
 from rediffuse.denoisers.load import load
 from rediffuse.recipes.sampling_steps import psnr, rows_of
@@ -19,10 +20,10 @@ def test_psnr_of_a_known_distance() -> None:
     assert psnr(images, images) == 99
 
 
-def test_more_steps_come_closer(stable_folder: Path) -> None:
-    model = load(str(stable_folder), device="cpu", dtype="float32")
+def test_more_steps_come_closer(tmp_path: Path) -> None:
+    model = load(str(tiny_stable(tmp_path / "tiny")), device="cpu", dtype="float32")
     photos = pictures({"cat": 2, "dog": 1}, side=16)
-    rows = rows_of(model, photos, open_backbone("scratch", photos.classes, size=16), [4, 32], 64)
+    rows = rows_of(model, photos, open_backbone("scratch", photos.classes, size=16), [2, 8], 16)
     assert len(rows) == 4 * 3
     for strength in (0.25, 0.5, 0.75, 1.0):
         few, many, reference = (row["psnr_to_reference"] for row in rows if row["strength"] == strength)
