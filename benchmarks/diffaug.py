@@ -1,0 +1,232 @@
+"""What DiffAug costs: the transform against the published class, and a training step against a plain one.
+
+    python -m benchmarks.diffaug --model FOLDER --out results
+
+Transform: images a second of `DiffAug` and of the published class, written from its description: the network as diffusers builds it in
+float32, every table in numpy and looked up on the host at each call, posterior mean and variance and a second noise computed and thrown
+away. Before a clock starts both are given the same times and noise, and their views must agree.
+Step: seconds of a training step of a classifier with DiffAug on all of the batch, on a quarter, and with a bank at several rates, as a
+multiple of a plain step of the same batch and of a plain step with as many classifier samples. Arms take turns; medians of the ratios.
+Expected: results/bench_diffaug.json. Time: 6 minutes on 2 cores. With an accelerator `--model adm-256` takes ADM's 256-pixel architecture
+with random weights at 224 pixels: 1,713 GFLOP a call, so at most 461 images a second at 790 TFLOP/s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.inversion import ratio
+from benchmarks.machine import count_flops, describe, matmul_peak, wait
+from benchmarks.published_diffaug import PublishedDiffAug, random_adm
+from torch import Tensor
+
+from rediffuse.denoisers.load import load
+from rediffuse.denoisers.pixel import PixelDenoiser
+from rediffuse.denoisers.precision import resolve_device
+from rediffuse.errors import ModelError, RediffuseError
+from rediffuse.evaluation.provenance import module_command
+from rediffuse.evaluation.results import Figure, render_table, write_result
+from rediffuse.methods.bank import Bank
+from rediffuse.methods.diffaug import DiffAug, make_noise
+from rediffuse.recipes.robust.nets import NETS, open_net
+from rediffuse.training.augment import CropViews
+from rediffuse.training.loop import _Training
+from rediffuse.training.objectives import Extra, Objective, plain
+from rediffuse.training.pool import Pool
+from rediffuse.training.presets import usual
+
+SAME_MATHS = 2e-3  # of [0, 1]: a float32 trunk against itself in another memory layout, enlarged by sigma / alpha
+RATES = (0.25, 0.1, 0.05)
+PLAIN = "plain"
+Arms = dict[str, tuple[Callable[[], object], float]]
+"""What is called, and how many samples a classifier sees of a picture in it."""
+
+
+def transform_arms(fast: PixelDenoiser, exact: PixelDenoiser, images: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Views of these pictures by each way, newly drawn at every call."""
+    ours, published = DiffAug(fast), PublishedDiffAug(exact)
+    return {
+        "DiffAug": lambda: ours(images),
+        "DiffAug, float32": partial(DiffAug(exact), images),
+        "published class": lambda: published(images),
+    }
+
+
+def check_same(exact: PixelDenoiser, images: Tensor) -> float:
+    """Largest difference between our views and the published class's, same times, same noise. Raises ModelError where they differ."""
+    method, published = DiffAug(exact), PublishedDiffAug(exact)
+    draw = method.draw(len(images), torch.Generator().manual_seed(0))
+    noise = make_noise(draw, images.shape[1:], images.device)
+    difference = float((method.apply(images, draw) - published.view(images, draw.t, noise)).abs().max())
+    if difference > SAME_MATHS:
+        raise ModelError(f"the published class and ours differ by {difference:.2g} of the same noise; nothing was timed")
+    return difference
+
+
+def measure_transform(arms: Mapping[str, Callable[[], Tensor]], count: int, repeats: int, device: torch.device) -> list[dict[str, Any]]:
+    seconds = in_turns({name: (arm, 1) for name, arm in arms.items()}, repeats, device)
+    return [{"arm": name, "images_a_second": count / statistics.median(own), "all_seconds": own} for name, own in seconds.items()]
+
+
+def objectives(denoiser: PixelDenoiser, images: Tensor, labels: Tensor) -> dict[str, tuple[Objective, float]]:
+    """The kinds of step, and how many samples the classifier sees of a picture."""
+
+    def with_bank(rate: float, share: float = 1.0) -> Objective:
+        bank = Bank(DiffAug(denoiser), rate, capacity=len(images), warmup=0)
+        bank.source = "original"  # so that filling it calls no denoiser
+        for part in torch.arange(len(images)).split(256):
+            bank.add(images[part].float() / 255, labels[part])
+        bank.source = "denoised"
+        return Objective(extras=(Extra(method=bank, share=share),))
+
+    kinds = {
+        PLAIN: plain(),
+        "plain, two views": plain(2),
+        "DiffAug": Objective(extras=(Extra(method=DiffAug(denoiser)),)),
+        "DiffAug on a quarter": Objective(extras=(Extra(method=DiffAug(denoiser), share=0.25),)),
+        "plain, a quarter twice": Objective(extras=(Extra(source="independent", share=0.25),)),
+    }
+    kinds |= {f"bank, {rate:.0%} anew": with_bank(rate) for rate in RATES}
+    kinds["bank, 25 % anew, on a quarter"] = with_bank(0.25, 0.25)
+    kinds["bank, all made before"] = with_bank(0.0)
+    return {name: (objective, objective.samples) for name, objective in kinds.items()}
+
+
+def step_arms(
+    net: str, denoiser: PixelDenoiser, batch: int, pictures: int, device: torch.device
+) -> dict[str, tuple[Callable[[], object], float]]:
+    """A training step of each kind, on pictures of noise: their content changes no cost."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (pictures, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(10, (pictures,), generator=generator)
+    pool = Pool.build(images, labels, None, [[]] * pictures, 0.0)
+    settings, procedure = usual("cifar-resnet")
+    settings = replace(settings, batch=batch, steps=10_000)
+    arms: Arms = {}
+    for name, (objective, samples) in objectives(denoiser, images, labels).items():
+        classifier = open_net(net, [str(k) for k in range(10)], seed=0).to(device)
+        training = _Training(classifier, pool, settings, CropViews(), objective, procedure, (32, 32), 0)
+        arms[name] = (_Steps(training), samples)
+    return arms
+
+
+class _Steps:
+    """Calls one training step after another."""
+
+    def __init__(self, training: _Training) -> None:
+        self.training, self.done = training, 0
+
+    def __call__(self) -> None:
+        self.training.step(self.done)
+        self.done += 1
+
+
+def in_turns(arms: Arms, repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each call; every repeat begins with another arm, and each arm was called once before."""
+    names = list(arms)
+    for call, _ in arms.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for repeat in range(repeats):
+        turn = repeat % len(names)
+        for name in names[turn:] + names[:turn]:
+            wait(device)
+            begin = time.perf_counter()
+            arms[name][0]()
+            wait(device)
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def measure_steps(arms: Arms, repeats: int, device: torch.device) -> list[dict[str, Any]]:
+    seconds = in_turns(arms, repeats, device)
+    alike = {1.0: PLAIN, 2.0: "plain, two views", 1.25: "plain, a quarter twice"}
+    rows = []
+    for name, (_, samples) in arms.items():
+        batch, same = ratio(seconds[name], seconds[PLAIN]), ratio(seconds[name], seconds[alike[samples]])
+        rows.append(
+            {
+                "step": name,
+                "samples": samples,
+                "seconds": statistics.median(seconds[name]),
+                "to_plain_batch": batch.value,
+                "to_plain_samples": same.value,
+                "to_plain_samples_low": same.low,
+                "to_plain_samples_high": same.high,
+                "all_seconds": seconds[name],
+            }
+        )
+    return rows
+
+
+def benchmark(given: argparse.Namespace) -> Path:
+    began = time.perf_counter()
+    device = resolve_device(given.device)
+    print(describe(device))
+    fast, exact = open_pair(given.model, device)
+    side = exact.size or 32
+    images = torch.rand(given.images, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    differ = check_same(exact, images[:8])
+    views = measure_transform(transform_arms(fast, exact, images), given.images, given.repeats, device)
+    flops = count_flops(exact, torch.zeros(1, 3, side, side, device=device), torch.zeros(1, dtype=torch.int64, device=device))
+    seconds = {row["arm"]: row["all_seconds"] for row in views}
+    headline = {
+        "images_a_second": Figure(value=views[0]["images_a_second"]),
+        "speedup_over_published": ratio(seconds["published class"], seconds["DiffAug"]),
+        "speedup_in_float32": ratio(seconds["published class"], seconds["DiffAug, float32"]),
+        "share_of_matrix_products": Figure(value=views[0]["images_a_second"] * flops / matmul_peak(fast.dtype, device)),
+        "largest_difference": Figure(value=differ),
+    }
+    print(render_table(views, ["arm", "images_a_second"]))
+    steps: list[dict[str, Any]] = []
+    if side == 32:
+        steps = measure_steps(step_arms(given.net, fast, given.batch, given.pictures, device), given.repeats, device)
+        print(render_table(steps, ["step", "samples", "seconds", "to_plain_batch", "to_plain_samples"]))
+    print(*(f"{name}: {figure.value:.3g}" for name, figure in headline.items()), sep="\n")
+    notes = [f"{flops / 1e9:.3g} GFLOP a denoiser call at {side} pixels", f"classifier {given.net}, batch {given.batch}"]
+    total = time.perf_counter() - began
+    name = "bench_diffaug" if side == 32 else f"bench_diffaug_{Path(given.model).name}"
+    return write_result(name, headline, [*views, *steps], total, command=given.command, folder=given.out, device=str(device), notes=notes)
+
+
+def open_pair(name: str, device: torch.device) -> tuple[PixelDenoiser, PixelDenoiser]:
+    """The denoiser in the numbers that are fast here, and in float32."""
+    if name == "adm-256":
+        return random_adm(device, "auto"), random_adm(device, "float32")
+    fast, exact = load(name, device=device), load(name, device=device, dtype="float32")
+    if not isinstance(fast, PixelDenoiser) or not isinstance(exact, PixelDenoiser):
+        raise ModelError(f"{name} is no pixel model; DiffAug needs one")
+    return fast, exact
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="cifar10-32", help="bundled name, folder or file of a pixel model, or adm-256")
+    parser.add_argument("--net", choices=NETS, default=NETS[0], help="the classifier that learns")
+    parser.add_argument("--images", type=int, default=64, help="a call of the transform")
+    parser.add_argument("--batch", type=int, default=128, help="pictures a training step")
+    parser.add_argument("--pictures", type=int, default=1024, help="in the training set and the bank")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
+    given = parser.parse_args(arguments)
+    given.command = module_command("benchmarks.diffaug", sys.argv[1:] if arguments is None else arguments)
+    try:
+        print(f"wrote {benchmark(given)}")
+    except RediffuseError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
