@@ -1,0 +1,221 @@
+"""Every score of every image, for several classifiers at once: pictures are opened once, and what is done stays done."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError
+from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.ood import scores as rules
+from rediffuse.evaluation.ood.asking import Asked, features_of, score_batch
+from rediffuse.evaluation.ood.reference import Reference
+from rediffuse.evaluation.ood.sets import check_unknown
+
+BLOCK = 1024
+"""Images whose scores are kept together."""
+BANK_BYTES = 2**29
+"""Of all training features that are held at once; fitting takes up to three times as much."""
+Group = Literal["known", "near", "far"]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoredSet:
+    """What classifiers said of a set: `values` (models, images, scores) float64, high where the image looks known."""
+
+    name: str
+    group: Group
+    values: Tensor = field(repr=False)
+
+    def __len__(self) -> int:
+        return self.values.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """Scores of all sets; the first is the known one. `result.judge` makes figures of them.
+
+    72 bytes an image and classifier with all nine scores: a million images take 72 MB.
+    """
+
+    models: tuple[str, ...]
+    scores: tuple[str, ...]
+    sets: tuple[ScoredSet, ...]
+    seconds: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def score_sets(
+    models: Sequence[Judged],
+    known: ImageSet,
+    *,
+    asked: Asked,
+    near: Mapping[str, ImageSet] | None = None,
+    far: Mapping[str, ImageSet] | None = None,
+    train: ImageSet | None = None,
+    keep: Path | None = None,
+    progress: Progress | None = None,
+) -> Scored:
+    """Ask classifiers about images that they know and images that they do not.
+
+    Memory: one batch of pictures, the training features (`bank` x D x 4 bytes a classifier, at most `BANK_BYTES` in all) and the
+    scores themselves; none of it grows with the size of a picture file.
+
+    Args:
+        models: of the same classes or not, each with a name of its own.
+        known: test images of the classes that they learned; labels are not asked for.
+        near, far: sets by name of unknown images; near ones resemble what is known.
+        train: their training images, labelled; None where no score asks for any.
+        keep: folder for finished blocks; the same call again continues from it. The caller removes it (`kept.forget`).
+        progress: called with (images done, images in all).
+    Raises:
+        DataError: an empty set, one that shares pictures with `known` or `train`, no training images where a score asks for them.
+        ModelError: NaN logits; negative features under ReAct, ASH or SCALE.
+        ConfigError: a bank that does not fit, kept blocks of another call.
+    """
+    began = time.monotonic()
+    sets = _named(known, near or {}, far or {})
+    check_unknown(known, {name: images for name, _, images in sets[1:]}, train)
+    _check_models(models)
+    chosen = _chosen(train, asked)
+    settings = {
+        "size": asked.size,
+        "fit": asked.fit,
+        "scores": list(asked.scores),
+        "neighbours": asked.neighbours,
+        "bank": len(chosen or ()),
+    }
+    kept = None if keep is None else Kept(keep, _identity(models, sets, chosen, settings))
+    total = len(chosen or ()) + sum(len(images) for _, _, images in sets)
+    work = _Work(models=models, asked=asked, kept=kept, progress=progress, total=total)
+    references = [Reference()] * len(models) if chosen is None else work.references(chosen)
+    found = [
+        ScoredSet(name=name, group=group, values=work.score(f"set-{place}", images, references))
+        for place, (name, group, images) in enumerate(sets)
+    ]
+    return Scored(
+        models=tuple(model.name for model in models),
+        scores=asked.scores,
+        sets=tuple(found),
+        seconds=time.monotonic() - began,
+        settings=settings,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Work:
+    models: Sequence[Judged]
+    asked: Asked
+    kept: Kept | None
+    progress: Progress | None
+    total: int
+    done: list[int] = field(default_factory=lambda: [0])
+
+    def references(self, chosen: ImageSet) -> list[Reference]:
+        """Fit every classifier's scores to the features of the chosen training images."""
+        labels = [model.truth(chosen) if "mahalanobis" in self.asked.scores else None for model in self.models]
+        blocks = self.blocks("bank", chosen, lambda place, pictures: self.bank_features(place, pictures, len(chosen)))
+        found = []
+        for place, own in enumerate(labels):
+            features = torch.cat([block.pop(place) for block in blocks])
+            found.append(Reference.fit(features, own, self.asked.scores, self.asked.neighbours))
+        return found
+
+    def bank_features(self, place: int, pictures: Tensor, images: int) -> Tensor:
+        model = self.models[place]
+        features, _ = features_of(model, pictures)
+        if any(name in rules.RECTIFIED_SCORES for name in self.asked.scores):
+            rules.check_rectified(features, model.name)
+        size = images * features.shape[1] * 4 * len(self.models)
+        if size > BANK_BYTES:
+            fits = BANK_BYTES // (features.shape[1] * 4 * len(self.models))
+            raise ConfigError(
+                f"{images} training features of {features.shape[1]} values for {len(self.models)} classifiers take {size / 2**30:.1f} GiB; "
+                f"give a bank of at most {fits} images"
+            )
+        return features
+
+    def score(self, name: str, images: ImageSet, references: Sequence[Reference]) -> Tensor:
+        """(models, images, scores) of a set."""
+        blocks = self.blocks(name, images, lambda place, part: score_batch(self.models[place], part, self.asked.scores, references[place]))
+        return torch.stack([torch.cat([block[place] for block in blocks]) for place in range(len(self.models))])
+
+    def blocks(self, name: str, images: ImageSet, ask: Callable[[int, Tensor], Tensor]) -> list[dict[int, Tensor]]:
+        """Model -> (images of the block, ...) for each block of a set; finished ones are read."""
+        out = []
+        for start in range(0, len(images), BLOCK):
+            key = f"{name}-{start:09d}"
+            found = None if self.kept is None else self.kept.read(key)
+            if found is None:
+                block = self.ask(images[start : start + BLOCK], ask)
+                if self.kept is not None:
+                    self.kept.write(key, {str(place): value for place, value in block.items()})
+            else:
+                block = {int(place): value for place, value in found[0].items()}
+                self.count(min(BLOCK, len(images) - start))
+            out.append(block)
+        return out
+
+    def ask(self, images: ImageSet, ask: Callable[[int, Tensor], Tensor]) -> dict[int, Tensor]:
+        parts: dict[int, list[Tensor]] = {place: [] for place in range(len(self.models))}
+        for rows, pictures in batches(images, size=self.asked.size, fit=self.asked.fit, batch=self.asked.batch):
+            for place, values in parts.items():
+                values.append(ask(place, pictures))
+            self.count(len(rows))
+        return {place: torch.cat(values) for place, values in parts.items()}
+
+    def count(self, images: int) -> None:
+        self.done[0] += images
+        if self.progress is not None:
+            self.progress(self.done[0], self.total)
+
+
+def _chosen(train: ImageSet | None, asked: Asked) -> ImageSet | None:
+    """The training images of the bank: those with the lowest hash of seed and pixels, in the set's order."""
+    if not asked.fitted:
+        return None
+    if train is None or not len(train):
+        fitted = ", ".join(name for name in asked.scores if name in rules.FITTED_SCORES)
+        raise ConfigError(f"the scores {fitted} ask for training images; give train, or leave those scores out")
+    keys = [hashlib.sha256(f"{asked.seed} {digest}".encode()).digest() for digest in train.digests]
+    return train.subset(sorted(sorted(range(len(train)), key=lambda row: (keys[row], train.ids[row]))[: asked.bank]))
+
+
+def _named(known: ImageSet, near: Mapping[str, ImageSet], far: Mapping[str, ImageSet]) -> list[tuple[str, Group, ImageSet]]:
+    both = sorted(set(near) & set(far))
+    if both:
+        raise ConfigError(f"{both[0]!r} is given as near and as far; an unknown set is one of the two")
+    if known.name in {**near, **far}:
+        raise ConfigError(f"an unknown set is named {known.name!r} like the known one; give it another name")
+    given: list[tuple[str, Group, ImageSet]] = [(known.name, "known", known)]
+    given += [(name, "near", images) for name, images in near.items()]
+    return given + [(name, "far", images) for name, images in far.items()]
+
+
+def _check_models(models: Sequence[Judged]) -> None:
+    names = [model.name for model in models]
+    if not names or len(set(names)) != len(names):
+        raise ConfigError(f"classifiers need names of their own, got {', '.join(names) or 'none'}; Judged takes name=")
+
+
+def _identity(
+    models: Sequence[Judged], sets: Sequence[tuple[str, Group, ImageSet]], chosen: ImageSet | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "yardstick": "ood",
+        "models": {model.name: model.identity() for model in models},
+        "sets": {f"{group} {name}": fingerprint(images) for name, group, images in sets},
+        "train": None if chosen is None else fingerprint(chosen),
+        "labels": None if chosen is None else hashlib.sha256(repr((chosen.classes, chosen.labels)).encode()).hexdigest(),
+        **settings,
+    }

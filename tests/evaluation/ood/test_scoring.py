@@ -1,0 +1,174 @@
+"""Scores of whole sets: what they are, that order and cutting change nothing, that a killed run goes on, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.evaluation.ood.toys import CLASSES, Rectified, judged, noise
+from tests.training.toys import striped
+from torch import Tensor, nn
+
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.ood import scores as rules
+from rediffuse.evaluation.ood import scoring
+from rediffuse.evaluation.ood.asking import Asked, askable
+from rediffuse.evaluation.ood.reference import Reference
+from rediffuse.evaluation.ood.scoring import Scored, score_sets
+from rediffuse.evaluation.ood.sets import without_classes
+
+TRAIN, KNOWN = striped(12, size=8, seed=1), striped(5, size=8, seed=2)
+NEAR, FAR = {"grey": noise(11, seed=3, low=90, high=160)}, {"loud": noise(7, seed=4), "dark": noise(9, seed=5, high=60)}
+ASKED = Asked(size=8, neighbours=3, batch=5)
+
+
+def run(models: list[Judged], asked: Asked = ASKED, **given: Any) -> Scored:
+    return score_sets(models, given.pop("known", KNOWN), asked=asked, **{"near": NEAR, "far": FAR, "train": TRAIN, **given})
+
+
+def pictures(images: ImageSet) -> Tensor:
+    return torch.cat([part for _, part in batches(images, size=8)])
+
+
+def test_each_score_is_that_of_the_rules_on_the_whole_set() -> None:
+    model = judged()
+    found = run([model])
+    assert [(part.name, part.group, len(part)) for part in found.sets] == [
+        ("stripes", "known", 20), ("grey", "near", 11), ("loud", "far", 7), ("dark", "far", 9),
+    ]  # fmt: skip
+    bank, _ = model.features(pictures(TRAIN))
+    reference = Reference.fit(bank, model.truth(TRAIN), rules.SCORES, 3)
+    assert reference.threshold is not None
+    assert reference.neighbours is not None
+    assert reference.mahalanobis is not None
+    features, logits = model.features(pictures(FAR["dark"]))
+    head, exact = model.head, features.double()
+    assert isinstance(head, nn.Linear)
+    wanted = {
+        "msp": logits.double().softmax(1).amax(1),
+        "max_logit": logits.amax(1).double(),
+        "energy": logits.double().logsumexp(1),
+        "react": rules.of_altered(rules.react(exact, reference.threshold), head),
+        "ash_b": rules.of_altered(rules.ash_b(exact), head),
+        "ash_s": rules.of_altered(rules.ash_s(exact), head),
+        "scale": rules.of_altered(rules.scale(exact), head),
+        "knn": reference.neighbours.score(features),
+        "mahalanobis": reference.mahalanobis.score(features),
+    }
+    for place, name in enumerate(found.scores):
+        assert torch.allclose(found.sets[3].values[0, :, place], wanted[name], rtol=1e-5, atol=1e-6), name
+
+
+def test_neither_order_nor_cutting_nor_company_changes_a_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run([judged(0)])
+    monkeypatch.setattr(scoring, "BLOCK", 4)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0)).tolist()
+    others = torch.randperm(48, generator=torch.Generator().manual_seed(1)).tolist()
+    cut = run([judged(1), judged(0)], replace(ASKED, batch=3), known=KNOWN.subset(order), train=TRAIN.subset(others))
+    assert torch.allclose(cut.sets[0].values[1], whole.sets[0].values[0][order], rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(cut.sets[1:], whole.sets[1:], strict=True):
+        assert torch.allclose(ours.values[1], theirs.values[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_smaller_bank_is_a_choice_that_order_does_not_change() -> None:
+    asked = replace(ASKED, bank=10, scores=("knn",))
+    others = torch.randperm(48, generator=torch.Generator().manual_seed(1)).tolist()
+    first, second = run([judged()], asked), run([judged()], asked, train=TRAIN.subset(others))
+    assert torch.allclose(first.sets[1].values, second.sets[1].values, atol=1e-6)
+    assert not torch.allclose(first.sets[1].values, run([judged()], replace(asked, seed=1)).sets[1].values, atol=1e-3)
+    assert first.settings["bank"] == 10
+
+
+@pytest.mark.parametrize("at", [3, 50, 70, 94])
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    monkeypatch.setattr(scoring, "BLOCK", 10)
+    told: list[tuple[int, int]] = []
+
+    def kill(done: int, total: int) -> None:
+        if done >= at:
+            raise KeyboardInterrupt
+
+    whole = run([judged(0), judged(1)])
+    with pytest.raises(KeyboardInterrupt):
+        run([judged(0), judged(1)], keep=tmp_path / "kept", progress=kill)
+    models = [judged(0), judged(1)]
+    again = run(models, keep=tmp_path / "kept", progress=lambda done, total: told.append((done, total)))
+    assert all(torch.equal(ours.values, theirs.values) for ours, theirs in zip(again.sets, whole.sets, strict=True))
+    assert told[-1] == (95, 95)
+    finished = run(counted := [judged(0), judged(1)], keep=tmp_path / "kept")
+    assert [model.network.calls for model in counted] == [0, 0]
+    assert all(torch.equal(ours.values, theirs.values) for ours, theirs in zip(finished.sets, whole.sets, strict=True))
+    with pytest.raises(ConfigError, match="another call"):
+        run(models, replace(ASKED, neighbours=4), keep=tmp_path / "kept")
+    with pytest.raises(ConfigError, match="another call"):
+        run([judged(0), judged(2, name="net 1")], keep=tmp_path / "kept")
+
+
+def test_unknown_sets_that_cannot_be_are_refused() -> None:
+    with pytest.raises(DataError, match=r"unknown set 'loud' .* holds no images"):
+        run([judged()], far={"loud": FAR["loud"].subset([])})
+    with pytest.raises(DataError, match="give at least one set"):
+        run([judged()], near=None, far=None)
+    with pytest.raises(
+        DataError, match=r"20 of 20 images of the unknown set 'copy' are also among the classifier's own, such as 0/000\.png"
+    ):
+        run([judged()], far={"copy": KNOWN})
+    with pytest.raises(DataError, match="48 of 48 images of the unknown set 'copy'"):
+        run([judged()], far={"copy": TRAIN})
+    with pytest.raises(DataError, match="holds no images; the classifier's own test set"):
+        run([judged()], known=KNOWN.subset([]))
+    with pytest.raises(ConfigError, match="as near and as far"):
+        run([judged()], near=NEAR, far=NEAR)
+    with pytest.raises(ConfigError, match="like the known one"):
+        run([judged()], far={"stripes": FAR["loud"]})
+    with pytest.raises(ConfigError, match=r"scores react, knn, mahalanobis ask for training images"):
+        run([judged()], train=None)
+    with pytest.raises(ConfigError, match="names of their own"):
+        run([judged(0), judged(0)])
+    with pytest.raises(DataError, match="no label"):
+        run([judged()], train=noise(30, seed=9))
+
+
+def test_networks_that_cannot_be_asked_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="features below 0"):
+        run([judged(relu=False)])
+    plain = askable(judged(relu=False), KNOWN, size=8)
+    assert plain == ("msp", "max_logit", "energy", "knn", "mahalanobis")
+    assert run([judged(relu=False)], replace(ASKED, scores=plain)).scores == plain
+    assert askable(judged(), KNOWN, size=8) == rules.SCORES
+    broken = judged()
+    with torch.no_grad():
+        broken.network.head.bias[0] = float("nan")
+    with pytest.raises(ModelError, match="NaN"):
+        run([broken])
+    elsewhere = Judged(net := Rectified(0), CLASSES, head=net.body)
+    with pytest.raises(ModelError, match=r"features below 0|not what makes its logits"):
+        run([elsewhere])
+    monkeypatch.setattr(scoring, "BANK_BYTES", 24 * 4 * 30)
+    with pytest.raises(ConfigError, match="a bank of at most 30 images"):
+        run([judged()])
+
+
+def test_scores_of_logits_ask_for_no_head_and_no_training_images() -> None:
+    class Bare(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.mean((2, 3))
+
+    found = run([Judged(Bare(), "abc")], replace(ASKED, scores=("msp", "energy")), train=None)
+    assert found.sets[0].values.shape == (1, 20, 2)
+
+
+def test_classes_are_left_out_by_name() -> None:
+    left = without_classes(KNOWN, ["stripes 1", "stripes 3"])
+    assert {left.classes[label] for label in left.labels if label is not None} == {"stripes 0", "stripes 2"}
+    with pytest.raises(DataError, match=r"no class 'stripe 1' \(did you mean 'stripes 1'\?\)"):
+        without_classes(KNOWN, ["stripe 1"])
+    with pytest.raises(DataError, match="no image of stripes is left"):
+        without_classes(KNOWN, KNOWN.classes)
+    with pytest.raises(DataError, match="no label"):
+        without_classes(ImageSet.of([replace(KNOWN[0], label=None)], classes=["a"]), ["a"])
