@@ -108,10 +108,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 RECIPES: Mapping[str, InversionRecipe] = {
-    # 400 samples a class: ten classes in 4,000. To choose the start among 332 known words costs a class about 500 forwards, as much time as
-    # 200 samples.
+    # 200 samples a class: ten classes in 2,000. To choose the start among 332 known words costs a class about 500 forwards, as much time as
+    # the learning. `recipes.learning_budget` has what more samples would change.
     "fast": InversionRecipe(
-        steps=100,
+        steps=50,
         batch_per_class=4,
         learning_rate=5e-3,
         vectors=2,

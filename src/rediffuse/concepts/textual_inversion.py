@@ -52,7 +52,7 @@ def learn(
     Args:
         photos: a labelled set, such as `data.folder` or `data.few_shot` gives; every class needs a photo.
         model: a text-to-image denoiser, as `load` gives it. It comes back as it was.
-        recipe: `fast` (400 samples a class), `paper_agnostic`, `paper_full`, or settings of one's own.
+        recipe: `fast` (200 samples a class), `paper_agnostic`, `paper_full`, or settings of one's own.
         seed: decides times, noise, templates and flips, for each class by its name; the same seed and photos, the same words.
         batch: samples in one denoiser call; left out, 64 at latents of 32x32 and 16 at 64x64. Less needs less memory and gives the same
             words up to rounding.
