@@ -50,7 +50,7 @@ def write_pictures(folder: Path, split: str, count: int, size: int = 64) -> None
         rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label, "id": str(index), "term": TERMS[label]})
     feature = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": list(NAMES), "_type": "ClassLabel"}}}}
     table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps(feature)})
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
 
 

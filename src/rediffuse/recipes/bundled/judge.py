@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rediffuse.concepts.prompts import GENERATION_TEMPLATE
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
+from rediffuse.evaluation.fidelity.manifold import manifold
+from rediffuse.evaluation.fidelity.moments import frechet
 from rediffuse.recipes.bundled import features
 from rediffuse.recipes.bundled.common import Pictures, read_pictures, save_grid, tell
 from rediffuse.sampling.guided import ClassifierFree
@@ -48,10 +49,9 @@ def classify(net: Any, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def describe(net: Any, images: Tensor) -> np.ndarray:
-    """(N, 3, 64, 64) uint8 -> (N, D) pooled features, float64."""
-    parts = [net.resnet(features.enlarge(chunk)).pooler_output.flatten(1) for chunk in images.split(200)]
-    return torch.cat(parts).double().numpy()
+def describe(net: Any, images: Tensor) -> Tensor:
+    """(N, 3, 64, 64) uint8 -> (N, D) pooled features."""
+    return torch.cat([net.resnet(features.enlarge(chunk)).pooler_output.flatten(1) for chunk in images.split(200)])
 
 
 @torch.no_grad()
@@ -78,26 +78,6 @@ def edits(
         ]
         out.append(to_bytes(model.decode(run_jobs(guided, jobs, batch))))
     return torch.cat(out)
-
-
-def frechet(real: np.ndarray, made: np.ndarray) -> float:
-    """Distance between Gaussians fitted to two sets of features (Heusel et al., NeurIPS 2017, arXiv 1706.08500, Eq. 6)."""
-    from scipy.linalg import sqrtm
-
-    gap = real.mean(0) - made.mean(0)
-    first, second = np.cov(real, rowvar=False), np.cov(made, rowvar=False)
-    return float(gap @ gap + np.trace(first + second - 2 * np.real(sqrtm(first @ second))))
-
-
-def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 3) -> tuple[float, float]:
-    """Share of each set inside the k-nearest-neighbour balls of the other (Kynkaanniemi et al., 2019, arXiv 1904.06991, Eq. 1-2)."""
-
-    def inside(reference: np.ndarray, queries: np.ndarray) -> float:
-        own = torch.cdist(torch.from_numpy(reference), torch.from_numpy(reference))
-        radius = own.kthvalue(neighbours + 1, dim=1).values
-        return float((torch.cdist(torch.from_numpy(queries), torch.from_numpy(reference)) <= radius).any(1).double().mean())
-
-    return inside(real, made), inside(made, real)
 
 
 def accuracy_score(train: Pictures, held: Pictures, out: Path, steps: int) -> float:
@@ -167,8 +147,8 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
     rows, others = one_class_each(train, 2 * given.per_class, 4).view(-1, 2, given.per_class).unbind(1)
     rows, others = rows.flatten(), others.flatten()  # two sets of the same size without a picture in common
     real, drawn = describe(describer, train.images[rows]), describe(describer, made)
-    precision, recall = precision_recall(real, drawn)
-    note(fid_like=frechet(real, drawn), precision=precision, recall=recall)
+    near = manifold(real, drawn)
+    note(fid_like=frechet(real, drawn), precision=near.precision, recall=near.recall)
     note(fid_like_real=frechet(real, describe(describer, train.images[others])))
     synthetic = Pictures(images=made, labels=truth, terms=("",) * len(made), names=held.names)
     genuine = Pictures(images=train.images[rows], labels=train.labels[rows], terms=("",) * len(rows), names=held.names)

@@ -1,0 +1,116 @@
+"""A cell of the DiffAug experiment: one arm, one net, one seed; trained, judged, and kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rediffuse.evaluation.corruptions.constants import SEVERITIES
+from rediffuse.evaluation.kept import Kept
+from rediffuse.recipes.robust.arms import SIZE
+from rediffuse.recipes.robust.corrupted import read_corrupted
+from rediffuse.recipes.robust.nets import Budget
+from rediffuse.training.augment import CropViews
+from rediffuse.training.backbones import Classifier
+from rediffuse.training.loop import fit_network
+from rediffuse.training.objectives import Objective
+from rediffuse.training.pool import Pool
+
+CLEAN = "clean"
+CHECKPOINT_EVERY = 300  # steps
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Cell:
+    """One classifier."""
+
+    net: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.net}_{self.arm}_{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judgement:
+    """What a cell's classifier got right.
+
+    Attributes:
+        right: "clean" or "fog-3" -> (N,) bool.
+        held: accuracy on the pictures that choices are made on.
+        facts: seconds, steps and the like, as JSON.
+    """
+
+    cell: Cell
+    right: Mapping[str, NDArray[np.bool_]]
+    held: float
+    facts: Mapping[str, Any]
+
+    def share(self, keys: Sequence[str]) -> NDArray[np.float64]:
+        """(N,) which part of these copies of each test picture is named rightly."""
+        found: NDArray[np.float64] = np.mean([self.right[key] for key in keys], axis=0)
+        return found
+
+
+def keys_of(corruptions: Sequence[str], severities: Sequence[int] = SEVERITIES) -> list[str]:
+    return [f"{name}-{severity}" for name in corruptions for severity in severities]
+
+
+def train(
+    classifier: Classifier, pool: Pool, objective: Objective, budget: Budget, seed: int, checkpoint: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> float:  # fmt: skip
+    """Train in place; a killed training goes on. Returns seconds of this call."""
+    began = time.monotonic()
+    fit_network(
+        classifier, pool, settings=budget.settings, views=CropViews(), objective=objective, procedure=budget.procedure,
+        view_size=(SIZE, SIZE), seed=seed, checkpoint=checkpoint, checkpoint_every=CHECKPOINT_EVERY, progress=progress,
+    )  # fmt: skip
+    return time.monotonic() - began
+
+
+def judge(classifier: Classifier, test: Tensor, labels: Tensor, folder: Path, corruptions: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """What it gets right of the test pictures (N, 3, H, W) uint8 and of their corrupted copies."""
+
+    def right(images: Tensor) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (classifier.predict(images).argmax(1) == labels).numpy()
+        return found
+
+    found = {CLEAN: right(test)}
+    for name in corruptions:
+        for severity in SEVERITIES:
+            found[f"{name}-{severity}"] = right(read_corrupted(folder, name, severity, len(test)))
+    return found
+
+
+class CellStore:
+    """Judgements of finished cells in a folder that belongs to one experiment; see `Kept`."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.kept = Kept(folder, identity)
+
+    def read(self, cell: Cell) -> Judgement | None:
+        found = self.kept.read(cell.name)
+        if found is None:
+            return None
+        tensors, notes = found
+        count = int(notes["count"])
+        right = {key: np.unpackbits(bits.numpy(), count=count).astype(bool) for key, bits in tensors.items()}
+        return Judgement(cell=cell, right=right, held=float(notes["held"]), facts=json.loads(notes["facts"]))
+
+    def write(self, judgement: Judgement) -> None:
+        bits = {key: torch.from_numpy(np.packbits(value)) for key, value in judgement.right.items()}
+        count = len(next(iter(judgement.right.values())))
+        notes = {"held": repr(judgement.held), "count": str(count), "facts": json.dumps(dict(judgement.facts))}
+        self.kept.write(judgement.cell.name, bits, notes)

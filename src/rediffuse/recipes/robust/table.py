@@ -1,0 +1,88 @@
+"""What the cells of the DiffAug experiment say: accuracy by arm, and each arm against its control on the same test pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rediffuse.evaluation.corruptions.constants import COMMON, GROUPS
+from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, bootstrap, paired_bootstrap, paired_t_interval, t_interval
+from rediffuse.recipes.robust.arms import ARMS
+from rediffuse.recipes.robust.cells import CLEAN, Judgement, keys_of
+
+CALM = tuple(name for name in COMMON if name not in GROUPS["noise"])
+"""Without the noise group, which noise alone trains for."""
+MEASURES: Mapping[str, tuple[str, ...]] = {
+    "clean": (CLEAN,),
+    "corrupted": tuple(keys_of(COMMON)),
+    "corrupted_5": tuple(keys_of(COMMON, (5,))),
+    "without_noise": tuple(keys_of(CALM)),
+    **{group: tuple(keys_of(GROUPS[group])) for group in ("noise", "blur", "weather", "digital", "extra")},
+}
+"""What is reported -> the copies of a test picture that it is a mean over."""
+RESAMPLES = 1000
+LEAST_CLEAN = 0.85
+"""Figures of nets whose plain arm is below it are not to be quoted."""
+
+
+def accuracy(runs: Sequence[Judgement], measure: str, labels: Sequence[int]) -> Interval:
+    """Mean over classes; over seeds where there are enough, else over test pictures."""
+    shares = np.stack([run.share(MEASURES[measure]) for run in runs])
+    if len(runs) >= MIN_SEEDS:
+        return t_interval([bootstrap(share[None], labels, resamples=1).value for share in shares])
+    return bootstrap(shares, labels, resamples=RESAMPLES)
+
+
+def gain(ours: Sequence[Judgement], theirs: Sequence[Judgement], measure: str, labels: Sequence[int]) -> Interval:
+    """Paired difference of two arms, seed by seed and picture by picture."""
+    first, second = (np.stack([run.share(MEASURES[measure]) for run in runs]) for runs in (ours, theirs))
+    if len(ours) >= MIN_SEEDS:
+        each = [[bootstrap(share[None], labels, resamples=1).value for share in side] for side in (first, second)]
+        return paired_t_interval(each[0], each[1])
+    return paired_bootstrap(first, second, labels, resamples=RESAMPLES)
+
+
+def rows_of(judgements: Sequence[Judgement], labels: Sequence[int]) -> list[dict[str, Any]]:
+    """One row a net and arm that has cells; gains over the arm's control from the seeds that both have."""
+    groups: dict[tuple[str, str], dict[int, Judgement]] = {}
+    for judgement in judgements:
+        groups.setdefault((judgement.cell.net, judgement.cell.arm), {})[judgement.cell.seed] = judgement
+    rows = []
+    for net in dict.fromkeys(net for net, _ in groups):
+        for name, arm in ARMS.items():
+            own = groups.get((net, name))
+            if own is None:
+                continue
+            row: dict[str, Any] = {"net": net, "arm": name, "seeds": len(own), "control": arm.control}
+            for measure in MEASURES:
+                row |= _flat(measure, accuracy(list(own.values()), measure, labels))
+            other = groups.get((net, arm.control or ""), {})
+            both = sorted(own.keys() & other.keys())
+            for measure in MEASURES if both else ():
+                row |= _flat(f"gain_{measure}", gain([own[seed] for seed in both], [other[seed] for seed in both], measure, labels))
+            row["facts"] = [dict(run.facts) for run in own.values()]
+            rows.append(row)
+    return rows
+
+
+def headline_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
+    """The quoted figures: what each arm gains over its control on corrupted pictures, with and without the noise group."""
+    found: dict[str, Interval] = {}
+    for row in rows:
+        for measure in ("corrupted", "without_noise"):
+            key = f"gain_{measure}"
+            if row.get(key) is not None:
+                name = f"{row['net']}_{row['arm']}_over_{row['control']}_{measure}"
+                found[name] = Interval(value=row[key], low=row[f"{key}_low"], high=row[f"{key}_high"])
+    return found
+
+
+def too_weak(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Nets whose plain arm names too few clean pictures rightly for any figure of theirs to be quoted."""
+    return [row["net"] for row in rows if row["arm"] == "plain" and row["clean"] < LEAST_CLEAN]
+
+
+def _flat(name: str, interval: Interval) -> dict[str, Any]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -1,0 +1,120 @@
+"""The DiffAug experiment in small: arms are equal in what they see, cells stay done, figures follow from what was right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.recipes.test_bundled import write_pictures
+from tests.tiny_pixel import tiny_pixel
+
+from rediffuse.denoisers.load import load
+from rediffuse.evaluation.corruptions.apply import corrupt
+from rediffuse.evaluation.corruptions.constants import ALL
+from rediffuse.recipes.diffaug_cifar10 import main
+from rediffuse.recipes.robust.arms import ARMS, BANKS, PLAIN_FLOPS, equal_flops
+from rediffuse.recipes.robust.banks import make_bank
+from rediffuse.recipes.robust.cells import Cell, CellStore, Judgement, keys_of
+from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
+from rediffuse.recipes.robust.nets import NETS, open_net
+from rediffuse.recipes.robust.table import MEASURES, rows_of, too_weak
+from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
+from rediffuse.training.objectives import Extra, plain
+from rediffuse.training.settings import TrainSettings
+
+CLASSES = [str(k) for k in range(10)]
+
+
+def test_an_arm_and_its_control_look_at_equally_many_views() -> None:
+    views = {name: arm.build(None if arm.bank is None else Extra(source="independent")).samples for name, arm in ARMS.items()}
+    for name in ("noise", "linear", "diffaug", PLAIN_FLOPS):
+        assert views[name] == views[ARMS[name].control or ""] == 2
+    assert views["augmix"] == views["augmix-diffaug"] == 4
+    assert views["deepaugment"] == views["deepaugment-diffaug"] == 3
+
+
+def test_plain_at_equal_operations_pays_for_the_denoiser(tmp_path: Path) -> None:
+    denoiser = load(str(tiny_pixel(tmp_path / "tiny", sample_size=32)), device="cpu", dtype="float32")
+    net = open_net(NETS[0], CLASSES, seed=0)
+    settings = TrainSettings(steps=50, batch=8, learning_rate=0.1, weight_decay=0.0)
+    longer = equal_flops(settings, net, denoiser, pictures=40, draws=4)
+    step = 8 * PASSES * step_cost(plain(2), net, (32, 32)).classifier * 2
+    assert (longer.steps - 50) * step == pytest.approx(160 * denoiser_operations(denoiser, (32, 32)), abs=step)
+
+
+def test_banks_share_times_and_noise(tmp_path: Path) -> None:
+    denoiser = load(str(tiny_pixel(tmp_path / "tiny", sample_size=32)), device="cpu", dtype="float32")
+    images = torch.randint(256, (6, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    labels = torch.arange(6)
+    banks = {name: make_bank(name, tmp_path / f"{name}.bank", denoiser, images, labels, draws=2) for name in BANKS}
+    assert {bank.written for bank in banks.values()} == {12}
+    # Noise alone holds x + sigma z: of each entry the least noisy bank pictures are nearest to their photo, in all banks alike.
+    far = {
+        name: [float((bank._shown().images[k].float() - images[k % 6].float()).square().mean()) for k in range(12)]
+        for name, bank in banks.items()
+    }
+    assert np.corrcoef(far["noise"], far["linear"])[0, 1] > 0.5
+    again = make_bank("noise", tmp_path / "noise.bank", denoiser, images, labels, draws=2)
+    assert torch.equal(again._shown().images, banks["noise"]._shown().images)
+
+
+def test_corrupted_copies_are_made_once_and_read_as_published(tmp_path: Path) -> None:
+    images = torch.randint(256, (3, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    make_corrupted(tmp_path, images, ["contrast", "gaussian_noise"])
+    assert np.load(tmp_path / "contrast.npy").shape == (15, 32, 32, 3)
+    stamp = (tmp_path / "contrast.npy").stat().st_mtime_ns
+    make_corrupted(tmp_path, images, ["contrast", "gaussian_noise"])
+    assert (tmp_path / "contrast.npy").stat().st_mtime_ns == stamp
+    for name in ("contrast", "gaussian_noise"):
+        assert torch.equal(read_corrupted(tmp_path, name, 4, 3), corrupt(images, name, 4))
+
+
+def judgement(arm: str, seed: int, share: float, count: int = 200) -> Judgement:
+    """One that is right of the first `share` of all copies."""
+    right = {key: np.arange(count) < share * count for key in ("clean", *keys_of(ALL))}
+    return Judgement(cell=Cell(net="resnet-8", arm=arm, seed=seed), right=right, held=0.5, facts={"seconds": 1.0})
+
+
+def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
+    labels = [k % 2 for k in range(200)]
+    runs = [judgement(arm, seed, share) for seed in range(3) for arm, share in (("plain", 0.5), ("noise", 0.6), ("diffaug", 0.7))]
+    rows = {row["arm"]: row for row in rows_of(runs, labels)}
+    assert rows["plain"]["clean"] == pytest.approx(0.5)
+    assert "gain_clean" not in rows["plain"]
+    assert rows["diffaug"]["control"] == "noise"
+    assert rows["diffaug"]["gain_corrupted"] == pytest.approx(0.1)
+    assert rows["diffaug"]["gain_corrupted_low"] > 0
+    assert too_weak(list(rows.values())) == ["resnet-8"]
+    assert set(MEASURES) <= set(rows["noise"])
+    store = CellStore(tmp_path / "cells", {"a": 1})
+    store.write(runs[0])
+    back = CellStore(tmp_path / "cells", {"a": 1}).read(runs[0].cell)
+    assert back is not None
+    assert all(np.array_equal(back.right[key], value) for key, value in runs[0].right.items())
+    assert back.facts == runs[0].facts
+
+
+def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "test"):
+        write_pictures(tmp_path / "data" / "cifar10", split, 42, size=32)
+    denoiser = tiny_pixel(tmp_path / "tiny", sample_size=32)
+    asked = [
+        "--data", str(tmp_path / "data"), "--denoiser", str(denoiser), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"),
+        "--arms", "plain", "noise", "diffaug", "augmix-diffaug", "--seeds", "1", "--epochs", "1", "--draws", "1", "--pictures", "24",
+        "--held", "6", "--device", "cpu",
+    ]  # fmt: skip
+    assert main([*asked, "--hours", "0"]) == 1
+    assert main(asked) == 0
+    first = json.loads((tmp_path / "out" / "reduced_diffaug_cifar10.json").read_text())
+    assert [row["arm"] for row in first["rows"]] == ["plain", "noise", "diffaug", "augmix-diffaug"]
+    stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "work" / "judged").glob("*.kept")}
+    assert len(stamps) == 4
+    assert main(asked) == 0
+    assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
+    again = json.loads((tmp_path / "out" / "reduced_diffaug_cifar10.json").read_text())
+    assert again["rows"] == first["rows"]
+    assert main([*asked, "--draws", "2"]) == 2
+    assert "belongs to another call" in capsys.readouterr().err
