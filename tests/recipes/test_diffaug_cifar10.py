@@ -75,7 +75,7 @@ def test_corrupted_copies_are_made_once_and_read_as_published(tmp_path: Path) ->
 def judgement(arm: str, seed: int, share: float, count: int = 200) -> Judgement:
     """One that is right of the first `share` of all copies."""
     right = {key: np.arange(count) < share * count for key in ("clean", *keys_of(ALL))}
-    return Judgement(cell=Cell(net="resnet-8", arm=arm, seed=seed), right=right, held=0.5, facts={"seconds": 1.0})
+    return Judgement(cell=Cell(net="resnet-14", arm=arm, seed=seed), right=right, held=0.5, facts={"seconds": 1.0})
 
 
 def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
     assert rows["diffaug"]["control"] == "noise"
     assert rows["diffaug"]["gain_corrupted"] == pytest.approx(0.1)
     assert rows["diffaug"]["gain_corrupted_low"] > 0
-    assert too_weak(list(rows.values())) == ["resnet-8"]
+    assert too_weak(list(rows.values())) == ["resnet-14"]
     assert set(MEASURES) <= set(rows["noise"])
     store = CellStore(tmp_path / "cells", {"a": 1})
     store.write(runs[0])

