@@ -1,0 +1,1 @@
+"""Certified accuracy: radii within which no perturbation changes a smoothed classifier's answer."""

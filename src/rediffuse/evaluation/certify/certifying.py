@@ -1,0 +1,215 @@
+"""Certificates of a whole set of images: image by image on the disk, full calls on the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rediffuse.data.geometry import Fit
+from rediffuse.data.names import folder_names
+from rediffuse.data.types import ImageSet
+from rediffuse.denoisers.base import Denoiser
+from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.evaluation.certify.bounds import ceiling, decide
+from rediffuse.evaluation.certify.result import Certified, Series
+from rediffuse.evaluation.certify.rows import Certificate, append, finished, rewrite
+from rediffuse.evaluation.certify.smoothing import Draws, Smoother, Smoothing
+from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.kept import claim, fingerprint
+
+CALL = 256
+"""Draws in one call of denoiser and classifiers, at most."""
+Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""(selection, estimation), each (images, K)."""
+
+
+def certify(
+    models: Judged | Sequence[Judged],
+    images: ImageSet,
+    denoiser: Denoiser | None = None,
+    smoothing: Smoothing | None = None,
+    *,
+    size: int,
+    fit: Literal["pad", "crop", "squash"] = "squash",
+    call: int = CALL,
+    folder: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Certified:
+    """Radii within which no perturbation changes what smoothed classifiers say, and how often they are right there.
+
+    Choose it to show what a classifier is worth against any adversary of bounded L2 norm. Every draw is denoised once and classified by
+    all models, so that further models cost little and are compared on the same noise.
+
+    Args:
+        models: one classifier or several; each finds the labels by name.
+        images: labelled; the published ImageNet protocol takes every 50th of the validation images.
+        denoiser: an unconditional one in pixel space, used at the fixed t*(sigma); None smoothes plainly, for classifiers trained on noise.
+        smoothing: sigmas, numbers of draws, alpha, seed.
+        size: side in pixels of the tensor that is certified, a multiple of the denoiser's.
+        fit: how other shapes become that square, before the noise.
+        call: draws in one call, at most.
+        folder: for the certificates, one table a model and sigma in the published format, written image by image. The same call continues
+            from it with the same noise; another is refused. Further sigmas may join later.
+        progress: called with (images done, images in all), counting an image once for each sigma.
+    Raises:
+        ConfigError: a denoiser, size, sigma or folder that does not fit.
+        DataError: no images, images without labels that the models know, a table of another run.
+        ModelError: logits or denoised images that are NaN; certificates of earlier images are kept.
+    Reference: Cohen et al., ICML 2019, arXiv 1902.02918; Carlini et al., ICLR 2023, arXiv 2206.10550.
+    """
+    judged, plan = [models] if isinstance(models, Judged) else list(models), smoothing or Smoothing()
+    _check(judged, images, call)
+    shape = Fit(mode=fit, size=size, multiple_of=1 if denoiser is None else denoiser.multiple_of)
+    smoothers = [Smoother(denoiser, sigma) for sigma in plan.sigmas]  # all are checked before the first one works
+    work = _Work(judged=judged, truth=[model.truth(images).tolist() for model in judged], images=images, plan=plan, shape=shape, call=call)
+    home = None if folder is None else Path(folder)
+    if home is not None:
+        claim(home, work.identity(denoiser))
+    series: list[Series] = []
+    for order, smoother in enumerate(smoothers):
+
+        def tick(done: int, order: int = order) -> None:
+            if progress is not None:
+                progress(order * len(images) + done, len(smoothers) * len(images))
+
+        rows = work.rows(smoother, home, tick)
+        top = ceiling(smoother.sigma, plan.draws, plan.alpha)
+        series += [
+            Series(model=model.name, sigma=smoother.sigma, ceiling=top, rows=tuple(own)) for model, own in zip(judged, rows, strict=True)
+        ]
+    kind = "plain" if denoiser is None else f"{type(denoiser).__name__} {denoiser.fingerprint()[:12]}"
+    names = tuple(model.name for model in judged)
+    return Certified(smoothing=plan, smoother=kind, images=len(images), models=names, series=tuple(series))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What `certify` was given, checked. truth: the labels of each model."""
+
+    judged: Sequence[Judged]
+    truth: Sequence[Sequence[int]]
+    images: ImageSet
+    plan: Smoothing
+    shape: Fit
+    call: int
+
+    def rows(self, smoother: Smoother, home: Path | None, tick: Callable[[int], None]) -> list[list[Certificate]]:
+        """The certificates of each model at one sigma, those first that lie in the folder."""
+        # Images that share calls: a function of the plan alone, so that a resumed run makes the calls that were missing, and no others.
+        group = max(1, self.call // self.plan.total)
+        files = None if home is None else self._files(home, smoother.sigma)
+        rows: list[list[Certificate]] = [[] for _ in self.judged] if files is None else self._left(files, group)
+        done = len(rows[0])
+        tick(done)
+        device = self.judged[0].device if smoother.denoiser is None else smoother.denoiser.device
+        for start in range(done, len(self.images), group):
+            fresh = self._fresh(start, self.images[start : start + group], smoother, device)
+            for place, own in enumerate(fresh):
+                rows[place] += own
+                if files is not None:
+                    append(files[place], own)
+            tick(len(rows[0]))
+        return rows
+
+    def _files(self, home: Path, sigma: float) -> list[Path]:
+        return [home / f"{name}-{sigma}.tsv" for name in folder_names([model.name for model in self.judged])]
+
+    def _left(self, files: Sequence[Path], group: int) -> list[list[Certificate]]:
+        """What all tables hold of whole groups; what else they hold is cut off."""
+        found = [finished(file, labels) for file, labels in zip(files, self.truth, strict=True)]
+        done = min(len(each) for each in found)
+        done = done if done == len(self.images) else done // group * group
+        for file, each in zip(files, found, strict=True):
+            rewrite(file, each[:done])
+        return [each[:done] for each in found]
+
+    def _fresh(self, start: int, part: ImageSet, smoother: Smoother, device: torch.device) -> list[list[Certificate]]:
+        """New certificates of each model for a group of images."""
+        began = time.perf_counter()
+        pictures = torch.stack([self.shape.to_model(example.image)[0] for example in part]).to(device)
+        counts = count(self.judged, pictures, part.digests, smoother, self.plan, self.call)
+        took = (time.perf_counter() - began) / len(part)
+        made = []
+        for labels, (selection, estimation) in zip(self.truth, counts, strict=True):
+            found = zip(labels[start : start + len(part)], *decide(selection, estimation, smoother.sigma, self.plan.alpha), strict=True)
+            made.append(
+                [
+                    Certificate(index=start + k, label=label, predict=int(predict), radius=float(reach), seconds=took)
+                    for k, (label, predict, reach) in enumerate(found)
+                ]
+            )
+        return made
+
+    def identity(self, denoiser: Denoiser | None) -> dict[str, Any]:
+        """All that decides a certificate but its sigma, which stands in the table's name."""
+        told = self.plan.to_json()
+        del told["sigmas"]
+        return {
+            "kind": "certificates",
+            "images": fingerprint(self.images),
+            "size": self.shape.size,
+            "fit": self.shape.mode,
+            "denoiser": "none" if denoiser is None else denoiser.fingerprint(),
+            "denoiser_numbers": str(getattr(denoiser, "dtype", "")).removeprefix("torch."),
+            "models": {model.name: model.identity() for model in self.judged},
+            **told,
+        }
+
+
+@torch.no_grad()
+def count(
+    judged: Sequence[Judged], pictures: Tensor, keys: Sequence[str], smoother: Smoother, plan: Smoothing, call: int = CALL
+) -> list[Counts]:
+    """How often each model names each class: of an image's draws the first N0 select, the next N estimate.
+
+    Args:
+        pictures: (B, 3, H, W) in [0, 1], as they are certified.
+        keys: what the noise of each picture is a function of.
+        call: draws in one call, at most; draws of all pictures share calls, all of nearly one size.
+    """
+    streams = [Draws(plan.seed, key, pictures.shape[1:]) for key in keys]
+    everything = len(pictures) * plan.total
+    calls = -(-everything // call)
+    ends = [everything * k // calls for k in range(calls + 1)]
+    sums = [np.zeros(len(pictures) * 2 * len(model.classes), dtype=np.int64) for model in judged]
+
+    def draw(first: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(picture, stage, noise) of a run of draws."""
+        number = torch.arange(first, end)
+        owner = number // plan.total
+        taken = owner.bincount(minlength=len(streams)).tolist()
+        noise = torch.cat([stream.take(many) for stream, many in zip(streams, taken, strict=True) if many])
+        return owner, (number % plan.total >= plan.selection).long(), noise
+
+    upcoming = draw(ends[0], ends[1])
+    for k in range(calls):
+        owner, stage, noise = upcoming
+        views = smoother(pictures[owner.to(pictures.device)], noise.to(pictures.device))
+        if k + 1 < calls:
+            upcoming = draw(ends[k + 1], ends[k + 2])  # while an accelerator is at work
+        if not bool(views.isfinite().all()):
+            raise ModelError("the denoiser gives images that are NaN or infinite; its weights or its numbers (--dtype float32) are broken")
+        for model, counted in zip(judged, sums, strict=True):
+            named = model(views).argmax(1).cpu()
+            slots = (owner * 2 + stage) * len(model.classes) + named
+            counted += slots.bincount(minlength=len(counted)).numpy()
+    shaped = [counted.reshape(len(pictures), 2, -1) for counted in sums]
+    return [(each[:, 0], each[:, 1]) for each in shaped]
+
+
+def _check(judged: Sequence[Judged], images: ImageSet, call: int) -> None:
+    names = [model.name for model in judged]
+    if not judged or len(set(names)) != len(names):
+        raise ConfigError(f"certificates need one model or several of different names, got {', '.join(names) or 'none'}")
+    if not len(images):
+        raise DataError(f"{images.name} holds no images to certify")
+    if call < 1:
+        raise ConfigError(f"call is the number of draws in one call and must be at least 1, got {call}")

@@ -1,0 +1,231 @@
+"""What certificates add up to: accuracy at a radius, for each sigma and with sigma chosen on other images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.certify.bounds import ABSTAIN, ceiling, lower_bound
+from rediffuse.evaluation.certify.rows import Certificate
+from rediffuse.evaluation.certify.smoothing import Smoothing
+from rediffuse.evaluation.results import Figure, write_result
+from rediffuse.evaluation.statistics import Interval, basis_of_runs, paired_bootstrap
+
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""L2 on [0, 1] images, at which tables stand."""
+FOLDS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """The certificates of one model at one sigma, in the order of the images.
+
+    Attributes:
+        ceiling: the largest radius that its number of draws can certify; above it a curve is 0 whatever the model.
+    """
+
+    model: str
+    sigma: float
+    ceiling: float
+    rows: tuple[Certificate, ...]
+
+    def right(self, radius: float) -> NDArray[np.bool_]:
+        """(images,) whether each is rightly named and certain to be so within a radius."""
+        return np.array([row.correct and row.radius >= radius for row in self.rows], dtype=bool)
+
+    def accuracy(self, radius: float) -> float:
+        """Certified accuracy: the share of those."""
+        return float(self.right(radius).mean())
+
+    def curve(self, points: int = 101) -> tuple[tuple[float, float], ...]:
+        """(radius, certified accuracy) from 0 to the ceiling."""
+        return tuple((float(radius), self.accuracy(float(radius))) for radius in np.linspace(0, self.ceiling, points))
+
+    @property
+    def abstained(self) -> float:
+        """Share of images of which nothing is certain."""
+        return float(np.mean([row.predict == ABSTAIN for row in self.rows]))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Envelope:
+    """A model at the best sigma of each radius, which was chosen on other images than those that it is judged on.
+
+    Attributes:
+        radii: (R,).
+        sigmas: for each radius the sigma that each fold was judged at.
+        right: (R, images) bool.
+    """
+
+    model: str
+    radii: tuple[float, ...]
+    sigmas: tuple[tuple[float, ...], ...]
+    right: NDArray[np.bool_]
+
+    def accuracy(self, radius: float) -> float:
+        return float(self.at(radius).mean())
+
+    def at(self, radius: float) -> NDArray[np.bool_]:
+        """(images,) right at one of the radii."""
+        if radius not in self.radii:
+            raise ConfigError(f"this envelope knows the radii {', '.join(f'{each:g}' for each in self.radii)}, got {radius:g}")
+        found: NDArray[np.bool_] = self.right[self.radii.index(radius)]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certified:
+    """Certificates of models that all classified the same draws.
+
+    Attributes:
+        smoothing: N0, N, alpha and seed.
+        smoother: "plain", or the denoiser's class and the beginning of its hash.
+        images: their number.
+        models: names.
+        series: one for each model and sigma.
+    """
+
+    smoothing: Smoothing
+    smoother: str
+    images: int
+    models: tuple[str, ...]
+    series: tuple[Series, ...]
+
+    @property
+    def seconds(self) -> float:
+        """That all certificates took, also those of an earlier life."""
+        first = [series for series in self.series if series.model == self.models[0]]  # an image's time is that of all models
+        return sum(row.seconds for series in first for row in series.rows)
+
+    def find(self, model: str, sigma: float) -> Series:
+        """The certificates of one model at one sigma. Raises ConfigError with what there is."""
+        for series in self.series:
+            if (series.model, series.sigma) == (model, sigma):
+                return series
+        known = f"{', '.join(self.models)} at {', '.join(map(str, self.smoothing.sigmas))}"
+        raise ConfigError(f"no certificates of {model!r} at sigma {sigma:g}; there are those of {known}")
+
+    def ceiling(self, sigma: float) -> float:
+        return ceiling(sigma, self.smoothing.draws, self.smoothing.alpha)
+
+    def envelope(self, model: str, radii: Sequence[float] = RADII, *, seed: int = 0) -> Envelope:
+        """The model at the sigma of each radius that was best on the other half of the images; halves are drawn by chance.
+
+        Taking the best sigma of the very images that are judged, as is often done, adds what chance gives to the best of several.
+        """
+        if self.images < FOLDS:
+            raise DataError(f"sigma is chosen on other images than it is judged on: at least {FOLDS} are needed, got {self.images}")
+        fold = np.random.default_rng(seed).permutation(self.images) % FOLDS
+        mine = [self.find(model, sigma) for sigma in self.smoothing.sigmas]
+        chosen, right = [], np.zeros((len(radii), self.images), dtype=bool)
+        for place, radius in enumerate(radii):
+            each = np.stack([series.right(radius) for series in mine])  # (sigmas, images)
+            best, right[place] = choose(each, fold)
+            chosen.append(tuple(mine[index].sigma for index in best))
+        return Envelope(model=model, radii=tuple(radii), sigmas=tuple(chosen), right=right)
+
+    def gain(self, model: str, over: str, radius: float, sigma: float | None = None) -> Interval:
+        """How much more of the images one model certifies at a radius than another; paired, over resampled images.
+
+        Args:
+            sigma: of both; None takes the envelopes.
+        """
+        if sigma is None:
+            return difference(self.envelope(model, [radius]).right[0], self.envelope(over, [radius]).right[0])
+        return difference(self.find(model, sigma).right(radius), self.find(over, sigma).right(radius))
+
+    def table(self, radii: Sequence[float] = RADII) -> list[dict[str, Any]]:
+        """A row for each model, sigma and radius, and for each model's envelope (sigma "chosen")."""
+        rows: list[dict[str, Any]] = []
+        for series in self.series:
+            beside = {"model": series.model, "sigma": series.sigma, "ceiling": series.ceiling, "abstained": series.abstained}
+            rows += [{**beside, "radius": radius, **_interval(series.right(radius))} for radius in radii]
+        for model in self.models if self.images >= FOLDS else ():
+            found = self.envelope(model, radii)
+            for place, radius in enumerate(radii):
+                judged_at = " and ".join(f"{sigma:g}" for sigma in sorted(set(found.sigmas[place])))
+                rows.append({"model": model, "sigma": "chosen", "radius": radius, **_interval(found.right[place]), "judged_at": judged_at})
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything: settings, ceilings, table, and each curve."""
+        return {
+            "smoothing": self.smoothing.to_json(),
+            "smoother": self.smoother,
+            "images": self.images,
+            "models": list(self.models),
+            "ceilings": {f"{sigma:g}": self.ceiling(sigma) for sigma in self.smoothing.sigmas},
+            "seconds": self.seconds,
+            "table": self.table(),
+            "curves": [
+                {"model": each.model, "sigma": each.sigma, "points": [list(point) for point in each.curve()]} for each in self.series
+            ],
+        }
+
+    def save(
+        self,
+        name: str,
+        folder: str | Path = "results",
+        *,
+        radii: Sequence[float] = RADII,
+        command: str | None = None,
+        device: str = "cpu",
+        notes: Sequence[str] = (),
+    ) -> Path:
+        """Write `folder/NAME.json`: the table as rows; headline MODEL_at_050 (envelope) and, of two models, gain_at_050 of the second.
+
+        Args: as in `results.write_result`.
+        """
+        headline: dict[str, Figure | Interval | float] = {}
+        for radius in radii if self.images >= FOLDS else ():
+            key = f"at_{round(100 * radius):03d}"
+            for model in self.models:
+                headline[f"{model}_{key}" if len(self.models) > 1 else key] = share(self.envelope(model, [radius]).right[0])
+            if len(self.models) == 2:
+                headline[f"gain_{key}"] = self.gain(self.models[1], self.models[0], radius)
+        said = [*self.conditions(), *notes]
+        return write_result(name, headline, self.table(radii), self.seconds, command=command, folder=folder, device=device, notes=said)
+
+    def conditions(self) -> list[str]:
+        """What must stand beside every figure: draws, images, ceilings."""
+        plan = self.smoothing
+        tops = ", ".join(f"{self.ceiling(sigma):.3f} at sigma {sigma:g}" for sigma in plan.sigmas)
+        return [
+            f"{self.images} images; N0 = {plan.selection}, N = {plan.draws} draws an image, alpha = {plan.alpha:g}, seed {plan.seed}",
+            f"smoother: {self.smoother}",
+            f"no radius above these can be certified with N = {plan.draws}: {tops}",
+            "sigma 'chosen': best on one half of the images, judged on the other",
+        ]
+
+
+def choose(right: NDArray[np.bool_], fold: NDArray[np.int64]) -> tuple[list[int], NDArray[np.bool_]]:
+    """The best row on the other images for each fold, and (images,) what each image is worth at its fold's.
+
+    Args:
+        right: (sigmas, images); fold: (images,) below FOLDS.
+    """
+    best = [int(right[:, fold != part].mean(1).argmax()) for part in range(FOLDS)]
+    return best, right[np.array(best)[fold], np.arange(right.shape[1])]
+
+
+def difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interval:
+    """The paired difference of two certified accuracies on the same images, also of two runs: ours - theirs."""
+    return paired_bootstrap(ours[None], theirs[None], [0] * len(ours))
+
+
+def share(right: NDArray[np.bool_]) -> Interval:
+    """A share of images with its exact 95 % interval (Clopper and Pearson), as far as the choice of images goes."""
+    count, images = int(right.sum()), len(right)
+    low, high = float(lower_bound(count, images, 0.025)), 1 - float(lower_bound(images - count, images, 0.025))
+    return Interval(value=count / images, low=low, high=high, basis=basis_of_runs(1))
+
+
+def _interval(right: NDArray[np.bool_]) -> Mapping[str, Any]:
+    found = share(right)
+    return {"certified_accuracy": found.value, "low": found.low, "high": found.high}
