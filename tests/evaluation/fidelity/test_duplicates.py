@@ -1,0 +1,94 @@
+"""Copies of a picture are found through noise, mirror and another size; look-alikes are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from tests.training.toys import striped
+from torch import Tensor
+
+from rediffuse.data.types import Example, ImageSet
+from rediffuse.errors import ConfigError
+from rediffuse.evaluation.fidelity import duplicates as room
+from rediffuse.evaluation.fidelity.duplicates import near_duplicates, similar
+from rediffuse.evaluation.fidelity.features import Taken
+
+TAKEN = Taken(size=16)
+
+
+def coarse(images: Tensor) -> Tensor:
+    """Colours of a grid of nine fields, and of its mirror image."""
+    fields = torch.nn.functional.adaptive_avg_pool2d(images - 0.5, 3)
+    return torch.cat([fields.flatten(1) + fields.flip(-1).flatten(1), (fields - fields.flip(-1)).abs().flatten(1)], dim=1)
+
+
+def pictures() -> ImageSet:
+    generator = np.random.default_rng(0)
+    examples = []
+    for row in range(12):
+        small = Image.fromarray(generator.integers(0, 256, (4, 4, 3)).astype(np.uint8))
+        examples.append(Example(id=f"p{row}", image=small.resize((16, 16), Image.Resampling.BICUBIC), label=None))
+    return ImageSet.of(examples, classes=(), name="pictures")
+
+
+def test_copies_are_found_and_look_alikes_are_not() -> None:
+    originals = pictures()
+    noisy = np.asarray(originals[3].image, dtype=np.float64) + np.random.default_rng(1).normal(0, 4, (16, 16, 3))
+    changed = ImageSet.of(
+        [
+            Example(id="same", image=originals[1].image, label=None),
+            Example(id="noisy", image=Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), label=None),
+            Example(id="mirror", image=ImageOps.mirror(originals[5].image), label=None),
+            Example(id="larger", image=originals[7].image.resize((31, 31), Image.Resampling.BICUBIC), label=None),
+            *(replace(example, id=f"s{row}") for row, example in enumerate(striped(1, size=16))),
+        ],
+        classes=[f"stripes {label}" for label in range(4)],
+    )
+    found = {pair.first: pair for pair in near_duplicates(changed, originals, extractor=coarse, taken=TAKEN)}
+    assert {name: pair.second for name, pair in found.items()} == {"same": "p1", "noisy": "p3", "mirror": "p5", "larger": "p7"}
+    assert [name for name, pair in found.items() if pair.identical] == ["same"]
+    assert [name for name, pair in found.items() if pair.mirrored] == ["mirror"]
+    assert (found["same"].rms, found["mirror"].rms) == (0, 0)
+    assert found["noisy"].rms == pytest.approx(4 / 255, rel=0.15)
+    loose = near_duplicates(changed, originals, extractor=coarse, taken=TAKEN, cosine=-1, rms=1, neighbours=2)
+    assert len(loose) == 2 * len(changed)
+    assert [pair.cosine for pair in loose] == sorted((pair.cosine for pair in loose), reverse=True)
+
+
+def test_neighbours_are_those_of_a_plain_sort_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(30, 5, generator=generator), torch.randn(41, 5, generator=generator)
+    likeness = torch.nn.functional.cosine_similarity(first[:, None].double(), second[None].double(), dim=2)
+    wanted = []
+    for row, values in enumerate(likeness):
+        near = [(int(place), float(values[place])) for place in values.argsort(descending=True)[:3] if values[place] >= 0.6]
+        wanted += [(row, near)] if near else []
+    assert wanted
+    monkeypatch.setattr(room, "ROWS", 4)
+    monkeypatch.setattr(room, "COLUMNS", 6)
+    found = similar(first, second, 0.6, 3)
+    assert [(row, [other for other, _ in near]) for row, near in found] == [(row, [other for other, _ in near]) for row, near in wanted]
+    assert [value for _, near in found for _, value in near] == pytest.approx([value for _, near in wanted for _, value in near])
+
+
+def test_features_are_kept(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def counted(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return coarse(images)
+
+    originals = pictures()
+    given = {"extractor": counted, "taken": TAKEN, "keep": tmp_path / "kept", "identity": {"features": "coarse"}}
+    first = near_duplicates(originals, originals, **given)  # type: ignore[arg-type]
+    assert sum(calls) == 24
+    assert near_duplicates(originals, originals, **given) == first  # type: ignore[arg-type]
+    assert sum(calls) == 24
+    assert {(pair.first, pair.second) for pair in first if pair.identical} == {(name, name) for name in originals.ids}
+    with pytest.raises(ConfigError, match="rms in"):
+        near_duplicates(originals, originals, extractor=coarse, rms=2)
