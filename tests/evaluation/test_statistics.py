@@ -121,3 +121,14 @@ def test_verdict_follows_the_interval(low: float | None, high: float | None, exp
 def test_an_interval_survives_json() -> None:
     found = t_interval([0.1, 0.2, 0.4])
     assert Interval.from_json(found.to_json()) == found
+
+
+def test_without_labels_all_images_are_drawn_alike() -> None:
+    ours = np.random.default_rng(5).integers(0, 4, (1, 600)) / 3
+    theirs = np.random.default_rng(6).integers(0, 3, (1, 600)) / 3
+    found, one_class = paired_bootstrap(ours, theirs, None), paired_bootstrap(ours, theirs, [0] * 600)
+    assert found.value == pytest.approx(one_class.value)
+    half = 1.96 * (ours - theirs).std() / np.sqrt(600)
+    for end, sign in ((found.low, -1), (found.high, 1), (one_class.low, -1)):
+        assert end == pytest.approx(found.value + sign * half, abs=0.1 * half)
+    assert bootstrap(ours, None).value == pytest.approx(float(ours.mean()))

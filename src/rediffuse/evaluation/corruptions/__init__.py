@@ -1,0 +1,1 @@
+"""How much of a classifier's accuracy is left when pictures are noisy, blurred, snowed on or badly stored."""

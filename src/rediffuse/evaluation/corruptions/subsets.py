@@ -1,0 +1,187 @@
+"""Accuracy on folders that show some of a model's classes: ImageNet-R, -A, -Sketch, Stylized-ImageNet, ImageNet-D.
+
+Classes that a folder does not show cannot be answers: their logits are masked. Which ones it shows, its own class folders say; no list of
+indices is carried here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.corruptions.result import check_models
+from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.results import write_result
+from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap
+
+BLOCK = 1024
+"""Images whose outcomes are kept together."""
+
+
+def match_classes(folders: Sequence[str], classes: Sequence[str], model: str = "the model") -> list[int]:
+    """The index of each folder's class among the model's: by the same name, or by one that is the same but for case, `_` and `-`,
+    or by one of the synonyms that a name such as "tench, Tinca tinca" lists.
+
+    Raises DataError with the folders that match nothing, or several classes.
+    """
+    exact = {name: place for place, name in enumerate(classes)}
+    loose: dict[str, set[int]] = defaultdict(set)
+    for place, name in enumerate(classes):
+        for spelling in (name, *name.split(",")):
+            loose[_plain(spelling)].add(place)
+    found, lost = [], []
+    for name in folders:
+        places = {exact[name]} if name in exact else loose.get(_plain(name), set())
+        if len(places) == 1:
+            found.append(next(iter(places)))
+        else:
+            lost.append(f"{name!r} ({'no class' if not places else 'several'})")
+    if lost:
+        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+        raise DataError(
+            f"{', '.join(lost[:5])}{more} not to be found among the {len(classes)} classes of {model} ({classes[0]!r}, ...); "
+            "give the model's classes as the folders are called, such as wnids, in label order"
+        )
+    if len(set(found)) != len(found):
+        raise DataError(f"two folders are one class of {model}; rename or join them")
+    return found
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SubsetResult:
+    """What models make of a folder of some of their classes.
+
+    Attributes:
+        models: names.
+        right: (M, N), whether each image is named rightly among the folder's classes.
+        classes: how many the folder shows.
+        of: how many each model knows.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    right: NDArray[np.bool_]
+    classes: int
+    of: tuple[int, ...]
+    seconds: float = 0.0
+    notes: Sequence[str] = field(default_factory=tuple)
+
+    def accuracy(self, model: str | None = None) -> Interval:
+        """Share of images named rightly, with the interval over images."""
+        return bootstrap(self.right[[self._row(model)]], None)
+
+    def difference(self, ours: str, theirs: str) -> Interval:
+        """Paired, over images."""
+        return paired_bootstrap(self.right[[self._row(ours)]], self.right[[self._row(theirs)]], None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "images": int(self.right.shape[1]),
+            "classes": self.classes,
+            "rows": self.rows(),
+            "notes": list(self.notes),
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for model, known in zip(self.models, self.of, strict=True):
+            found = self.accuracy(model)
+            rows.append(
+                {"model": model, "accuracy": found.value, "low": found.low, "high": found.high, "classes": self.classes, "of": known}
+            )
+        return rows
+
+    def save(self, name: str, folder: str | Path = "results", *, command: str | None = None, device: str = "cpu") -> Path:
+        """Write `folder/NAME.json`: an accuracy a model, and the first one's difference to each of the others."""
+        headline = {f"accuracy_{model}": self.accuracy(model) for model in self.models}
+        headline |= {f"gain_over_{model}": self.difference(self.models[0], model) for model in self.models[1:]}
+        return write_result(name, headline, self.rows(), self.seconds, command=command, folder=folder, device=device, notes=self.notes)
+
+    def _row(self, model: str | None) -> int:
+        if model is None and len(self.models) == 1:
+            return 0
+        if model not in self.models:
+            raise ConfigError(f"model must be one of {', '.join(self.models)}, got {model!r}")
+        return self.models.index(model)
+
+
+def subset_accuracy(
+    judged: Judged | Sequence[Judged],
+    images: ImageSet,
+    *,
+    size: int,
+    fit: Literal["pad", "crop", "squash"] = "crop",
+    spelled: Sequence[str] | None = None,
+    keep: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SubsetResult:
+    """Accuracy where only the classes that the images show can be answers; every batch is judged by all models.
+
+    Args:
+        judged: one model or several, of different names.
+        images: labelled, such as `data.folder.folder("imagenet-r")`.
+        size, fit: side that pictures are fitted to, and how.
+        spelled: the models' classes as the folders are called (wnids, in label order), where names do not agree.
+        keep: folder for finished blocks; the same call again continues from it. The caller removes it (`kept.forget`).
+        progress: called with (images done, images in all).
+    Raises:
+        DataError: an image without a label, folders that match no class of a model, or several.
+    """
+    models = check_models(judged)
+    shown = sorted({label for label in images.labels if label is not None})
+    if not len(images) or len(shown) < 2 or None in images.labels:
+        raise DataError(f"{images.name} must hold labelled images of at least two classes")
+    names = [images.classes[label] for label in shown]
+    columns = [torch.tensor(match_classes(names, spelled or model.classes, model.name)) for model in models]
+    truth = torch.tensor([shown.index(label) for label in images.labels if label is not None])
+    kept = None
+    if keep is not None:
+        known = [model.identity() for model in models]
+        kept = Kept(keep, {"images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ()), "models": known})
+    began, parts = time.perf_counter(), []
+    for start in range(0, len(images), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(images)))
+        found = None if kept is None else kept.read(f"{start:09d}")
+        right = _judge(models, columns, images[rows], truth[rows], size, fit) if found is None else found[0]["right"]
+        if kept is not None and found is None:
+            kept.write(f"{start:09d}", {"right": right})
+        parts.append(right)
+        if progress is not None:
+            progress(rows.stop, len(images))
+    return SubsetResult(
+        name=images.name,
+        models=tuple(model.name for model in models),
+        right=torch.cat(parts, dim=1).bool().numpy(),
+        classes=len(shown),
+        of=tuple(len(model.classes) for model in models),
+        seconds=time.perf_counter() - began,
+        notes=(f"answers are the {len(shown)} classes that the folder shows; others are masked",),
+    )
+
+
+def _judge(
+    models: Sequence[Judged], columns: Sequence[Tensor], images: ImageSet, truth: Tensor, size: int, fit: Literal["pad", "crop", "squash"]
+) -> Tensor:
+    """(M, N) uint8."""
+    parts = []
+    for rows, pictures in batches(images, size=size, fit=fit):
+        answers = [model.logits(pictures)[:, own].argmax(dim=1) for model, own in zip(models, columns, strict=True)]
+        parts.append(torch.stack([answer == truth[rows] for answer in answers]).to(torch.uint8))
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,137 @@
+"""Published sets read as they are published, and folders that show some of a model's classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.evaluation.corruptions.toys import network, pictures
+
+from rediffuse.data.folder import folder
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
+from rediffuse.evaluation.corruptions.apply import corrupt
+from rediffuse.evaluation.corruptions.sources import CIFAR10, CifarC, ImageNetC
+from rediffuse.evaluation.corruptions.subsets import match_classes, subset_accuracy
+from rediffuse.evaluation.results import read_result
+
+PIXELS = pictures(20)
+LABELS = np.arange(20) % 10
+
+
+def _cifar_c(place: Path, names: tuple[str, ...] = ("fog", "contrast")) -> Path:
+    np.save(place / "labels.npy", np.tile(LABELS, 5).astype(np.uint8))
+    for name in names:
+        made = torch.cat([corrupt(PIXELS, name, severity) for severity in range(1, 6)])
+        np.save(place / f"{name}.npy", made.permute(0, 2, 3, 1).numpy())
+    return place
+
+
+def test_cifar_c_is_what_it_was_made_from(tmp_path: Path) -> None:
+    source = CifarC(_cifar_c(tmp_path))
+    assert (source.corruptions, len(source), source.side) == (("fog", "contrast"), 20, 32)
+    parts = list(source.under("contrast", 4, batch=7))
+    assert [len(part) for part in parts] == [7, 7, 6]
+    assert torch.equal(torch.cat(parts), corrupt(PIXELS, "contrast", 4))
+    model = network(list(CIFAR10[::-1]))
+    found = corruption_accuracy(model, source, corruptions=source.corruptions, keep=tmp_path / "kept")
+    truth = torch.tensor([model.classes.index(CIFAR10[label]) for label in LABELS])
+    assert (found.right[0, 0, 2] == (model.logits(corrupt(PIXELS, "fog", 3) / 255).argmax(1) == truth).numpy()).all()
+    assert found.clean is None
+    assert found.clean_accuracy() is None
+    assert "clean" not in {row["corruption"] for row in found.rows()}
+    with pytest.raises(ConfigError, match="lacks snow"):
+        corruption_accuracy(model, source, corruptions=["snow"])
+    with pytest.raises(DataError, match="does not know 'airplane'"):
+        corruption_accuracy(network(["x", "y"]), source, corruptions=["fog"])
+
+
+def test_foreign_arrays_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"labels.npy is missing"):
+        CifarC(tmp_path)
+    _cifar_c(tmp_path, ())
+    with pytest.raises(DataError, match="holds no corruption"):
+        CifarC(tmp_path)
+    file = tmp_path / "fog.npy"
+    for array, match in (
+        (np.zeros((100, 32, 32, 3)), r"must be uint8 \(100, side, side, 3\), got float64"),
+        (np.zeros((99, 32, 32, 3), np.uint8), r"got uint8 \(99, 32, 32, 3\)"),
+        (np.zeros((100, 3, 32, 32), np.uint8), "must be uint8"),
+        (np.array([{}], dtype=object), "not an array of numbers"),
+    ):
+        np.save(file, array, allow_pickle=True)
+        with pytest.raises(DataError, match=match):
+            CifarC(tmp_path)
+    file.write_bytes(b"no array")
+    with pytest.raises(DataError, match="not an array of numbers"):
+        CifarC(tmp_path)
+    _cifar_c(tmp_path)
+    with pytest.raises(DataError, match="has label 9, but 3 classes are named"):
+        CifarC(tmp_path, classes=["a", "b", "c"])
+    for labels, match in ((np.repeat(LABELS, 5), "differs between severities"), (np.zeros(7, np.uint8), "five times as many")):
+        np.save(tmp_path / "labels.npy", labels)
+        with pytest.raises(DataError, match=match):
+            CifarC(tmp_path)
+
+
+def _write(place: Path, images: torch.Tensor, names: list[str]) -> None:
+    for row, image in enumerate(images):
+        file = place / names[row % len(names)] / f"{row:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file)
+
+
+def test_imagenet_c_is_read_by_its_folders(tmp_path: Path) -> None:
+    wnids = ["n01", "n02", "n03"]
+    for severity in (1, 2):
+        _write(tmp_path / "weather" / "fog" / str(severity), corrupt(PIXELS, "fog", severity), wnids)
+        _write(tmp_path / "contrast" / str(severity), corrupt(PIXELS, "contrast", severity), wnids)
+    source = ImageNetC(tmp_path, size=32, spelled=["n03", "n01", "n02"])
+    assert (set(source.corruptions), source.severities, len(source)) == ({"fog", "contrast"}, (1, 2), 20)
+    model = network(["c", "a", "b"])
+    found = corruption_accuracy(model, source, corruptions=["fog"], severities=[2], batch=6)
+    order = sorted(range(20), key=lambda row: (row % 3, row))
+    truth = torch.tensor([(row % 3 + 1) % 3 for row in order])
+    assert (found.right[0, 0, 0] == (model.logits(corrupt(PIXELS, "fog", 2)[order] / 255).argmax(1) == truth).numpy()).all()
+    with pytest.raises(DataError, match=r"'n01' .no class.*not to be found among the 3 classes"):
+        corruption_accuracy(model, ImageNetC(tmp_path, size=32), corruptions=["fog"], severities=[1])
+    (tmp_path / "contrast" / "2" / "n01" / "000.png").unlink()
+    with pytest.raises(DataError, match="holds other pictures than"):
+        corruption_accuracy(model, source, corruptions=["fog", "contrast"], severities=[1, 2])
+    with pytest.raises(DataError, match="holds no corruption"):
+        ImageNetC(tmp_path / "contrast")
+    with pytest.raises(DataError, match="is no folder"):
+        ImageNetC(tmp_path / "nothing")
+
+
+def test_folders_find_their_classes() -> None:
+    classes = ["tench, Tinca tinca", "crane", "Crane, bird", "great white-shark", "n04"]
+    assert match_classes(["n04", "great_white_shark", "tinca_tinca"], classes) == [4, 3, 0]
+    assert match_classes(["crane"], classes) == [1]  # the exact name first
+    for folders, match in ((["CRANE"], "'CRANE' .several"), (["whale"], "'whale' .no class"), (["Tench", "tinca tinca"], "two folders")):
+        with pytest.raises(DataError, match=match):
+            match_classes(folders, classes)
+
+
+def test_only_the_classes_that_are_shown_can_be_answers(tmp_path: Path) -> None:
+    _write(tmp_path / "set", PIXELS, ["b", "d"])
+    images = folder(tmp_path / "set")
+    models = [network(list("abcde"), 1), network(list("edcba"), 2)]
+    calls: list[tuple[int, int]] = []
+    found = subset_accuracy(models, images, size=32, keep=tmp_path / "kept", progress=lambda *count: calls.append(count))
+    order = sorted(range(20), key=lambda row: (row % 2, row))
+    for row, model in enumerate(models):
+        logits = model.logits(PIXELS[order] / 255)
+        answers = logits[:, model.classes.index("d")] > logits[:, model.classes.index("b")]
+        assert (found.right[row] == (answers == torch.tensor([place % 2 == 1 for place in order])).numpy()).all()
+    assert calls == [(20, 20)]
+    assert (subset_accuracy(models, images, size=32, keep=tmp_path / "kept").right == found.right).all()
+    assert found.difference("net 1", "net 2").value == pytest.approx(found.right[0].mean() - found.right[1].mean())
+    assert read_result(found.save("subset", tmp_path, command="test")).headline["accuracy_net 1"].value == found.right[0].mean()
+    with pytest.raises(ConfigError, match="belongs to another call"):
+        subset_accuracy(models, images, size=40, keep=tmp_path / "kept")
+    with pytest.raises(DataError, match="two classes"):
+        subset_accuracy(models, images.subset(range(5)), size=32)
