@@ -39,7 +39,10 @@ def test_any_module_is_asked_in_evaluation_mode_and_left_as_it_was() -> None:
 def test_preprocessing_comes_before_the_network() -> None:
     wants = Preprocessing(height=4, width=4, mean=(0.2, 0.3, 0.4), std=(0.5, 0.6, 0.7))
     net, images = Net(), torch.rand(2, 3, 9, 9)
-    assert torch.allclose(Judged(net, "abcd", preprocessing=wants).logits(images), net.eval()(wants(images)))
+    judged = Judged(net, "abcd", preprocessing=wants)
+    assert torch.allclose(judged.logits(images), net.eval()(wants(images)))
+    assert torch.equal(judged.as_module()(images), judged(images))
+    assert {id(value) for value in judged.as_module().parameters()} == {id(value) for value in net.parameters()}
 
 
 def test_a_transformers_classifier_needs_nothing_more() -> None:

@@ -96,6 +96,10 @@ class Judged:
             raise ModelError(f"{self.name} gives logits that are NaN or infinite; its weights or its numbers (--dtype float32) are broken")
         return logits
 
+    def as_module(self) -> nn.Module:
+        """The same as a module of images in [0, 1], for what asks a classifier several times; see `test_time.ensembles`."""
+        return _Asked(self)
+
     @torch.no_grad()
     def logits(self, images: Tensor, chunk: int = CHUNK) -> Tensor:
         """(N, K) float32 on the processor, without gradients, a chunk at a time."""
@@ -129,6 +133,15 @@ class Judged:
                 raise DataError(f"{images.name} has images of {name!r}, which {self.name} does not know ({known}); leave that class out")
             found.append(place[name])
         return torch.tensor(found, dtype=torch.int64)
+
+
+class _Asked(nn.Module):
+    def __init__(self, judged: Judged) -> None:
+        super().__init__()
+        self.network, self._judged = judged.network, judged
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._judged(images)
 
 
 def batches(
