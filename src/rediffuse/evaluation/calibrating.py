@@ -1,0 +1,235 @@
+"""The calibration of classifiers on a set of images: streamed, block by block, several at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.calibration import BINS, Judgements, Reliability, calibration_error, fit_temperature, judge, reliability
+from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.results import Figure, write_result
+from rediffuse.evaluation.statistics import Interval, basis_of_runs
+
+BLOCK = 1024
+"""Images that are kept together."""
+RESAMPLES = 1000
+METRICS = ("accuracy", "ece", "adaptive_ece", "brier", "nll")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """One model's calibration.
+
+    Attributes:
+        as_is: what its images say.
+        temperature: fitted on other images; None where there were none.
+        scaled: the same images at that temperature.
+        bins: of its errors and diagrams.
+    """
+
+    model: str
+    as_is: Judgements
+    temperature: float | None = None
+    scaled: Judgements | None = None
+    bins: int = BINS
+
+    def diagram(self, *, scaled: bool = False, equal_mass: bool = False) -> Reliability:
+        """The reliability diagram, as the model is or at the temperature."""
+        found = self.scaled if scaled else self.as_is
+        if found is None:
+            raise ConfigError(f"no temperature was fitted for {self.model}; give `calibrate` other images to fit it on")
+        return reliability(found.confidence, found.right, bins=self.bins, equal_mass=equal_mass)
+
+    def row(self) -> dict[str, Any]:
+        """Figures for a table; those at the temperature end in _scaled."""
+        after = {} if self.scaled is None else {f"{key}_scaled": value for key, value in self.scaled.scores(self.bins).items()}
+        after.pop("accuracy_scaled", None)  # a temperature changes no decision
+        return {"model": self.model, **self.as_is.scores(self.bins), "temperature": self.temperature, **after}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrations:
+    """Calibrations of models on the same images. seconds: wall time of this call."""
+
+    models: tuple[Calibration, ...]
+    images: int
+    seconds: float = 0.0
+
+    def find(self, model: str) -> Calibration:
+        for each in self.models:
+            if each.model == model:
+                return each
+        raise ConfigError(f"no calibration of {model!r}; there are {', '.join(each.model for each in self.models)}")
+
+    def difference(self, model: str, over: str, metric: str, *, scaled: bool = False, seed: int = 0) -> Interval:
+        """A figure of one model minus that of another, paired over resampled images (percentiles of 1,000).
+
+        An error of bins grows with chance, and so does each resampled one: of the difference that cancels where both are calibrated alike.
+
+        Args:
+            metric: accuracy, ece, adaptive_ece, brier or nll.
+            scaled: at the temperatures.
+        """
+        if metric not in METRICS:
+            raise ConfigError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+        pair = [self.find(name).scaled if scaled else self.find(name).as_is for name in (model, over)]
+        ours, theirs = pair
+        if ours is None or theirs is None:
+            raise ConfigError(f"no temperatures were fitted for {model} and {over}; give `calibrate` other images to fit them on")
+        bins, generator = self.find(model).bins, np.random.default_rng(seed)
+        value = _score(ours, metric, bins) - _score(theirs, metric, bins)
+        drawn = []
+        for _ in range(RESAMPLES):
+            rows = generator.integers(0, self.images, self.images)
+            drawn.append(_score(ours.index(rows), metric, bins) - _score(theirs.index(rows), metric, bins))
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        return Interval(value=value, low=float(low), high=float(high), basis=basis_of_runs(1))
+
+    def table(self) -> list[dict[str, Any]]:
+        return [each.row() for each in self.models]
+
+    def to_json(self) -> dict[str, Any]:
+        """Table and diagrams."""
+        diagrams = []
+        for each in self.models:
+            for scaled in (False, True) if each.scaled is not None else (False,):
+                diagrams.append({"model": each.model, "scaled": scaled, **asdict(each.diagram(scaled=scaled))})
+        return {"images": self.images, "seconds": self.seconds, "table": self.table(), "diagrams": diagrams}
+
+    def save(
+        self,
+        name: str,
+        folder: str | Path = "results",
+        *,
+        command: str | None = None,
+        device: str = "cpu",
+        notes: Sequence[str] = (),
+    ) -> Path:
+        """Write `folder/NAME.json`: a row a model; headline METRIC (of several MODEL_METRIC) and, of two, METRIC_change of the second.
+
+        Args: as in `results.write_result`.
+        """
+        headline: dict[str, Figure | Interval | float] = {}
+        for metric in METRICS:
+            for each in self.models:
+                headline[f"{each.model}_{metric}" if len(self.models) > 1 else metric] = each.row()[metric]
+            if len(self.models) == 2:
+                headline[f"{metric}_change"] = self.difference(self.models[1].model, self.models[0].model, metric)
+        said = [f"{self.images} images; {self.models[0].bins} bins; temperatures fitted on other images", *notes]
+        return write_result(name, headline, self.table(), self.seconds, command=command, folder=folder, device=device, notes=said)
+
+
+def calibrate(
+    models: Judged | Sequence[Judged],
+    images: ImageSet,
+    *,
+    size: int,
+    fit: Literal["pad", "crop", "squash"] = "squash",
+    temperature_images: ImageSet | None = None,
+    bins: int = BINS,
+    batch: int = 256,
+    keep: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibrations:
+    """How far the confidence of classifiers can be believed on a set of images.
+
+    Memory: four numbers an image and model, and the logits of `temperature_images`.
+
+    Args:
+        models: one classifier or several; each finds the labels by name.
+        size, fit: of the pictures; see `data.geometry.Fit`.
+        temperature_images: other images, labelled, on which a temperature is fitted for each model; none of them may be judged too.
+        bins: of the errors.
+        keep: folder for finished blocks, under `temperature` and `judged`; the same call continues from it.
+        progress: called with (images done, images in all), those for the temperature first.
+    Raises:
+        ConfigError: models of one name, a folder of another call.
+        DataError: no images, unknown labels, images that are both judged and fitted on.
+        ModelError: logits that are NaN.
+    """
+    began = time.perf_counter()
+    judged = [models] if isinstance(models, Judged) else list(models)
+    _check(judged, images, temperature_images, bins)
+    others = 0 if temperature_images is None else len(temperature_images)
+
+    def asked(name: str, chosen: ImageSet, behind: int) -> Iterator[tuple[slice, list[Tensor]]]:
+        identity = {"kind": "logits", "images": fingerprint(chosen), "size": size, "fit": fit}
+        identity |= {"models": {model.name: model.identity() for model in judged}}
+        kept = None if keep is None else Kept(Path(keep) / name, identity)
+        for start in range(0, len(chosen), BLOCK):
+            part = chosen[start : start + BLOCK]
+            yield slice(start, start + len(part)), _logits(judged, part, f"{start:09d}", kept, size, fit, batch)
+            if progress is not None:
+                progress(behind + start + len(part), others + len(images))
+
+    temperatures: list[float | None] = [None] * len(judged)
+    truth = [model.truth(images) for model in judged]
+    if temperature_images is not None:
+        told = [model.truth(temperature_images) for model in judged]
+        blocks = [logits for _, logits in asked("temperature", temperature_images, 0)]
+        temperatures = [fit_temperature(torch.cat(own), labels) for own, labels in zip(zip(*blocks, strict=True), told, strict=True)]
+    as_is: list[list[Judgements]] = [[] for _ in judged]
+    scaled: list[list[Judgements]] = [[] for _ in judged]
+    for rows, logits in asked("judged", images, others):
+        for place, own in enumerate(logits):
+            as_is[place].append(judge(own, truth[place][rows]))
+            temperature = temperatures[place]
+            if temperature is not None:
+                scaled[place].append(judge(own, truth[place][rows], temperature))
+    found = [
+        Calibration(
+            model=model.name,
+            as_is=Judgements.cat(as_is[place]),
+            temperature=temperatures[place],
+            scaled=Judgements.cat(scaled[place]) if scaled[place] else None,
+            bins=bins,
+        )
+        for place, model in enumerate(judged)
+    ]
+    return Calibrations(models=tuple(found), images=len(images), seconds=time.perf_counter() - began)
+
+
+def _logits(
+    judged: Sequence[Judged], part: ImageSet, name: str, kept: Kept | None, size: int, fit: Literal["pad", "crop", "squash"], batch: int
+) -> list[Tensor]:
+    """(B, K) of each model for a block, from the folder where they lie there."""
+    found = None if kept is None else kept.read(name)
+    if found is None:
+        parts = [[model.logits(pictures) for model in judged] for _, pictures in batches(part, size=size, fit=fit, batch=batch)]
+        made = {f"{place:03d}": torch.cat(own) for place, own in enumerate(zip(*parts, strict=True))}
+        if kept is not None:
+            kept.write(name, made)
+    else:
+        made = found[0]
+    return [made[key] for key in sorted(made)]
+
+
+def _check(judged: Sequence[Judged], images: ImageSet, others: ImageSet | None, bins: int) -> None:
+    names = [model.name for model in judged]
+    if not judged or len(set(names)) != len(names):
+        raise ConfigError(f"calibration needs one model or several of different names, got {', '.join(names) or 'none'}")
+    if bins < 1:
+        raise ConfigError(f"bins must be at least 1, got {bins}; {BINS} is published")
+    for chosen in (images, others):
+        if chosen is not None and not len(chosen):
+            raise DataError(f"{chosen.name} holds no images")
+    shared = set() if others is None else set(images.digests) & set(others.digests)
+    if others is not None and shared:
+        first = next(name for name, digest in zip(others.ids, others.digests, strict=True) if digest in shared)
+        raise DataError(f"{len(shared)} images are both judged and fitted on, such as {first}; take a temperature from other images")
+
+
+def _score(found: Judgements, metric: str, bins: int) -> float:
+    if metric in ("ece", "adaptive_ece"):
+        return calibration_error(found.confidence, found.right, bins=bins, equal_mass=metric == "adaptive_ece")
+    return float({"accuracy": found.right, "brier": found.brier, "nll": found.surprise}[metric].mean())
