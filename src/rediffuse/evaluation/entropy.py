@@ -1,0 +1,228 @@
+"""How unsure classifiers are of what noise has destroyed: mean predictive entropy on one-step views against the noise time.
+
+A classifier that knows what it does not know comes near log K where a view holds nothing of the image any more. Trained with such views
+it does; others stay sure of themselves.
+
+Reference: Sastry, Dumpala, Oore. NeurIPS 2024, arXiv 2306.09192, Fig. 2.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rediffuse.data.geometry import Fit
+from rediffuse.data.types import ImageSet
+from rediffuse.denoisers.base import Denoiser
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.results import Figure, write_result
+from rediffuse.evaluation.statistics import Interval, basis_of_runs, t_interval
+from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
+from rediffuse.evaluation.test_time.ensembles import image_seeds
+
+BLOCK = 64
+"""Images that are kept together."""
+CHUNK = 64
+"""Views in one call of denoiser and classifiers."""
+WHOLE = DiffAugSettings(step=37, t_max=999)
+"""28 times from the raw image to t = 999, where nothing of it is left."""
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """-sum_k p_k log p_k of each row, in nats, (B, K) -> (B,) float64; at most log K."""
+    log = logits.double().log_softmax(1)
+    return -(log.exp() * log).sum(1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EntropyCurve:
+    """What models said of views of the same images at growing noise.
+
+    Attributes:
+        times: of the reference schedule (ADM's 1,000 steps); 0 is the raw image. sigma: that of the views, on [-1, 1].
+        models: names; classes: how many each knows.
+        entropies: (models, images, times) nats. right: the same shape, whether the view is still named rightly; None without labels.
+        seconds: wall time of this call.
+    """
+
+    times: tuple[int, ...]
+    sigma: tuple[float, ...]
+    models: tuple[str, ...]
+    classes: tuple[int, ...]
+    entropies: NDArray[np.float32]
+    right: NDArray[np.bool_] | None = None
+    seconds: float = 0.0
+
+    @property
+    def images(self) -> int:
+        return int(self.entropies.shape[1])
+
+    def mean(self, model: str) -> tuple[Interval, ...]:
+        """Mean entropy at each time, with the t interval over images."""
+        return tuple(_over_images(column) for column in self.entropies[self._place(model)].T)
+
+    def difference(self, model: str, over: str) -> tuple[Interval, ...]:
+        """Mean entropy of one model minus that of another at each time, paired by image."""
+        ours, theirs = self.entropies[self._place(model)], self.entropies[self._place(over)]
+        return tuple(_over_images(column) for column in (ours - theirs).T)
+
+    def share_of_maximum(self, model: str) -> float:
+        """Entropy at the last time over log K: 1 knows that it knows nothing."""
+        place = self._place(model)
+        return float(self.entropies[place, :, -1].mean()) / math.log(self.classes[place])
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each model and time."""
+        rows: list[dict[str, Any]] = []
+        for place, model in enumerate(self.models):
+            for at, (t, sigma, found) in enumerate(zip(self.times, self.sigma, self.mean(model), strict=True)):
+                row = {"model": model, "t": t, "sigma": sigma, "entropy": found.value, "low": found.low, "high": found.high}
+                row |= {"maximum": math.log(self.classes[place])}
+                rows.append(row if self.right is None else {**row, "accuracy": float(self.right[place, :, at].mean())})
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Table and headline figures."""
+        shares = {model: self.share_of_maximum(model) for model in self.models}
+        return {"images": self.images, "seconds": self.seconds, "share_of_maximum": shares, "table": self.table()}
+
+    def save(
+        self,
+        name: str,
+        folder: str | Path = "results",
+        *,
+        command: str | None = None,
+        device: str = "cpu",
+        notes: Sequence[str] = (),
+    ) -> Path:
+        """Write `folder/NAME.json`: a row for each model and time; headline share_of_maximum (of several models MODEL_share_of_maximum).
+
+        Args: as in `results.write_result`.
+        """
+        headline: dict[str, Figure | Interval | float] = {
+            f"{model}_share_of_maximum" if len(self.models) > 1 else "share_of_maximum": self.share_of_maximum(model)
+            for model in self.models
+        }
+        said = [f"{self.images} images; entropy in nats; times of the reference schedule", *notes]
+        return write_result(name, headline, self.table(), self.seconds, command=command, folder=folder, device=device, notes=said)
+
+    def _place(self, model: str) -> int:
+        if model not in self.models:
+            raise ConfigError(f"no entropies of {model!r}; there are {', '.join(self.models)}")
+        return self.models.index(model)
+
+
+def entropy_curve(
+    models: Judged | Sequence[Judged],
+    images: ImageSet,
+    denoiser: Denoiser,
+    settings: DiffAugSettings = WHOLE,
+    *,
+    size: int,
+    fit: Literal["pad", "crop", "squash"] = "squash",
+    seed: int = 0,
+    chunk: int = CHUNK,
+    keep: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EntropyCurve:
+    """Mean predictive entropy on one-step views against t; every view is made once for all models.
+
+    The views are those of `DiffAugEnsemble` with the same seed: noise is a function of seed, image and time.
+
+    Args:
+        models: one classifier or several.
+        images: with or without labels; with all of them labelled, accuracy at each time is a by-product.
+        denoiser: unconditional, in pixel space.
+        settings: times and reference size; the rest of it is not used.
+        size: side in pixels, a multiple of the denoiser's. fit: how other shapes become that square.
+        chunk: views in one call.
+        keep: folder for finished blocks; the same call continues from it. `kept.forget` removes it.
+        progress: called with (images done, images in all).
+    Raises:
+        ConfigError: models of one name; a denoiser, size or folder that does not fit.
+        DataError: no images, a label that a model does not know.
+        ModelError: logits that are NaN; finished blocks are kept.
+    """
+    began = time.perf_counter()
+    judged = [models] if isinstance(models, Judged) else list(models)
+    names = tuple(model.name for model in judged)
+    if not judged or len(set(names)) != len(names):
+        raise ConfigError(f"entropies need one model or several of different names, got {', '.join(names) or 'none'}")
+    if not len(images):
+        raise DataError(f"{images.name} holds no images")
+    maker = DiffAugEnsemble(nn.Identity(), denoiser, settings, seed=seed)
+    shape = Fit(mode=fit, size=size, multiple_of=denoiser.multiple_of)
+    labelled = all(label is not None for label in images.labels)
+    truth = [model.truth(images) for model in judged] if labelled else None
+    identity = {"kind": "entropies", "images": fingerprint(images), "size": size, "fit": fit, "views": maker.settings}
+    kept = None if keep is None else Kept(keep, {**identity, "models": {model.name: model.identity() for model in judged}})
+    found = _all(judged, images, maker, shape, chunk, kept, progress)
+    right = None if truth is None else (found["decisions"] == torch.stack(truth)[:, :, None]).numpy()
+    return EntropyCurve(
+        times=settings.times,
+        sigma=tuple(maker.levels(size).sigma.tolist()),
+        models=names,
+        classes=tuple(len(model.classes) for model in judged),
+        entropies=found["entropies"].numpy(),
+        right=right,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _all(
+    judged: Sequence[Judged],
+    images: ImageSet,
+    maker: DiffAugEnsemble,
+    shape: Fit,
+    chunk: int,
+    kept: Kept | None,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Tensor]:
+    """What `_block` gives, of all images."""
+    blocks = []
+    for start in range(0, len(images), BLOCK):
+        name = f"{start:09d}"
+        found = None if kept is None else kept.read(name)
+        block = _block(judged, images[start : start + BLOCK], maker, shape, chunk) if found is None else found[0]
+        if kept is not None and found is None:
+            kept.write(name, block)
+        blocks.append(block)
+        if progress is not None:
+            progress(min(start + BLOCK, len(images)), len(images))
+    return {name: torch.cat([block[name] for block in blocks], 1) for name in blocks[0]}
+
+
+@torch.no_grad()
+def _block(judged: Sequence[Judged], part: ImageSet, maker: DiffAugEnsemble, shape: Fit, chunk: int) -> dict[str, Tensor]:
+    """entropies (models, images, times) float32 and decisions int64."""
+    pictures = torch.stack([shape.to_model(example.image)[0] for example in part])
+    seeds, times = image_seeds(maker.seed, part.digests), len(maker.members)
+    row, member = torch.arange(len(part)).repeat_interleave(times), torch.arange(times).repeat(len(part))
+    entropies: list[list[Tensor]] = [[] for _ in judged]
+    decisions: list[list[Tensor]] = [[] for _ in judged]
+    for own, level in zip(row.split(chunk), member.split(chunk), strict=True):
+        views = maker.views(pictures[own], level, seeds[own])
+        for place, model in enumerate(judged):
+            logits = model(views).cpu()
+            entropies[place].append(entropy(logits).float())
+            decisions[place].append(logits.argmax(1))
+    return {
+        name: torch.stack([torch.cat(each).view(len(part), times) for each in found])
+        for name, found in (("entropies", entropies), ("decisions", decisions))
+    }
+
+
+def _over_images(values: NDArray[np.float32]) -> Interval:
+    found = t_interval(values.tolist())
+    return Interval(value=found.value, low=found.low, high=found.high, basis=basis_of_runs(1))
