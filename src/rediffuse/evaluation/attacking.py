@@ -1,0 +1,166 @@
+"""How much of a classifier's, a pipeline's or an ensemble's accuracy an attack leaves, over a set of images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rediffuse.data.geometry import Fit
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.adversarial import Attack, Victim, distance, perturb
+from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.results import Figure, write_result
+from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap
+from rediffuse.evaluation.test_time.ensembles import image_seeds, seed_of
+
+BLOCK = 64
+"""Images that are attacked, and kept, together."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Robustness:
+    """What an attack left of one victim; one entry an image.
+
+    clean: rightly named as it is, on fresh noise. attacked: so before, and also after the attack, on noise that the attack never saw.
+    moved: distance in the attack's norm. flat: no gradient was ever other than 0; where many are, the attack has failed, not the adversary.
+    """
+
+    victim: str
+    clean: NDArray[np.bool_]
+    attacked: NDArray[np.bool_]
+    moved: NDArray[np.float64]
+    flat: NDArray[np.bool_]
+
+    def row(self) -> dict[str, Any]:
+        found = bootstrap(self.attacked[None], [0] * len(self.attacked))
+        return {
+            "victim": self.victim,
+            "clean_accuracy": float(self.clean.mean()),
+            "attacked_accuracy": found.value,
+            "low": found.low,
+            "high": found.high,
+            "farthest": float(self.moved.max()),
+            "without_gradient": float(self.flat.mean()),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """An attack on several victims, on the same images. seconds: wall time of this call."""
+
+    attack: Attack
+    images: int
+    victims: tuple[Robustness, ...]
+    seconds: float = 0.0
+
+    def find(self, victim: str) -> Robustness:
+        for each in self.victims:
+            if each.victim == victim:
+                return each
+        raise ConfigError(f"{victim!r} was not attacked; these were: {', '.join(each.victim for each in self.victims)}")
+
+    def difference(self, victim: str, over: str) -> Interval:
+        """Accuracy under attack of one victim minus that of another, paired by image."""
+        return paired_bootstrap(self.find(victim).attacked[None], self.find(over).attacked[None], [0] * self.images)
+
+    def table(self) -> list[dict[str, Any]]:
+        return [each.row() for each in self.victims]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"attack": asdict(self.attack), "images": self.images, "seconds": self.seconds, "table": self.table()}
+
+    def save(
+        self,
+        name: str,
+        folder: str | Path = "results",
+        *,
+        command: str | None = None,
+        device: str = "cpu",
+        notes: Sequence[str] = (),
+    ) -> Path:
+        """Write `folder/NAME.json`: a row a victim; headline attacked_accuracy (of several VICTIM_attacked_accuracy).
+
+        Args: as in `results.write_result`.
+        """
+        headline: dict[str, Figure | Interval | float] = {}
+        for each in self.victims:
+            key = f"{each.victim}_attacked_accuracy" if len(self.victims) > 1 else "attacked_accuracy"
+            headline[key] = bootstrap(each.attacked[None], [0] * self.images)
+        told = "; ".join(f"{key}: {value}" for key, value in asdict(self.attack).items())
+        said = [f"{self.images} images; {told}", "an attack shows weakness only: what survives may fall to a better one", *notes]
+        return write_result(name, headline, self.table(), self.seconds, command=command, folder=folder, device=device, notes=said)
+
+
+def attack_images(
+    victims: Victim | Sequence[Victim],
+    images: ImageSet,
+    attack: Attack | None = None,
+    *,
+    size: int,
+    fit: Literal["pad", "crop", "squash"] = "squash",
+    keep: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Attacked:
+    """Attack each victim on each image, and ask it again on noise that the attack did not see.
+
+    Costs (steps + 1) x restarts x draws forward and backward passes of the victim for each image.
+
+    Args:
+        victims: from `adversarial.classifier`, `pipeline` or `ensemble`.
+        images: labelled.
+        size: side in pixels, a multiple of what the victims need. fit: how other shapes become that square.
+        keep: folder for finished blocks; the same call continues from it. `kept.forget` removes it.
+        progress: called with (images done, images in all), counting an image once for each victim.
+    Raises:
+        ConfigError: victims of one name, a size or folder that does not fit.
+        DataError: no images, labels that a victim does not know.
+        ModelError: a victim without gradients, or whose logits are NaN; finished blocks are kept.
+    """
+    began = time.perf_counter()
+    chosen, plan = [victims] if isinstance(victims, Victim) else list(victims), attack or Attack()
+    names = [victim.name for victim in chosen]
+    if not chosen or len(set(names)) != len(names):
+        raise ConfigError(f"an attack needs one victim or several of different names, got {', '.join(names) or 'none'}")
+    if not len(images):
+        raise DataError(f"{images.name} holds no images to attack")
+    shapes = [Fit(mode=fit, size=size, multiple_of=victim.multiple_of) for victim in chosen]
+    truth = [victim.judged.truth(images) for victim in chosen]
+    identity = {"kind": "attacks", "images": fingerprint(images), "size": size, "fit": fit, "attack": asdict(plan)}
+    told = {victim.name: {**victim.judged.identity(), **victim.identity} for victim in chosen}
+    kept = None if keep is None else Kept(keep, {**identity, "victims": told})
+    found = []
+    for place, victim in enumerate(chosen):
+        parts = []
+        for start in range(0, len(images), BLOCK):
+            name = f"{place:03d}-{start:09d}"
+            there = None if kept is None else kept.read(name)
+            part = images[start : start + BLOCK]
+            block = _block(victim, part, truth[place][start : start + BLOCK], plan, shapes[place]) if there is None else there[0]
+            if kept is not None and there is None:
+                kept.write(name, block)
+            parts.append(block)
+            if progress is not None:
+                progress(place * len(images) + start + len(part), len(chosen) * len(images))
+        whole = {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
+        found.append(Robustness(victim=victim.name, **whole))
+    return Attacked(attack=plan, images=len(images), victims=tuple(found), seconds=time.perf_counter() - began)
+
+
+def _block(victim: Victim, part: ImageSet, labels: Tensor, attack: Attack, shape: Fit) -> dict[str, Tensor]:
+    pictures = torch.stack([shape.to_model(example.image)[0] for example in part])
+    seeds = image_seeds(attack.seed, part.digests)
+    fresh = torch.tensor([seed_of(seed, "judge") for seed in seeds.tolist()], dtype=torch.int64)
+    done = perturb(victim, pictures, labels, attack, seeds)
+    with torch.no_grad():
+        before, after = (victim.ask(given, fresh).argmax(1).cpu() == labels for given in (pictures, done.images))
+    moved = distance(done.images, pictures, attack.norm).double()
+    return {"clean": before, "attacked": before & after, "moved": moved, "flat": done.flat}
