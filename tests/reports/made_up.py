@@ -11,9 +11,10 @@ from PIL import Image
 
 from rediffuse.evaluation.accuracy import measure
 from rediffuse.evaluation.few_shot.cells import CellResult, Stage
-from rediffuse.evaluation.few_shot.comparison import Comparison, Provenance
+from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.samples import Sample
 from rediffuse.evaluation.few_shot.settings import Cell
+from rediffuse.evaluation.provenance import Provenance
 
 LABELS = tuple(range(4)) * 50
 CLASSES = ("cat", "dog", "red bird", "thing")

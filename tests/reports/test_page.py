@@ -13,7 +13,8 @@ from tests.reports.made_up import CLASSES, comparison, sample
 from rediffuse.evaluation.few_shot.bench import DIGITS_NOTE
 from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.settings import Cell
-from rediffuse.reports.page import flatten, render_page, write_page
+from rediffuse.reports.page import render_page, write_page
+from rediffuse.reports.rendering import flatten
 from rediffuse.reports.words import accuracy_range, percent, points, points_range
 
 GAIN = {"scratch": 0.08, "forty": 0.0, "resnet-64": -0.1, "pixels": 0.0}

@@ -1,4 +1,4 @@
-"""What made a figure: the machine, the code and the command."""
+"""What made a figure: the machine, the code, the libraries and the command."""
 
 from __future__ import annotations
 
@@ -7,9 +7,38 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What made it: see `results.Result`. versions: of the libraries."""
+
+    command: str
+    commit: str
+    date: str
+    hardware: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+def provenance(command: str | None = None, device: str = "cpu") -> Provenance:
+    """Of this process. command: what was typed; None takes it from the process."""
+    from rediffuse import __version__
+
+    return Provenance(
+        command=command_line() if command is None else command,
+        commit=commit(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        hardware=hardware(device),
+        versions={"rediffuse": __version__, **{name: version(name) for name in LIBRARIES}},
+    )
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:

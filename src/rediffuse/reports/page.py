@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +13,11 @@ from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GU
 from rediffuse.evaluation.statistics import MIN_SEEDS, verdict
 from rediffuse.progress import duration
 from rediffuse.reports.figures import accuracy_curves
+from rediffuse.reports.rendering import PAGE, flatten, render, write_whole
 from rediffuse.reports.sheet import contact_sheet
 from rediffuse.reports.tables import level_table
 from rediffuse.reports.words import arm_name, baseline_name, basis, level_name, percent, points, points_range, sentence
 
-PAGE = "report.html"
 WORDS = {"helps": "▲ Helps", "no evidence": "● No evidence", "hurts": "▼ Hurts"}
 
 READING = (
@@ -35,35 +32,18 @@ def write_page(comparison: Comparison, folder: str | Path) -> Path:
     The page holds everything in one file and opens anywhere; the same figures lie beside it as comparison.json, table.parquet and
     cells.parquet (see `Comparison.save`).
     """
-    path = Path(folder) / PAGE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(render_page(comparison), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return write_whole(Path(folder) / PAGE, render_page(comparison))
 
 
 def render_page(comparison: Comparison) -> str:
     """The page as text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("rediffuse.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("compare.html.j2").render(_context(comparison))
+    return render("compare.html.j2", _context(comparison))
 
 
 def _context(comparison: Comparison) -> dict[str, Any]:
-    from markupsafe import Markup
-
     missing = [describe(cell) for cell in comparison.missing()]
-    css = (files("rediffuse.reports") / "templates" / "page.css").read_text(encoding="utf-8")
     first = comparison.samples[0] if comparison.samples else None
     return {
-        "css": Markup(css),  # a file of this package
         "title": f"Does augmentation help on {comparison.name.removesuffix(' (train)')}?",
         "subtitle": _subtitle(comparison),
         "weak": f"{percent(comparison.card['classification_accuracy_score'])} %" if comparison.weak_generator else "",
@@ -193,16 +173,3 @@ def _details(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
     photos = flatten({"photos": comparison.settings.get("photos", {}), "test": comparison.settings.get("test", {})})
     machine = flatten({**made.hardware, "commit": made.commit or "not a checkout", **made.versions})
     return [("Settings", arms), ("Photos", list(photos.items())), ("Machine and versions", list(machine.items()))]
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as one level of names and text: {"making": {"copies": 4}} is {"making.copies": "4"}."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
-            flat[f"{prefix}{name}"] = ", ".join(" ".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in value)
-        else:
-            flat[f"{prefix}{name}"] = "" if value is None else str(value)
-    return flat

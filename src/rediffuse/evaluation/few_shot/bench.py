@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -19,18 +17,17 @@ from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import DataError
 from rediffuse.evaluation.few_shot.arms import Copies
 from rediffuse.evaluation.few_shot.cells import CellStore
-from rediffuse.evaluation.few_shot.comparison import Comparison, Provenance
+from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.judge import Judge
 from rediffuse.evaluation.few_shot.samples import collect_samples
 from rediffuse.evaluation.few_shot.settings import GENERATED, CompareSettings
-from rediffuse.evaluation.provenance import command_line, commit, hardware
+from rediffuse.evaluation.provenance import provenance
 from rediffuse.generation.environment import identify
 from rediffuse.training.backbones import SCRATCH, model_folder
 from rediffuse.training.pool import labels_of
 
 HELD_OUT = 0.25
 """Share of each class that is held out where no test photos are given."""
-LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
 CARD = "rediffuse.json"
 DIGITS_NOTE = "The generator has seen 5,000 unlabelled MNIST digits: the demo shows the program, not the claim."
 
@@ -201,16 +198,3 @@ def facts(pool: ImageSet, model: Denoiser | None, card: dict[str, Any]) -> list[
     digits = [DIGITS_NOTE] if pool.name.startswith("digits") and bundled else []
     said = card.get("notes", [])
     return [*digits, *(str(line) for line in (said if isinstance(said, list) else [said]))]
-
-
-def provenance(command: str | None, device: str) -> Provenance:
-    """Of this process."""
-    from rediffuse import __version__
-
-    return Provenance(
-        command=command_line() if command is None else command,
-        commit=commit(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        hardware=hardware(device),
-        versions={"rediffuse": __version__, **{name: version(name) for name in LIBRARIES}},
-    )

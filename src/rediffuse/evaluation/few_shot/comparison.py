@@ -15,6 +15,7 @@ from rediffuse.errors import DataError
 from rediffuse.evaluation.few_shot.cells import CellResult, Stage
 from rediffuse.evaluation.few_shot.samples import Sample, read_samples, write_samples
 from rediffuse.evaluation.few_shot.settings import ARMS, DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD, Cell
+from rediffuse.evaluation.provenance import Provenance
 from rediffuse.evaluation.results import Figure, Result, write_json
 from rediffuse.evaluation.statistics import (
     MIN_SEEDS,
@@ -30,17 +31,6 @@ from rediffuse.training.backbones import SCRATCH
 
 FILE_NAME, TABLE, CELLS, SAMPLES = "comparison.json", "table.parquet", "cells.parquet", "samples.parquet"
 FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """What made it: see `results.Result`. versions: of the libraries; seconds: of all work, killed pieces left out."""
-
-    command: str
-    commit: str
-    date: str
-    hardware: Mapping[str, Any]
-    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
