@@ -6,6 +6,7 @@ import colorsys
 import io
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,6 +220,16 @@ def test_other_sizes_take_the_nearest_published_one() -> None:
     assert [published_size(side) for side in (32, 45, 46, 64, 119, 120, 224, 500)] == [32, 32, 64, 64, 64, 224, 224, 224]
     assert corrupt(pictures(1, side=50), "frost", 2).shape == (1, 3, 50, 50)
     assert corrupt(pictures(1, side=400), "frost", 2).shape == (1, 3, 400, 400)  # larger than the photos: they are enlarged
+
+
+def test_the_docs_table_the_constants(root: Path) -> None:
+    text = (root / "docs" / "corruptions.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(): cells[3:6] for line in text.splitlines() if len(cells := line.split("|")) == 7}
+    for name in ALL:
+        for size, cell in zip(SIZES, rows[name], strict=True):
+            several = cell.split(";") if ";" in cell else cell.split()
+            told = [tuple(float(number) for number in part.split()) for part in several]
+            assert told == [constants(name, severity, size) for severity in SEVERITIES]
 
 
 def test_what_is_wrong_is_said() -> None:
