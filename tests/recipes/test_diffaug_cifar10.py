@@ -14,13 +14,14 @@ from tests.tiny_pixel import tiny_pixel
 from rediffuse.denoisers.load import load
 from rediffuse.evaluation.corruptions.apply import corrupt
 from rediffuse.evaluation.corruptions.constants import ALL
+from rediffuse.recipes import diffaug_cheaper
 from rediffuse.recipes.diffaug_cifar10 import main
-from rediffuse.recipes.robust.arms import ARMS, BANKS, PLAIN_FLOPS, equal_flops
+from rediffuse.recipes.robust.arms import ARMS, BANKS, CHEAPER, FULL, PLAIN_FLOPS, REPEATED, equal_flops
 from rediffuse.recipes.robust.banks import make_bank
 from rediffuse.recipes.robust.cells import Cell, CellStore, Judgement, keys_of
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
 from rediffuse.recipes.robust.nets import NETS, open_net
-from rediffuse.recipes.robust.table import MEASURES, rows_of, too_weak
+from rediffuse.recipes.robust.table import MEASURES, kept_share, rows_of, too_weak
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
 from rediffuse.training.objectives import Extra, plain
 from rediffuse.training.settings import TrainSettings
@@ -34,6 +35,15 @@ def test_an_arm_and_its_control_look_at_equally_many_views() -> None:
         assert views[name] == views[ARMS[name].control or ""] == 2
     assert views["augmix"] == views["augmix-diffaug"] == 4
     assert views["deepaugment"] == views["deepaugment-diffaug"] == 3
+
+
+def test_cheaper_ways_are_held_against_repetition(tmp_path: Path) -> None:
+    denoiser = load(str(tiny_pixel(tmp_path / "tiny", sample_size=32)), device="cpu", dtype="float32")
+    assert CHEAPER[REPEATED].control is None
+    for name, arm in CHEAPER.items():
+        extra = Extra(source="independent") if arm.online is None else arm.online(denoiser, 0)
+        assert arm.build(extra).samples == (1.25 if "quarter" in name else 2)
+        assert name == REPEATED or arm.control == REPEATED
 
 
 def test_plain_at_equal_operations_pays_for_the_denoiser(tmp_path: Path) -> None:
@@ -95,6 +105,35 @@ def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
     assert back is not None
     assert all(np.array_equal(back.right[key], value) for key, value in runs[0].right.items())
     assert back.facts == runs[0].facts
+
+
+def test_what_a_cheaper_way_keeps_is_a_share_of_the_full_gain() -> None:
+    control, full, ours = ([judgement(arm, seed, share) for seed in (0, 1)] for arm, share in (("a", 0.5), ("b", 0.7), ("c", 0.65)))
+    kept = kept_share(ours, full, control, "corrupted")
+    assert kept is not None
+    assert kept.value == pytest.approx(0.75)
+    assert kept.low is not None
+    assert kept.high is not None
+    assert 0.5 < kept.low < 0.75 < kept.high < 0.95
+    whole = kept_share(full, full, control, "corrupted")
+    assert whole is not None
+    assert whole.low == pytest.approx(1)
+    assert kept_share(ours, control, full, "corrupted") is None
+
+
+def test_a_trial_of_the_cheaper_ways(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_pictures(tmp_path / "data" / "cifar10", split, 42, size=32)
+    denoiser = tiny_pixel(tmp_path / "tiny", sample_size=32)
+    asked = [
+        "--data", str(tmp_path / "data"), "--denoiser", str(denoiser), "--work", str(tmp_path / "work"),
+        "--out", str(tmp_path / "out"), "--arms", REPEATED, FULL, "bank-10-quarter", "--seeds", "1", "--epochs", "1", "--draws", "1",
+        "--pictures", "24", "--held", "6", "--device", "cpu",
+    ]  # fmt: skip
+    assert diffaug_cheaper.main(asked) == 0
+    rows = json.loads((tmp_path / "out" / "reduced_diffaug_cheaper.json").read_text())["rows"]
+    assert [row["arm"] for row in rows] == [REPEATED, FULL, "bank-10-quarter"]
+    assert rows[1]["control"] == REPEATED
 
 
 def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from rediffuse.denoisers.wiener import WienerDenoiser
 from rediffuse.methods.augmix import AugMix
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.deepaugment import DeepAugment
+from rediffuse.methods.diffaug import DiffAug
 from rediffuse.training.backbones import Classifier
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
 from rediffuse.training.objectives import Extra, Objective, augmix, deepaugment, plain
@@ -35,15 +37,17 @@ class Arm:
 
     Args:
         name: in tables.
-        bank: whose views it looks at, of `BANKS`; None for none.
+        bank: whose shared views it looks at, of `BANKS`; None for none.
+        online: from (denoiser, seed) to views that are made in training, in the place of a shared bank.
         build: from an extra of that bank (None without one) to the objective.
         control: the arm that it is compared with: as many views, without the denoised one.
     """
 
     name: str
-    bank: str | None
     build: Callable[[Extra | None], Objective]
+    bank: str | None = None
     control: str | None = None
+    online: Callable[[Denoiser, int], Extra] | None = None
 
 
 def _clean() -> Extra:
@@ -69,18 +73,43 @@ def _sum(extra: Extra | None) -> Objective:
 ARMS: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm(name=PLAIN, bank=None, build=_sum),
-        Arm(name=PLAIN_FLOPS, bank=None, build=_sum, control=PLAIN),
+        Arm(name=PLAIN, build=_sum),
+        Arm(name=PLAIN_FLOPS, build=_sum, control=PLAIN),
         Arm(name=NOISE, bank=NOISE, build=_sum, control=PLAIN),
         Arm(name=LINEAR, bank=LINEAR, build=_sum, control=NOISE),
         Arm(name=DIFFAUG, bank=DIFFAUG, build=_sum, control=NOISE),
-        Arm(name="augmix", bank=None, build=_augmix, control=PLAIN),
+        Arm(name="augmix", build=_augmix, control=PLAIN),
         Arm(name="augmix-diffaug", bank=DIFFAUG, build=_augmix, control="augmix"),
-        Arm(name="deepaugment", bank=None, build=_deepaugment, control=PLAIN),
+        Arm(name="deepaugment", build=_deepaugment, control=PLAIN),
         Arm(name="deepaugment-diffaug", bank=DIFFAUG, build=_deepaugment, control="deepaugment"),
     )
 }
 """In the order of tables. The gain that counts is that of diffaug over noise."""
+
+
+def _fresh(share: float) -> Callable[[Denoiser, int], Extra]:
+    return lambda denoiser, seed: Extra(method=DiffAug(denoiser), share=share)
+
+
+def _banked(rate: float, source: Literal["denoised", "original"] = "denoised", share: float = 1.0) -> Callable[[Denoiser, int], Extra]:
+    return lambda denoiser, seed: Extra(method=Bank(DiffAug(denoiser), rate, source=source, seed=seed), share=share)
+
+
+FULL, REPEATED = "full", "repeated"
+CHEAPER: Mapping[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm(name=REPEATED, build=_sum, online=_banked(0.1, "original")),
+        Arm(name=FULL, build=_sum, online=_fresh(1.0), control=REPEATED),
+        Arm(name="quarter", build=_sum, online=_fresh(0.25), control=REPEATED),
+        Arm(name="bank-25", build=_sum, online=_banked(0.25), control=REPEATED),
+        Arm(name="bank-10", build=_sum, online=_banked(0.1), control=REPEATED),
+        Arm(name="bank-5", build=_sum, online=_banked(0.05), control=REPEATED),
+        Arm(name="bank-10-quarter", build=_sum, online=_banked(0.1, share=0.25), control=REPEATED),
+        Arm(name="made-before", build=_sum, bank=DIFFAUG, control=REPEATED),
+    )
+}
+"""Ways to pay less for DiffAug. Their control looks at as many views from a bank of re-crops that no denoiser has seen."""
 
 
 def denoiser_of(bank: str, denoiser: Denoiser, images: Tensor) -> Denoiser:
@@ -90,11 +119,6 @@ def denoiser_of(bank: str, denoiser: Denoiser, images: Tensor) -> Denoiser:
     if bank == LINEAR:
         return WienerDenoiser.fit(images, denoiser.schedule)
     return NoDenoiser(denoiser.schedule, size=SIZE)
-
-
-def objective_of(arm: Arm, bank: Bank | None, draws: int) -> Objective:
-    """What a step of an arm looks at; bank: filled with `draws` views of each picture."""
-    return arm.build(None if bank is None else Extra(method=bank, draws=draws))
 
 
 def equal_flops(settings: TrainSettings, classifier: Classifier, denoiser: Denoiser, pictures: int, draws: int) -> TrainSettings:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rediffuse.evaluation.corruptions.constants import COMMON, GROUPS
-from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, bootstrap, paired_bootstrap, paired_t_interval, t_interval
-from rediffuse.recipes.robust.arms import ARMS
+from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, bootstrap, paired_bootstrap, paired_t_interval, t_interval
+from rediffuse.recipes.robust.arms import ARMS, Arm
 from rediffuse.recipes.robust.cells import CLEAN, Judgement, keys_of
 
 CALM = tuple(name for name in COMMON if name not in GROUPS["noise"])
@@ -44,14 +44,14 @@ def gain(ours: Sequence[Judgement], theirs: Sequence[Judgement], measure: str, l
     return paired_bootstrap(first, second, labels, resamples=RESAMPLES)
 
 
-def rows_of(judgements: Sequence[Judgement], labels: Sequence[int]) -> list[dict[str, Any]]:
+def rows_of(judgements: Sequence[Judgement], labels: Sequence[int], arms: Mapping[str, Arm] = ARMS) -> list[dict[str, Any]]:
     """One row a net and arm that has cells; gains over the arm's control from the seeds that both have."""
     groups: dict[tuple[str, str], dict[int, Judgement]] = {}
     for judgement in judgements:
         groups.setdefault((judgement.cell.net, judgement.cell.arm), {})[judgement.cell.seed] = judgement
     rows = []
     for net in dict.fromkeys(net for net, _ in groups):
-        for name, arm in ARMS.items():
+        for name, arm in arms.items():
             own = groups.get((net, name))
             if own is None:
                 continue
@@ -65,6 +65,28 @@ def rows_of(judgements: Sequence[Judgement], labels: Sequence[int]) -> list[dict
             row["facts"] = [dict(run.facts) for run in own.values()]
             rows.append(row)
     return rows
+
+
+def kept_share(
+    ours: Sequence[Judgement], full: Sequence[Judgement], control: Sequence[Judgement], measure: str, *, level: float = 0.95, seed: int = 0
+) -> Interval | None:
+    """(ours - control) / (full - control): which part of the full gain a cheaper way keeps, test pictures drawn again.
+
+    Runs are those of the same seeds. None where there is no full gain; no interval where it is not above zero in every drawn test set.
+    """
+    sides = [np.stack([run.share(MEASURES[measure]) for run in runs]).mean(axis=0) for runs in (ours, full, control)]
+    count = len(sides[0])
+    generator = np.random.default_rng(seed)
+    drawn = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) @ np.stack(sides, axis=1) / count
+    own, whole = drawn[:, 0] - drawn[:, 2], drawn[:, 1] - drawn[:, 2]
+    found = [float(side.mean()) for side in sides]
+    if found[1] <= found[2]:
+        return None
+    value = (found[0] - found[2]) / (found[1] - found[2])
+    if not (whole > 0).all():
+        return Interval(value=value, runs=len(ours))
+    low, high = np.quantile(own / whole, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value=value, low=float(low), high=float(high), runs=len(ours), basis=basis_of_runs(len(ours)))
 
 
 def headline_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
