@@ -18,8 +18,8 @@ from rediffuse.evaluation.fidelity.features import DEFAULT, Extractor, Taken, id
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.kept import Kept, fingerprint
 
-COSINE = 0.95
-RMS = 0.1
+COSINE = 0.85
+RMS = 0.12
 NEIGHBOURS = 10
 ROWS = 1024
 COLUMNS = 8192
