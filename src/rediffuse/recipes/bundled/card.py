@@ -19,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rediffuse.recipes.bundled import cifar10
 from rediffuse.recipes.bundled.common import tell
 
 WEAK = 0.5  # below this classification accuracy score pages are headed "weak generator"
@@ -79,8 +80,11 @@ def features_card(log: list[dict[str, Any]], hardware: str) -> str:
     return fill("resnet-64", steps=last_step(log), hardware=hardware, top1=top1, curve=curve(log, "top1"))
 
 
-def pixel_card(facts: dict[str, Any], log: list[dict[str, Any]], hardware: str, remarks: Sequence[str] = ()) -> str:
-    return fill("cifar10-32", facts=facts, steps=last_step(log), hardware=hardware, curve=curve(log, "held_out"), remarks=remarks)
+def pixel_card(
+    facts: dict[str, Any], log: list[dict[str, Any]], hardware: str, remarks: Sequence[str] = (), batch: int = cifar10.BATCH
+) -> str:
+    steps, course = last_step(log), curve(log, "held_out")
+    return fill("cifar10-32", facts=facts, steps=steps, batch=batch, hardware=hardware, curve=course, remarks=remarks)
 
 
 HEADLINE = {"psnr": "psnr", "kept": "kept", "recognised": "recognised_at_use", "cas": "classification_accuracy_score", "fid": "fid_like"}
@@ -111,6 +115,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--coder", type=Path)
     parser.add_argument("--hardware", required=True)
+    parser.add_argument("--batch", type=int, default=cifar10.BATCH, help="pictures a step of cifar10-32's training")
     parser.add_argument("--remark", action="append", default=[], help="a sentence that belongs to the training of these weights")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--results", type=Path, help="folder of results to write the figures into")
@@ -125,7 +130,7 @@ def main() -> None:
         (given.out / "README.md").write_text(features_card(log, given.hardware))
         return
     if given.model == "cifar10-32":
-        (given.out / "README.md").write_text(pixel_card(facts, log, given.hardware, given.remark))
+        (given.out / "README.md").write_text(pixel_card(facts, log, given.hardware, given.remark, given.batch))
         (given.out / "rediffuse.json").write_text(json.dumps(facts, indent=1) + "\n")
         return
     (given.out / "README.md").write_text(text_to_image_card(facts, log, read_log(given.coder), given.hardware, given.remark))

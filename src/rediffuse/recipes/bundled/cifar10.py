@@ -37,6 +37,7 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 16,
 }
 SCHEDULER: dict[str, Any] = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+BATCH = 128
 DECAY = 0.9995
 GRID = 64
 
@@ -137,7 +138,7 @@ def train(
     out: Path,
     minutes: float | None,
     steps: int,
-    batch: int = 128,
+    batch: int = BATCH,
     rate: float = 8e-4,
     seed: int = 0,
     device: str = "auto",
@@ -177,7 +178,7 @@ def train(
 
 def main() -> None:
     parser = options(__doc__, steps=12_000, data="folder cifar10")
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--rate", type=float, default=8e-4, help="largest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
