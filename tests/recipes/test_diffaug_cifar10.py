@@ -21,7 +21,7 @@ from rediffuse.recipes.robust.banks import make_bank
 from rediffuse.recipes.robust.cells import Cell, CellStore, Judgement, keys_of
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
 from rediffuse.recipes.robust.nets import NETS, open_net
-from rediffuse.recipes.robust.table import MEASURES, kept_share, rows_of, too_weak
+from rediffuse.recipes.robust.table import MEASURES, headline_of, kept_share, rows_of, too_weak
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
 from rediffuse.training.objectives import Extra, plain
 from rediffuse.training.settings import TrainSettings
@@ -98,6 +98,10 @@ def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
     assert rows["diffaug"]["gain_corrupted"] == pytest.approx(0.1)
     assert rows["diffaug"]["gain_corrupted_low"] > 0
     assert too_weak(list(rows.values())) == ["resnet-14"]
+    quoted = headline_of(runs, labels)
+    assert set(quoted) == {"corruption5_gain", "gain_over_noise_only", "gain_without_noise_group", "clean_change"}
+    assert quoted["corruption5_gain"].value == pytest.approx(0.2)
+    assert quoted["gain_over_noise_only"].value == pytest.approx(0.1)
     assert set(MEASURES) <= set(rows["noise"])
     store = CellStore(tmp_path / "cells", {"a": 1})
     store.write(runs[0])

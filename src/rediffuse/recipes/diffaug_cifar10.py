@@ -51,7 +51,10 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
     spec = bench.denoiser.spec
     notes.append(f"denoiser {'in memory' if spec is None else spec.name}, {given.draws} views a picture, {given.epochs:g} epochs")
     device = str(bench.device)
-    return write_result(name, headline_of(rows), rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)
+    headline = headline_of(judgements, labels)
+    return write_result(name, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)
+        name, headline_of(judgements, labels), rows, seconds, command=given.command, folder=given.out, device=device, notes=notes
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

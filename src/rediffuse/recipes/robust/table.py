@@ -9,7 +9,7 @@ import numpy as np
 
 from rediffuse.evaluation.corruptions.constants import COMMON, GROUPS
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, bootstrap, paired_bootstrap, paired_t_interval, t_interval
-from rediffuse.recipes.robust.arms import ARMS, Arm
+from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN, PLAIN_FLOPS, Arm
 from rediffuse.recipes.robust.cells import CLEAN, Judgement, keys_of
 
 CALM = tuple(name for name in COMMON if name not in GROUPS["noise"])
@@ -89,15 +89,29 @@ def kept_share(
     return Interval(value=value, low=float(low), high=float(high), runs=len(ours), basis=basis_of_runs(len(ours)))
 
 
-def headline_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Interval]:
-    """The quoted figures: what each arm gains over its control on corrupted pictures, with and without the noise group."""
+QUOTED: Mapping[str, tuple[str, str, str]] = {
+    "corruption5_gain": (DIFFAUG, PLAIN, "corrupted_5"),
+    "gain_over_noise_only": (DIFFAUG, NOISE, "corrupted"),
+    "gain_without_noise_group": (DIFFAUG, NOISE, "without_noise"),
+    "gain_equal_flops": (DIFFAUG, PLAIN_FLOPS, "corrupted"),
+    "clean_change": (DIFFAUG, PLAIN, "clean"),
+    "augmix_corruption5_gain": ("augmix-diffaug", "augmix", "corrupted_5"),
+    "deepaugment_corruption5_gain": ("deepaugment-diffaug", "deepaugment", "corrupted_5"),
+}
+"""Key of the result -> (arm, the arm it is held against, on what)."""
+
+
+def headline_of(judgements: Sequence[Judgement], labels: Sequence[int]) -> dict[str, Interval]:
+    """The quoted figures, of the seeds that both arms have. Those of a second net have its name before them."""
+    runs = {(run.cell.net, run.cell.arm, run.cell.seed): run for run in judgements}
+    nets = list(dict.fromkeys(run.cell.net for run in judgements))
     found: dict[str, Interval] = {}
-    for row in rows:
-        for measure in ("corrupted", "without_noise"):
-            key = f"gain_{measure}"
-            if row.get(key) is not None:
-                name = f"{row['net']}_{row['arm']}_over_{row['control']}_{measure}"
-                found[name] = Interval(value=row[key], low=row[f"{key}_low"], high=row[f"{key}_high"])
+    for net in nets:
+        for key, (arm, other, measure) in QUOTED.items():
+            seeds = sorted(seed for own, name, seed in runs if (own, name) == (net, arm) and (net, other, seed) in runs)
+            if seeds:
+                ours, theirs = ([runs[net, name, seed] for seed in seeds] for name in (arm, other))
+                found[key if net == nets[0] else f"{net}_{key}"] = gain(ours, theirs, measure, labels)
     return found
 
 
