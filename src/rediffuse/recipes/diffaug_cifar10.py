@@ -53,8 +53,6 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
     device = str(bench.device)
     headline = headline_of(judgements, labels)
     return write_result(name, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)
-        name, headline_of(judgements, labels), rows, seconds, command=given.command, folder=given.out, device=device, notes=notes
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
