@@ -1,0 +1,271 @@
+"""Is this classifier to be trusted? A suite of yardsticks on one set of images; priced first, resumable part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rediffuse.data.types import ImageSet
+from rediffuse.denoisers.base import Denoiser
+from rediffuse.denoisers.pixel import check_unconditional
+from rediffuse.errors import ConfigError, DataError, RediffuseError
+from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.kept import fingerprint
+from rediffuse.evaluation.ood.sets import check_unknown
+from rediffuse.evaluation.provenance import provenance
+from rediffuse.evaluation.results import write_json
+from rediffuse.evaluation.suite import settings as names
+from rediffuse.evaluation.suite.cost import Cost, PartCost, measure
+from rediffuse.evaluation.suite.parts import Asking, Part, Progress, build
+from rediffuse.evaluation.suite.result import FIELDS, Evaluation, Skipped
+from rediffuse.evaluation.suite.settings import Suite, SuiteSettings, chosen
+
+Watch = Callable[[str], Progress | None]
+"""Called with the name of a part that begins; gives what is to be called with (done, in all)."""
+STATE_EVERY = 20.0
+"""Seconds between two notes of how far a part is."""
+
+
+def evaluate(
+    models: Sequence[Judged],
+    data: ImageSet,
+    *,
+    suite: Suite = "robust",
+    size: int,
+    fit: Literal["pad", "crop", "squash"] = "squash",
+    denoiser: Denoiser | None = None,
+    near: Sequence[ImageSet] = (),
+    far: Sequence[ImageSet] = (),
+    train: ImageSet | None = None,
+    images: int | None = None,
+    seed: int = 0,
+    settings: SuiteSettings | None = None,
+    keep: str | Path | None = None,
+    hours: float | None = None,
+    watch: Watch | None = None,
+    command: str | None = None,
+) -> Evaluation:
+    """Run the parts of a suite one after another; a part that cannot be run is noted with its reason, and the others go on.
+
+    Choose it to see what a classifier is worth beyond its accuracy, or whether another one is better.
+
+    Args:
+        models: one, or two that are compared in pairs; of different names.
+        data: labelled test images that no model was trained on.
+        suite: few-shot (accuracy, calibration), robust (also corruptions, unknown inputs, entropy, DiffAug ensemble) or full (also
+            certificates, an attack, DDA).
+        size, fit: of all pictures; see `data.geometry.Fit`.
+        denoiser: unconditional, in pixel space; without one its parts are left out.
+        near, far: sets of unknown images; near ones resemble what is known.
+        train: the models' training images, for the scores KNN, Mahalanobis and ReAct.
+        images: how many of `data` are judged: a seeded choice by pixels. None judges all.
+        seed: of that choice and of all noise.
+        settings: what dear parts see; its suite, size, fit and seed give way to the arguments.
+        keep: folder for what is done; the same call goes on from it, and further parts, sets and models may join.
+        hours: refuse to begin what would take longer.
+    Raises:
+        ConfigError: models of one name, a denoiser or size that does not fit, more hours than allowed.
+        DataError: no images, unknown labels, an empty set of unknown images or one that shares pictures with the models' own.
+        ModelError: another number of outputs than classes, NaN logits.
+    """
+    bench = Bench.prepare(
+        models, data, suite=suite, size=size, fit=fit, denoiser=denoiser, near=near, far=far, train=train, images=images, seed=seed,
+        settings=settings, keep=keep,
+    )  # fmt: skip
+    if hours is not None:
+        bench.price().check(hours)
+    return bench.run(watch, command)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """A suite that is checked and ready to run.
+
+    Attributes:
+        parts: those that can be run; skipped: those that cannot.
+        keep: folder for what is done. Each part has a place of its own there, named after all that decides its numbers.
+    """
+
+    asking: Asking
+    parts: tuple[Part, ...]
+    skipped: tuple[Skipped, ...]
+    keep: Path | None
+
+    @classmethod
+    def prepare(
+        cls,
+        models: Sequence[Judged],
+        data: ImageSet,
+        *,
+        suite: Suite,
+        size: int,
+        fit: Literal["pad", "crop", "squash"],
+        denoiser: Denoiser | None,
+        near: Sequence[ImageSet],
+        far: Sequence[ImageSet],
+        train: ImageSet | None,
+        images: int | None,
+        seed: int,
+        settings: SuiteSettings | None,
+        keep: str | Path | None,
+    ) -> Bench:
+        """Check all that can be checked before any work. Args and Raises as in `evaluate`."""
+        told = {} if settings is None else {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+        own = SuiteSettings(**{**told, "suite": suite, "size": size, "fit": fit, "seed": seed})
+        given = chosen(data, images, seed)
+        groups = named(data.name, near, far)
+        asking = Asking(models=models, data=given, settings=own, denoiser=denoiser, near=groups[0], far=groups[1], train=train)
+        check(asking)
+        skipped = [Skipped(part=name, reason=reason, failed=False) for name in own.parts if (reason := lacking(asking, name))]
+        lost = {part.part for part in skipped}
+        parts = tuple(build(asking, name) for name in own.parts if name not in lost)
+        return cls(asking=asking, parts=parts, skipped=tuple(skipped), keep=None if keep is None else Path(keep))
+
+    def price(self) -> Cost:
+        """What is still to be done. Measures for a few seconds."""
+        asking, own = self.asking, self.asking.settings
+        corrupting = any(part.calls.corrupted for part in self.parts)
+        beliefs = asking.denoiser if any(part.calls.denoiser for part in self.parts) else None
+        rates = measure(asking.models, asking.data, beliefs, size=own.size, fit=own.fit, corrupting=corrupting)
+        found = []
+        for part in self.parts:
+            done = float(self._state(part)["share"])
+            seconds = (1 - done) * rates.seconds(part.calls)
+            found.append(PartCost(part=part.name, images=len(part.images), calls=part.calls, done=done, seconds=seconds))
+        return Cost(parts=tuple(found))
+
+    def run(self, watch: Watch | None = None, command: str | None = None) -> Evaluation:
+        """Every part. One that fails is noted; where no part at all succeeds, the first error is raised."""
+        found: dict[str, Any] = {}
+        seconds: dict[str, float] = {}
+        skipped, first = list(self.skipped), None
+        for part in self.parts:
+            try:
+                found[FIELDS[part.name]] = self._run(part, None if watch is None else watch(part.name))
+            except RediffuseError as error:
+                first = error if first is None else first
+                skipped.append(Skipped(part=part.name, reason=str(error), failed=True))
+            seconds[part.name] = float(self._state(part)["seconds"])
+        if first is not None and not found:
+            raise first
+        asking, own = self.asking, self.asking.settings
+        device = str(asking.models[0].device)
+        told = {} if asking.denoiser is None else {"kind": type(asking.denoiser).__name__, "hash": asking.denoiser.fingerprint()}
+        if asking.denoiser is not None and asking.denoiser.spec is not None:
+            told["name"] = asking.denoiser.spec.name
+        return Evaluation(
+            name=asking.data.name,
+            suite=own.suite,
+            models=tuple(model.name for model in asking.models),
+            classes=asking.models[0].classes,
+            images=len(asking.data),
+            side=own.size,
+            fit=own.fit,
+            provenance=provenance(command, device),
+            settings=own.to_json(),
+            skipped=tuple(skipped),
+            denoiser=told,
+            seconds=seconds,
+            **found,
+        )
+
+    def _run(self, part: Part, progress: Progress | None) -> object:
+        """A part with its state noted on the way."""
+        state, began, noted = self._state(part), time.monotonic(), [time.monotonic()]
+
+        def note(share: float) -> None:
+            if self.keep is not None:
+                spent = float(state["seconds"]) + time.monotonic() - began
+                write_json(self._place(part).with_suffix(".json"), {"part": part.name, "share": share, "seconds": round(spent, 2)})
+
+        def tick(done: int, total: int) -> None:
+            if time.monotonic() - noted[0] > STATE_EVERY:
+                noted[0] = time.monotonic()
+                note(min(0.99, done / max(1, total)))
+            if progress is not None:
+                progress(done, total)
+
+        if self.keep is not None:
+            self.keep.mkdir(parents=True, exist_ok=True)
+        result = part.run(None if self.keep is None else self._place(part), tick)
+        if float(state["share"]) < 1:
+            note(1.0)
+        return result
+
+    def _place(self, part: Part) -> Path:
+        own = self.asking.settings
+        key = {
+            "images": fingerprint(part.images),
+            "models": {model.name: model.identity() for model in self.asking.models},
+            "size": own.size,
+            "fit": own.fit,
+            "seed": own.seed,
+            **part.key,
+        }
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+        return (self.keep or Path()) / f"{part.name.lower().replace(' ', '-')}-{digest}"
+
+    def _state(self, part: Part) -> Mapping[str, Any]:
+        """How far a part is, and the seconds that it took."""
+        nothing = {"share": 0.0, "seconds": 0.0}
+        file = None if self.keep is None else self._place(part).with_suffix(".json")
+        if file is None or not file.exists():
+            return nothing
+        try:
+            return {**nothing, **json.loads(file.read_text(encoding="utf-8"))}
+        except ValueError:  # it decides no number; the next note writes it anew
+            return nothing
+
+
+def check(asking: Asking) -> None:
+    """All that would make every figure worthless; raised before any work."""
+    own, models = asking.settings, asking.models
+    names_ = [model.name for model in models]
+    if not models or len(set(names_)) != len(names_):
+        raise ConfigError(f"models must have different names, got {', '.join(names_) or 'none'}; name them with Judged(..., name=)")
+    if not len(asking.data):
+        raise DataError(f"{asking.data.name} holds no images")
+    for model in models:
+        model.truth(asking.data)
+    if asking.denoiser is not None:
+        check_unconditional(asking.denoiser, "an evaluation")
+        step = asking.denoiser.multiple_of
+        if own.size % step:
+            raise ConfigError(f"the denoiser takes sides that are multiples of {step}, got --size {own.size}")
+    if asking.near or asking.far:
+        check_unknown(asking.data, {**asking.near, **asking.far}, asking.train)
+    if asking.train is not None and (shared := set(asking.train.digests) & set(asking.data.digests)):
+        first = next(name for name, digest in zip(asking.data.ids, asking.data.digests, strict=True) if digest in shared)
+        raise DataError(f"{len(shared)} images of {asking.data.name} are also training images, such as {first}; judge by others")
+    _, pictures = next(batches(asking.data[:1], size=own.size, fit=own.fit))
+    for model in models:
+        model.logits(pictures)
+
+
+def lacking(asking: Asking, part: str) -> str:
+    """Why a part cannot be run with what was given; empty where it can."""
+    if part == names.UNKNOWN and not (asking.near or asking.far):
+        return "no sets of unknown images were given (--near, --far)"
+    if part in names.NEEDS_DENOISER and asking.denoiser is None:
+        return "no denoiser was given (--denoiser)"
+    return ""
+
+
+def named(known: str, near: Sequence[ImageSet], far: Sequence[ImageSet]) -> tuple[dict[str, ImageSet], dict[str, ImageSet]]:
+    """Sets by name; a name that is taken gets a number."""
+    taken, found = {known}, []
+    for group in (near, far):
+        own: dict[str, ImageSet] = {}
+        for images in group:
+            name, number = images.name, 2
+            while name in taken:
+                name, number = f"{images.name} ({number})", number + 1
+            taken.add(name)
+            own[name] = images
+        found.append(own)
+    return found[0], found[1]

@@ -1,0 +1,265 @@
+"""The parts of a suite: for each what it runs, on which images, what decides its numbers, and what it will ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rediffuse.data.types import ImageSet
+from rediffuse.denoisers.base import Denoiser
+from rediffuse.evaluation import adversarial
+from rediffuse.evaluation.accuracy import Accuracy
+from rediffuse.evaluation.attacking import Attacked, attack_images
+from rediffuse.evaluation.calibrating import Calibrations, calibrate
+from rediffuse.evaluation.certify.certifying import certify
+from rediffuse.evaluation.certify.result import Certified
+from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
+from rediffuse.evaluation.corruptions.constants import COMMON, SEVERITIES
+from rediffuse.evaluation.corruptions.result import CorruptionResult
+from rediffuse.evaluation.corruptions.sources import Live
+from rediffuse.evaluation.entropy import WHOLE, EntropyCurve, entropy_curve
+from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.kept import fingerprint
+from rediffuse.evaluation.ood.asking import Asked, askable
+from rediffuse.evaluation.ood.reference import BANK, NEIGHBOURS
+from rediffuse.evaluation.ood.result import OodResult
+from rediffuse.evaluation.ood.result import judge as judge_unknown
+from rediffuse.evaluation.ood.scores import FITTED_SCORES
+from rediffuse.evaluation.ood.scoring import score_sets
+from rediffuse.evaluation.suite import settings as names
+from rediffuse.evaluation.suite.columns import Columns, ask_columns
+from rediffuse.evaluation.suite.cost import BACKWARD, Calls
+from rediffuse.evaluation.suite.settings import SuiteSettings, chosen
+from rediffuse.evaluation.test_time.dda import DDA
+from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
+from rediffuse.evaluation.test_time.ensembles import Plain
+from rediffuse.evaluation.test_time.judging import judged_by
+from rediffuse.evaluation.test_time.predicting import predict_images
+
+Progress = Callable[[int, int], None]
+ATTACKED_TOGETHER = 2
+"""Images of an ensemble whose gradients are held at once, each with all its views."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asking:
+    """What a suite is asked about. near and far: sets of unknown images by name."""
+
+    models: Sequence[Judged]
+    data: ImageSet
+    settings: SuiteSettings
+    denoiser: Denoiser | None = None
+    near: Mapping[str, ImageSet] = field(default_factory=dict)
+    far: Mapping[str, ImageSet] = field(default_factory=dict)
+    train: ImageSet | None = None
+
+    def some(self, count: int) -> ImageSet:
+        return chosen(self.data, count, self.settings.seed)
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """Size and fit, as yardsticks take them."""
+        return {"size": self.settings.size, "fit": self.settings.fit}
+
+    @property
+    def pixels(self) -> Denoiser:
+        """The denoiser of a part that needs one; `parts` asks for no such part without."""
+        if self.denoiser is None:
+            raise RuntimeError("a part that needs a denoiser was asked without one")
+        return self.denoiser
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """One part. key: what decides its numbers beside models, size, fit and seed; run: (folder for what is kept, progress) -> its result."""
+
+    name: str
+    images: ImageSet
+    calls: Calls
+    run: Callable[[Path | None, Progress | None], object]
+    key: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(asking: Asking, name: str) -> Part:
+    """A part of `settings.PARTS`."""
+    return _BUILDERS[name](asking)
+
+
+def accuracy(asking: Asking) -> Part:
+    def run(keep: Path | None, progress: Progress | None) -> Mapping[str, Accuracy]:
+        found = {}
+        for place, model in enumerate(asking.models):
+            folder, told = None if keep is None else keep.with_name(f"{keep.name}-{place}"), model.identity()
+            said = predict_images(
+                Plain(model.as_module()), asking.data, keep=folder, identity=told, progress=_part_of(progress, place, len(asking.models)),
+                **asking.where,
+            )  # fmt: skip
+            found[model.name] = said.accuracy(model.truth(asking.data).tolist(), model.classes)
+        return found
+
+    return Part(name=names.ACCURACY, images=asking.data, calls=Calls(classifier=len(asking.models) * len(asking.data)), run=run)
+
+
+def calibration(asking: Asking) -> Part:
+    def run(keep: Path | None, progress: Progress | None) -> Calibrations:
+        return calibrate(asking.models, asking.data, keep=keep, progress=progress, **asking.where)
+
+    return Part(name=names.CALIBRATION, images=asking.data, calls=Calls(classifier=len(asking.models) * len(asking.data)), run=run)
+
+
+def corruptions(asking: Asking) -> Part:
+    def run(keep: Path | None, progress: Progress | None) -> CorruptionResult:
+        live = Live(asking.data, seed=asking.settings.seed, **asking.where)
+        return corruption_accuracy(asking.models, live, keep=keep, progress=progress)
+
+    copies = len(COMMON) * len(SEVERITIES) * len(asking.data)
+    calls = Calls(classifier=len(asking.models) * (copies + len(asking.data)), corrupted=copies)
+    return Part(name=names.CORRUPTIONS, images=asking.data, calls=calls, run=run)
+
+
+def unknown(asking: Asking) -> Part:
+    sets = [*asking.near.values(), *asking.far.values()]
+
+    def run(keep: Path | None, progress: Progress | None) -> OodResult:
+        most = NEIGHBOURS if asking.train is None else len(asking.train)
+        asked = Asked(scores=scores_of(asking), neighbours=min(NEIGHBOURS, most), seed=asking.settings.seed, **asking.where)
+        scored = score_sets(
+            asking.models, asking.data, asked=asked, near=asking.near, far=asking.far, train=asking.train, keep=keep, progress=progress
+        )
+        return judge_unknown(scored)
+
+    bank = min(len(asking.train), BANK) if asking.train is not None else 0
+    calls = Calls(classifier=len(asking.models) * (len(asking.data) + bank + sum(map(len, sets))))
+    key = {"near": _prints(asking.near), "far": _prints(asking.far), "train": None if asking.train is None else fingerprint(asking.train)}
+    return Part(name=names.UNKNOWN, images=asking.data, calls=calls, run=run, key=key)
+
+
+def scores_of(asking: Asking) -> tuple[str, ...]:
+    """The scores that make sense for every model, without those that want training images where none are given."""
+    common = [set(askable(model, asking.data, **asking.where)) for model in asking.models]
+    first = askable(asking.models[0], asking.data, **asking.where)
+    fitted = () if asking.train is not None else FITTED_SCORES
+    return tuple(name for name in first if name not in fitted and all(name in own for own in common))
+
+
+def entropy(asking: Asking) -> Part:
+    images, denoiser = asking.some(asking.settings.entropy_images), asking.pixels
+
+    def run(keep: Path | None, progress: Progress | None) -> EntropyCurve:
+        return entropy_curve(asking.models, images, denoiser, seed=asking.settings.seed, keep=keep, progress=progress, **asking.where)
+
+    times = len(WHOLE.times)
+    calls = Calls(classifier=len(asking.models) * len(images) * times, denoiser=len(images) * (times - 1))
+    return Part(name=names.ENTROPY, images=images, calls=calls, run=run, key={"denoiser": denoiser.fingerprint()})
+
+
+def ensemble(asking: Asking) -> Part:
+    images, denoiser, own = asking.some(asking.settings.ensemble_images), asking.pixels, asking.settings
+    views = len(own.diffaug.times)
+
+    def made(classifier: nn.Module) -> DiffAugEnsemble:
+        return DiffAugEnsemble(classifier, denoiser, own.diffaug, seed=own.seed)
+
+    columns = [judged_by(model, made, f"{model.name}, {names.ENSEMBLE}") for model in asking.models]
+    return _columns(asking, names.ENSEMBLE, columns, images, views=views, beliefs=views - 1, key=asdict(own.diffaug))
+
+
+def adapted(asking: Asking) -> Part:
+    images, denoiser, own = asking.some(asking.settings.adapted_images), asking.pixels, asking.settings
+
+    def made(classifier: nn.Module) -> DDA:
+        return DDA(classifier, denoiser, own.dda, seed=own.seed)
+
+    columns = [judged_by(model, made, f"{model.name}, {names.ADAPTED}") for model in asking.models]
+    views = 1 + own.dda.self_ensemble
+    return _columns(asking, names.ADAPTED, columns, images, views=views, beliefs=BACKWARD * own.dda.steps, key=asdict(own.dda))
+
+
+def _columns(
+    asking: Asking, name: str, columns: Sequence[Judged], images: ImageSet, *, views: int, beliefs: int, key: Mapping[str, Any]
+) -> Part:
+    severities = asking.settings.severities
+
+    def run(keep: Path | None, progress: Progress | None) -> Columns:
+        return ask_columns(
+            name, asking.models, columns, images, severities=severities, seed=asking.settings.seed, keep=keep, progress=progress,
+            **asking.where,
+        )  # fmt: skip
+
+    copies = len(COMMON) * len(severities)
+    asked = len(asking.models) * len(images) * (copies + 2)  # once for calibration, once for the accuracy beside corrupted copies
+    calls = Calls(classifier=asked * (1 + views), denoiser=asked * beliefs, corrupted=len(images) * copies)
+    told = {"denoiser": asking.pixels.fingerprint(), "severities": list(severities), **key}
+    return Part(name=name, images=images, calls=calls, run=run, key=told)
+
+
+def certificates(asking: Asking) -> Part:
+    images, denoiser = asking.some(asking.settings.certified_images), asking.pixels
+    smoothing = replace(asking.settings.smoothing, seed=asking.settings.seed)
+
+    def run(keep: Path | None, progress: Progress | None) -> Certified:
+        return certify(asking.models, images, denoiser, smoothing, folder=keep, progress=progress, **asking.where)
+
+    draws = len(images) * len(smoothing.sigmas) * smoothing.total
+    calls = Calls(classifier=len(asking.models) * draws, denoiser=draws)
+    key = {"denoiser": denoiser.fingerprint(), **smoothing.to_json(), "sigmas": None}  # further sigmas may join
+    return Part(name=names.CERTIFICATES, images=images, calls=calls, run=run, key=key)
+
+
+def attack(asking: Asking) -> Part:
+    images, denoiser = asking.some(asking.settings.attacked_images), asking.denoiser
+    plan = replace(asking.settings.attack, seed=asking.settings.seed)
+    victims = [adversarial.classifier(model) for model in asking.models]
+    if denoiser is not None:
+        victims += [_ensemble_victim(model, denoiser, asking.settings) for model in asking.models]
+
+    def run(keep: Path | None, progress: Progress | None) -> Attacked:
+        return attack_images(victims, images, plan, keep=keep, progress=progress, **asking.where)
+
+    each = BACKWARD * (plan.steps + 1) * plan.restarts * plan.draws * len(images) * len(asking.models)
+    views = 0 if denoiser is None else len(asking.settings.diffaug.times)
+    calls = Calls(classifier=each * (1 + views), denoiser=each * max(0, views - 1) * 4 // 3)  # recomputed once for the gradient
+    told = {"denoiser": None if denoiser is None else denoiser.fingerprint(), "attack": asdict(plan), **asdict(asking.settings.diffaug)}
+    return Part(name=names.ATTACK, images=images, calls=calls, run=run, key=told)
+
+
+def _ensemble_victim(model: Judged, denoiser: Denoiser, settings: SuiteSettings) -> adversarial.Victim:
+    """The ensemble with exact gradients, a few images at a time: the views of a whole block would not fit in memory."""
+    asked = DiffAugEnsemble(model.as_module(), denoiser, settings.diffaug, seed=settings.seed)
+    victim = adversarial.ensemble(model, asked, f"{model.name}, {names.ENSEMBLE}")
+
+    def ask(images: Tensor, seeds: Tensor) -> Tensor:
+        parts = zip(images.split(ATTACKED_TOGETHER), seeds.split(ATTACKED_TOGETHER), strict=True)
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return torch.cat([asked(part, own) for part, own in parts])
+        return torch.cat([checkpoint(asked, part, own, use_reentrant=False, preserve_rng_state=False) for part, own in parts])
+
+    return replace(victim, ask=ask)
+
+
+def _prints(sets: Mapping[str, ImageSet]) -> dict[str, str]:
+    return {name: fingerprint(images) for name, images in sets.items()}
+
+
+def _part_of(progress: Progress | None, place: int, count: int) -> Progress | None:
+    """Of a piece of work that is done `count` times."""
+    return None if progress is None else lambda done, total: progress(place * total + done, count * total)
+
+
+_BUILDERS: Mapping[str, Callable[[Asking], Part]] = {
+    names.ACCURACY: accuracy,
+    names.CALIBRATION: calibration,
+    names.CORRUPTIONS: corruptions,
+    names.UNKNOWN: unknown,
+    names.ENTROPY: entropy,
+    names.ENSEMBLE: ensemble,
+    names.CERTIFICATES: certificates,
+    names.ATTACK: attack,
+    names.ADAPTED: adapted,
+}

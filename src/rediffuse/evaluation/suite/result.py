@@ -1,0 +1,102 @@
+"""What a suite found: a typed value that saves itself, whole parts and the reasons of those that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rediffuse.evaluation.accuracy import Accuracy
+from rediffuse.evaluation.attacking import Attacked
+from rediffuse.evaluation.calibrating import Calibrations
+from rediffuse.evaluation.certify.result import Certified
+from rediffuse.evaluation.corruptions.result import CorruptionResult
+from rediffuse.evaluation.entropy import EntropyCurve
+from rediffuse.evaluation.ood.result import OodResult
+from rediffuse.evaluation.provenance import Provenance
+from rediffuse.evaluation.results import write_json
+from rediffuse.evaluation.suite import settings as names
+from rediffuse.evaluation.suite.columns import Columns
+
+FILE_NAME = "evaluation.json"
+FIELDS: Mapping[str, str] = {
+    names.ACCURACY: "accuracy",
+    names.CALIBRATION: "calibration",
+    names.CORRUPTIONS: "corruptions",
+    names.UNKNOWN: "unknown",
+    names.ENTROPY: "entropy",
+    names.ENSEMBLE: "ensemble",
+    names.CERTIFICATES: "certified",
+    names.ATTACK: "attacked",
+    names.ADAPTED: "adapted",
+}
+"""Part -> attribute."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A part that is not there, and why. failed: it was tried."""
+
+    part: str
+    reason: str
+    failed: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Parts of a suite on one set of images; a part that is None is named in `skipped`, or was not asked for.
+
+    Attributes:
+        name: of the images. classes: those of the first model.
+        suite: what was asked. models: names.
+        images: how many judged; dear parts see fewer, and say so themselves.
+        side: px. fit: how other shapes became that square.
+        denoiser: its hash and name; empty without.
+        seconds: of each part, killed pieces left out.
+    """
+
+    name: str
+    suite: names.Suite
+    models: tuple[str, ...]
+    classes: tuple[str, ...]
+    images: int
+    side: int
+    fit: str
+    provenance: Provenance
+    settings: Mapping[str, Any]
+    accuracy: Mapping[str, Accuracy] | None = None
+    calibration: Calibrations | None = None
+    corruptions: CorruptionResult | None = None
+    unknown: OodResult | None = None
+    entropy: EntropyCurve | None = None
+    ensemble: Columns | None = None
+    certified: Certified | None = None
+    attacked: Attacked | None = None
+    adapted: Columns | None = None
+    skipped: tuple[Skipped, ...] = ()
+    denoiser: Mapping[str, str] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """(first, second) model; None of one."""
+        return (self.models[0], self.models[1]) if len(self.models) > 1 else None
+
+    def failures(self) -> tuple[Skipped, ...]:
+        """Parts that were tried in vain."""
+        return tuple(part for part in self.skipped if part.failed)
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in FIELDS.values()}
+        plain |= {"provenance": asdict(self.provenance), "skipped": [asdict(part) for part in self.skipped]}
+        found = {name: value.to_json() for name in FIELDS.values() if (value := getattr(self, name)) is not None and name != "accuracy"}
+        if self.accuracy is not None:
+            found["accuracy"] = {model: value.to_json() for model, value in self.accuracy.items()}
+        return {**plain, **{name: found.get(name) for name in FIELDS.values()}}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `folder/evaluation.json`, whole or not at all; returns the file."""
+        path = Path(folder) / FILE_NAME
+        write_json(path, self.to_json())
+        return path

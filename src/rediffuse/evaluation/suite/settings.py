@@ -1,0 +1,79 @@
+"""What a suite asks, and of how many images: cheap parts of all, dear ones of a fixed choice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ConfigError
+from rediffuse.evaluation.adversarial import Attack
+from rediffuse.evaluation.certify.smoothing import Smoothing
+from rediffuse.evaluation.test_time.dda import DDASettings
+from rediffuse.evaluation.test_time.diffaug import DiffAugSettings
+
+Suite = Literal["few-shot", "robust", "full"]
+ACCURACY, CALIBRATION, CORRUPTIONS, UNKNOWN, ENTROPY = "accuracy", "calibration", "corruptions", "unknown inputs", "entropy"
+ENSEMBLE, CERTIFICATES, ATTACK, ADAPTED = "DiffAug ensemble", "certificates", "attack", "DDA"
+FEW_SHOT = (ACCURACY, CALIBRATION)
+ROBUST = (*FEW_SHOT, CORRUPTIONS, UNKNOWN, ENTROPY, ENSEMBLE)
+PARTS: Mapping[Suite, tuple[str, ...]] = {"few-shot": FEW_SHOT, "robust": ROBUST, "full": (*ROBUST, CERTIFICATES, ATTACK, ADAPTED)}
+"""The parts of each suite, in the order in which they run."""
+NEEDS_DENOISER = (ENTROPY, ENSEMBLE, CERTIFICATES, ADAPTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteSettings:
+    """What is asked, and of how many images. Nothing in it depends on what is found.
+
+    Args:
+        suite: few-shot: accuracy and calibration. robust: also corruptions, unknown inputs, entropy, the DiffAug ensemble. full: also
+            certificates, an attack, DDA.
+        size: side in pixels of the square that every image becomes. fit: how other shapes become it.
+        seed: of the choice of images and of all noise.
+        ensemble_images, entropy_images, certified_images, attacked_images, adapted_images: how many images those parts see, at most; a
+            seeded choice by pixels, whatever their order.
+        severities: of corruptions for the ensembles; the papers report 5.
+        smoothing: of certificates; its seed gives way to `seed`, as do those of the others.
+    """
+
+    suite: Suite = "robust"
+    size: int
+    fit: Literal["pad", "crop", "squash"] = "squash"
+    seed: int = 0
+    ensemble_images: int = 500
+    entropy_images: int = 500
+    certified_images: int = 500
+    attacked_images: int = 64
+    adapted_images: int = 100
+    severities: tuple[int, ...] = (5,)
+    smoothing: Smoothing = field(default_factory=Smoothing)
+    diffaug: DiffAugSettings = field(default_factory=DiffAugSettings)
+    dda: DDASettings = field(default_factory=DDASettings)
+    attack: Attack = field(default_factory=lambda: Attack(steps=10, draws=1))
+
+    def __post_init__(self) -> None:
+        if self.suite not in get_args(Suite):
+            raise ConfigError(f"suite must be one of {', '.join(get_args(Suite))}, got {self.suite!r}")
+        for name in ("size", "ensemble_images", "entropy_images", "certified_images", "attacked_images", "adapted_images"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PARTS[self.suite]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
+    """So many images of a set, in its order: those with the lowest hash of seed and pixels. None asks for all."""
+    if count is None or count >= len(images):
+        return images
+    if count < 1:
+        raise ConfigError(f"the number of images must be at least 1, got {count}")
+    keys = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in images.digests]
+    return images.subset(sorted(sorted(range(len(images)), key=lambda row: (keys[row], images.ids[row]))[:count]))

@@ -1,0 +1,216 @@
+"""The whole suite on small things: every part, after being killed, and with what cannot be judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.evaluation.suite.toys import DATA, FAR, MODELS, NAMES, NEAR, SHORT, TRAIN, asked, blocks
+from torch import Tensor, nn
+
+from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.suite import settings as names
+from rediffuse.evaluation.suite.cost import Calls, Cost, PartCost, Rates
+from rediffuse.evaluation.suite.evaluate import Bench, evaluate, lacking, named
+from rediffuse.evaluation.suite.parts import Asking, build
+from rediffuse.evaluation.suite.result import FIELDS, Evaluation
+from rediffuse.evaluation.suite.settings import PARTS, SuiteSettings, chosen
+
+
+def plain(found: Evaluation) -> dict[str, Any]:
+    """All figures; neither when nor how long."""
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: timeless(each) for key, each in value.items() if key not in ("seconds", "provenance")}
+        return [timeless(each) for each in value] if isinstance(value, list | tuple) else value
+
+    cleaned: dict[str, Any] = timeless(found.to_json())
+    return cleaned
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
+    """A full evaluation of two models, and the folder of what it kept."""
+    keep = tmp_path_factory.mktemp("whole") / "work"
+    return evaluate(MODELS, DATA, keep=keep, **asked()), keep
+
+
+def test_every_part_is_there_and_agrees_with_the_others(whole: tuple[Evaluation, Path], tmp_path: Path) -> None:
+    found, _ = whole
+    assert found.skipped == ()
+    assert all(getattr(found, name) is not None for name in FIELDS.values())
+    truth, logits = MODELS[0].truth(DATA), MODELS[0].logits(torch.stack(list(DATA.fitted(32))))
+    right = float((logits.argmax(1) == truth).float().mean())
+    assert found.accuracy is not None
+    assert found.calibration is not None
+    assert found.corruptions is not None
+    assert found.accuracy["first"].top1 == pytest.approx(right)
+    assert found.calibration.find("first").row()["accuracy"] == pytest.approx(right)
+    assert found.corruptions.clean_accuracy("first") == pytest.approx(right)
+    assert found.corruptions.right.shape == (2, 15, 5, 9)
+    assert found.ensemble is not None
+    assert found.ensemble.images == 4
+    assert found.ensemble.corrupted is not None
+    assert found.ensemble.corrupted.severities == (5,)
+    assert found.attacked is not None
+    assert len(found.attacked.victims) == 4
+    read = json.loads(found.save(tmp_path).read_text())
+    assert read["accuracy"]["first"]["top1"] == pytest.approx(right)
+    assert read["settings"]["suite"] == "full"
+    assert set(FIELDS.values()) <= set(read)
+
+
+def test_what_is_done_is_not_asked_again(whole: tuple[Evaluation, Path]) -> None:
+    found, keep = whole
+    bench = Bench.prepare(MODELS, DATA, keep=keep, fit="squash", images=None, seed=0, **asked())
+    assert bench.price().seconds == 0
+    calls = [0]
+    hooks = [model.network.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1)) for model in MODELS]
+    again = bench.run()
+    for hook in hooks:
+        hook.remove()
+    assert plain(again) == plain(found)
+    assert calls[0] <= 2 * 2 + 2  # those of a set too small to be kept, and the look that scores are chosen by
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_killed_and_resumed_gives_the_same_numbers(whole: tuple[Evaluation, Path], tmp_path: Path) -> None:
+    found, _ = whole
+    keep, lives = tmp_path / "work", 0
+    for after in (2, 40, 12, 10_000):
+        count = [0]
+
+        def watch(_: str, count: list[int] = count, after: int = after) -> Callable[[int, int], None]:
+            def tick(*_: int) -> None:
+                count[0] += 1
+                if count[0] > after:
+                    raise _KilledError
+
+            return tick
+
+        try:
+            resumed = evaluate(MODELS, DATA, keep=keep, watch=watch, **asked())
+        except _KilledError:
+            lives += 1
+    assert lives >= 2
+    assert plain(resumed) == plain(found)
+
+
+def test_a_part_that_fails_loses_no_other(tmp_path: Path) -> None:
+    few = evaluate(MODELS[:1], DATA, keep=tmp_path, **asked("robust", train=None, near=[], size=16, denoiser=None))
+    reasons = {part.part: part for part in few.skipped}
+    assert reasons[names.CORRUPTIONS].failed
+    assert "too small" in reasons[names.CORRUPTIONS].reason
+    assert not reasons[names.ENTROPY].failed
+    assert "--denoiser" in reasons[names.ENTROPY].reason
+    assert few.accuracy is not None
+    assert few.calibration is not None
+    assert few.unknown is not None
+    assert "knn" not in few.unknown.scores
+    assert "energy" in few.unknown.scores
+    assert few.corruptions is None
+    assert few.entropy is None
+
+
+class _Broken(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.full((len(images), 3), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("models", "changes", "error", "said"),
+    [
+        ([Judged(_Broken(), NAMES, name="broken")], {}, ModelError, "broken gives logits that are NaN"),
+        ([Judged(MODELS[0].network, [*NAMES, "more"], name="four")], {}, ModelError, r"gives \(1, 3\) for 1 images and 4 classes"),
+        ([Judged(MODELS[0].network, ["cat", "dog", "owl"], name="owls")], {}, DataError, "which owls does not know"),
+        ([MODELS[0], MODELS[0]], {}, ConfigError, "different names"),
+        (MODELS, {"near": [chosen(NEAR, 1, 0).subset([])]}, DataError, "holds no images"),
+        (MODELS, {"far": [DATA]}, DataError, "are also among the classifier's own"),
+        (MODELS, {"train": DATA}, DataError, "are also"),
+        (MODELS, {"suite": "all"}, ConfigError, "suite must be one of few-shot, robust, full"),
+        (MODELS, {"images": 0}, ConfigError, "at least 1"),
+        (MODELS, {"hours": 1e-9}, ConfigError, "--hours allows"),
+    ],
+)
+def test_what_makes_every_figure_worthless_is_said_before_any_work(
+    tmp_path: Path, models: list[Judged], changes: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        evaluate(models, DATA, keep=tmp_path / "work", **asked(**changes))
+    assert not (tmp_path / "work").exists()
+
+
+def test_unlabelled_images_cannot_be_judged_by() -> None:
+    with pytest.raises(DataError, match="has no label"):
+        evaluate(MODELS, FAR, **asked("few-shot"))
+
+
+def test_the_chosen_images_depend_on_seed_and_pixels_alone() -> None:
+    few = chosen(DATA, 4, 0)
+    turned = chosen(DATA.subset(range(len(DATA))[::-1]), 4, 0)
+    assert len(few) == 4
+    assert set(few.ids) == set(turned.ids)
+    assert few.ids == tuple(sorted(few.ids))
+    assert any(set(chosen(DATA, 4, seed).ids) != set(few.ids) for seed in range(1, 5))
+    assert chosen(DATA, 100, 0) is DATA
+
+
+def test_names_of_unknown_sets_are_made_different() -> None:
+    near, far = named("blocks", [blocks(1, 5, "a"), blocks(1, 6, "a")], [blocks(1, 7, "blocks"), blocks(1, 8, "b")])
+    assert list(near) == ["a", "a (2)"]
+    assert list(far) == ["blocks (2)", "b"]
+
+
+@pytest.mark.parametrize("suite", list(PARTS))
+def test_each_suite_holds_the_smaller_ones(suite: names.Suite) -> None:
+    parts = SuiteSettings(suite=suite, size=32).parts
+    assert parts[: len(names.FEW_SHOT)] == names.FEW_SHOT
+    assert len(set(parts)) == len(parts)
+
+
+@pytest.mark.parametrize("part", [names.ENSEMBLE, names.ENTROPY, names.CORRUPTIONS, names.CERTIFICATES])
+def test_calls_are_counted_as_they_are_made(part: str) -> None:
+    """Against hooks on the classifier and the denoiser, image by image."""
+    given = asked()
+    denoiser, asking = given["denoiser"], Asking(models=MODELS[:1], data=DATA, settings=SHORT, denoiser=given["denoiser"], train=TRAIN)
+    counted = {"classifier": 0, "denoiser": 0}
+
+    def counter(name: str) -> Callable[..., None]:
+        return lambda _, inputs, *rest: counted.__setitem__(name, counted[name] + len(inputs[0]))
+
+    built = build(asking, part)
+    hooks = [MODELS[0].network.register_forward_hook(counter("classifier")), denoiser.register_forward_hook(counter("denoiser"))]
+    try:
+        built.run(None, None)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert counted == {"classifier": built.calls.classifier, "denoiser": built.calls.denoiser}
+
+
+def test_costs_add_up() -> None:
+    rates = Rates(classifier=0.5, denoiser=2.0, corrupted=0.25)
+    assert rates.seconds(Calls(classifier=4, denoiser=3, corrupted=8)) == pytest.approx(10.0)
+    part = PartCost(part="entropy", images=4, calls=Calls(classifier=4000, denoiser=3), done=0.25, seconds=7200)
+    cost = Cost(parts=(part, part))
+    assert cost.seconds == 14400
+    assert "entropy: 4 images, 4,000 classifier calls and 3 denoiser calls (25% is there already): about 2.0 h" in cost.summary()
+    with pytest.raises(ConfigError, match=r"about 4.0 h here, 2.0 h of it for entropy; --hours allows 3 h"):
+        cost.check(3)
+    cost.check(None)
+
+
+def test_what_is_lacking_is_named() -> None:
+    asking = Asking(models=MODELS, data=DATA, settings=SHORT)
+    assert "--near" in lacking(asking, names.UNKNOWN)
+    assert "--denoiser" in lacking(asking, names.CERTIFICATES)
+    assert lacking(asking, names.ATTACK) == ""

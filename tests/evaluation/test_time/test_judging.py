@@ -1,0 +1,58 @@
+"""Ensembles on the yardsticks of networks: the same answers in any company, and told apart by what is kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.evaluation.suite.toys import DENOISER, MODELS
+from torch import nn
+
+from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
+from rediffuse.evaluation.test_time.ensembles import Plain, image_seeds
+from rediffuse.evaluation.test_time.judging import AskedSeveralTimes, judged_by, pixels_key
+
+IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def diffaug(classifier: nn.Module, seed: int = 0, step: int = 150) -> DiffAugEnsemble:
+    return DiffAugEnsemble(classifier, DENOISER, DiffAugSettings(step=step), seed=seed)
+
+
+def test_softmax_gives_the_mean_probabilities_of_the_ensemble() -> None:
+    judged = judged_by(MODELS[0], diffaug, "views")
+    asked = diffaug(MODELS[0].as_module())
+    seeds = image_seeds(0, [pixels_key(image) for image in IMAGES])
+    assert torch.allclose(judged.logits(IMAGES).softmax(1), asked.predict(IMAGES, seeds).probabilities, atol=1e-6)
+    assert judged.classes == MODELS[0].classes
+
+
+def test_neither_order_nor_company_changes_an_answer() -> None:
+    judged = judged_by(MODELS[0], diffaug, "views")
+    together, order = judged.logits(IMAGES), torch.tensor([3, 0, 4, 1, 2])
+    assert torch.allclose(judged.logits(IMAGES[order]), together[order], atol=1e-5)
+    assert torch.allclose(torch.cat([judged.logits(image[None]) for image in IMAGES]), together, atol=1e-5)
+    other = IMAGES.clone()
+    other[0, 0, 0, 0] = 1 - other[0, 0, 0, 0]
+    assert pixels_key(other[0]) != pixels_key(IMAGES[0])
+
+
+def test_the_classifier_alone_is_itself() -> None:
+    judged = judged_by(MODELS[0], Plain, "plain")
+    assert torch.allclose(judged.logits(IMAGES), MODELS[0].logits(IMAGES).log_softmax(1).clamp(min=-87.3366), atol=1e-4)
+
+
+def test_gradients_are_those_of_the_whole_ensemble() -> None:
+    module = AskedSeveralTimes(diffaug(MODELS[0].as_module()))
+    with torch.no_grad():
+        plain = module(IMAGES)
+    given = IMAGES.clone().requires_grad_()
+    said = module(given)
+    assert torch.allclose(said, plain, atol=1e-4)
+    assert torch.autograd.grad(said[:, 0].sum(), given)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"step": 200}])
+def test_what_is_kept_tells_settings_apart(changed: dict[str, int]) -> None:
+    first, same = (judged_by(MODELS[0], diffaug, "a").identity() for _ in range(2))
+    assert first == same
+    assert judged_by(MODELS[0], lambda net: diffaug(net, **changed), "a").identity() != first
