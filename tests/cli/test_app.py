@@ -28,6 +28,8 @@ COST = ["--dry-run", "--hours", "--out"]
 VIEWS = ["--dda-guidance", "--dda-start", "--dda-steps", "--denoiser", "--early-exit", "--ensemble", "--reduce", "--step", "--t-max"]
 TRAINED = ["--alpha", "--classifier", "--fit", "--holdout", "--mode", "--shots", "--size", "--steps", "--synthetic"]
 ROBUST = ["--augment", "--bank-rate", "--denoiser", "--fraction", "--objective", "--second"]
+JUDGED = ["--fit", "--images", "--no-report", "--report", "--size", "--split", "--suite"]
+UNKNOWN = ["--denoiser", "--far", "--near", "--train"]
 BUDGET = ["--batch", "--ema", "--epochs", "--learning-rate", "--optimizer", "--track"]
 
 # A verb or option stands here because someone decided that it is worth having.
@@ -36,6 +38,7 @@ EXPECTED: dict[str, list[str]] = {
     "compare": [*HELD, *COST, *COMPARED, "--alpha", "--copies", "--model", *REDRAWING, *LEARNING, *MACHINE],
     "demo": ["--full", "--model", "--out", "--quick", "--results", *MACHINE],
     "doctor": [],
+    "evaluate": [*COST, *JUDGED, *UNKNOWN, *MACHINE],
     "generate": [*PHOTOS, "--classes", "--from-noise", "--words", *MAKING, *WRITING, *MACHINE],
     "learn": [*PHOTOS, "--batch", *LEARNING, *MACHINE],
     "predict": ["--batch", "--fit", "--out", "--per-class", "--size", "--split", *VIEWS, *MACHINE],

@@ -17,6 +17,7 @@ from rediffuse.cli.augment import augment
 from rediffuse.cli.compare import compare
 from rediffuse.cli.demo import demo
 from rediffuse.cli.doctor import doctor
+from rediffuse.cli.evaluate import evaluate
 from rediffuse.cli.generate import generate
 from rediffuse.cli.learn import learn
 from rediffuse.cli.predict import predict
@@ -28,7 +29,7 @@ EVERYDAY = Group("Everyday", sort_key=1)
 STEPS = Group("Step by step", sort_key=2)
 
 DONE, PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
-CONTINUES = ("augment", "compare", "demo", "generate", "learn", "predict", "train")
+CONTINUES = ("augment", "compare", "demo", "evaluate", "generate", "learn", "predict", "train")
 """Verbs that go on where they stopped when the same command is given again."""
 
 HELP = """A folder of labelled photos in; more photos, and a better classifier, out.
@@ -54,7 +55,7 @@ def build() -> App:
         result_action="return_value",
         suppress_keyboard_interrupt=False,  # `run` says what continues
     )
-    everyday: list[Callable[..., int]] = [augment, compare, train, predict, demo, doctor]
+    everyday: list[Callable[..., int]] = [augment, compare, train, predict, evaluate, demo, doctor]
     steps: list[Callable[..., int]] = [learn, generate]
     for group, verbs in ((EVERYDAY, everyday), (STEPS, steps)):
         for place, verb in enumerate(verbs):

@@ -16,9 +16,9 @@ from rediffuse.evaluation.statistics import Interval
 from rediffuse.reports.words import arm_name
 
 # Stand-ins that matplotlib draws with; the page's own colours take their place.
-_INK, _FAINT = "#010101", "#020202"
-_COLOURS = {PIXELS: "#030303", STANDARD: "#040404", REAL_GUIDANCE: "#050505", DA_FUSION: "#060606"}
-_VARIABLES = {_INK: "--ink", _FAINT: "--rule"} | {colour: f"--{arm}" for arm, colour in _COLOURS.items()}
+INK, FAINT, NEAR, FAR = "#010101", "#020202", "#070707", "#080808"
+COLOURS = {PIXELS: "#030303", STANDARD: "#040404", REAL_GUIDANCE: "#050505", DA_FUSION: "#060606"}
+_VARIABLES = {INK: "--ink", FAINT: "--rule", NEAR: "--warn", FAR: "--bad"} | {colour: f"--{arm}" for arm, colour in COLOURS.items()}
 _MARKERS = {PIXELS: "D", STANDARD: "s", REAL_GUIDANCE: "^", DA_FUSION: "o"}
 WIDTH, HEIGHT = 5.2, 3.5
 """Inches; the page scales the drawing to its column."""
@@ -43,7 +43,7 @@ def accuracy_curves(comparison: Comparison, level: str) -> str | None:
         return None
     from matplotlib.figure import Figure
 
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.add_subplot()
         shots = sorted(comparison.shots)
@@ -51,9 +51,14 @@ def accuracy_curves(comparison: Comparison, level: str) -> str | None:
             _curve(axes, arm, points, 2 ** (0.05 * (place - (len(curves) - 1) / 2)), dotted=arm == PIXELS)
         _frame(axes, shots)
         _label_ends(axes, {arm: points[-1].value.value for arm, points in curves.items()}, shots[-1])
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return themed(buffer.getvalue(), f"chart-{comparison.levels.index(level)}-")
+        return as_svg(figure, f"chart-{comparison.levels.index(level)}-")
+
+
+def as_svg(figure: Any, prefix: str) -> str:
+    """A matplotlib figure as SVG in the page's colours; drawn under `style`. prefix: of its ids, another one for each figure of a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return themed(buffer.getvalue(), prefix)
 
 
 def themed(svg: str, prefix: str) -> str:
@@ -79,7 +84,7 @@ def _points(comparison: Comparison, level: str, arm: str) -> list[Point]:
 
 
 def _curve(axes: Any, arm: str, points: Sequence[Point], shift: float, *, dotted: bool) -> None:
-    colour, marker = _COLOURS[arm], _MARKERS[arm]
+    colour, marker = COLOURS[arm], _MARKERS[arm]
     x = [point.shots * shift for point in points]
     y = [100 * point.value.value for point in points]
     axes.plot(x, y, color=colour, linewidth=1.8, linestyle=":" if dotted else "-", zorder=2)
@@ -99,14 +104,19 @@ def _frame(axes: Any, shots: Sequence[int]) -> None:
     axes.set_xlim(shots[0] / 1.2, shots[-1] * 1.2)
     axes.set_xlabel("photos of each class")
     axes.set_ylabel("accuracy, %")
-    axes.grid(axis="y", color=_FAINT, linewidth=0.8)
+    plain_frame(axes)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(0.0, low), min(100.0, high) if high <= 101 else 100.0)
+
+
+def plain_frame(axes: Any) -> None:
+    """Faint lines across, no box."""
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_FAINT)
+    axes.spines["bottom"].set_color(FAINT)
     axes.tick_params(length=0)
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(0.0, low), min(100.0, high) if high <= 101 else 100.0)
 
 
 def _label_ends(axes: Any, ends: Mapping[str, float], last: int) -> None:
@@ -117,7 +127,7 @@ def _label_ends(axes: Any, ends: Mapping[str, float], last: int) -> None:
         sorted(ends.items(), key=lambda end: end[1]), spread(sorted(100 * end for end in ends.values()), gap), strict=True
     ):
         axes.annotate(
-            arm_name(arm).replace(" augmentation", ""), (last * 1.2, y), xytext=(4, 0), textcoords="offset points", color=_COLOURS[arm],
+            arm_name(arm).replace(" augmentation", ""), (last * 1.2, y), xytext=(4, 0), textcoords="offset points", color=COLOURS[arm],
             va="center", annotation_clip=False, fontweight="bold",
         )  # fmt: skip
 
@@ -137,16 +147,16 @@ def _middle(group: Sequence[float]) -> float:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """matplotlib with settings of its own, restored afterwards."""
     import matplotlib
 
     colours: dict[Any, Any] = {
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": _FAINT,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": FAINT,
+        "xtick.color": INK,
+        "ytick.color": INK,
     }
     letters: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "rediffuse", "font.family": "sans-serif", "font.size": 10}
     with matplotlib.rc_context({**colours, **letters}):

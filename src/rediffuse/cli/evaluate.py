@@ -1,0 +1,192 @@
+"""`rediffuse evaluate`: whether a classifier, or which of two, is to be trusted; on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from rediffuse.cli import terminal
+from rediffuse.cli.common import COMMON, Common, load_model
+from rediffuse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rediffuse.data.types import ImageSet
+    from rediffuse.evaluation.judged import Judged
+    from rediffuse.evaluation.suite.evaluate import Bench
+    from rediffuse.evaluation.suite.result import Evaluation
+
+WITH = Group("What it is judged with", sort_key=2)
+
+
+def evaluate(
+    *places: str,
+    suite: Literal["robust", "few-shot", "full"] = "robust",
+    out: Path = Path("evaluation"),
+    report: Annotated[bool, Parameter(negative="--no-report", show_default=False)] = True,
+    hours: float | None = None,
+    dry_run: bool = False,
+    split: str | None = None,
+    images: int | None = None,
+    size: int | None = None,
+    fit: Literal["pad", "crop", "squash"] = "pad",
+    denoiser: Annotated[str | None, Parameter(group=WITH)] = None,
+    near: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
+    far: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
+    train: Annotated[str | None, Parameter(group=WITH)] = None,
+    common: Common = COMMON,
+) -> int:
+    """Find out what a classifier is worth beyond its accuracy, or which of two is better, and draw a page.
+
+    Says first what that costs. The same command continues an interrupted one; further sets and larger suites join what is there.
+
+    Args:
+        places: one classifier or two (a transformers folder, such as train writes, or a hub name), then labelled photos that they were not
+            trained on: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
+        suite: few-shot: accuracy and calibration; robust: also corruptions, unknown inputs, entropy on noisy views, the DiffAug ensemble;
+            full: also certificates, an attack and DDA.
+        out: folder for the page, evaluation.json and what is done so far.
+        report: draw the page.
+        hours: refuse to begin what would take longer.
+        dry_run: say what it costs, and stop.
+        split: of a set that has several. [default: its test photos]
+        images: how many photos to judge by: a choice that --seed fixes. [default: all]
+        size: side in pixels at which photos are seen. [default: the first classifier's, or the denoiser's where that is smaller]
+        fit: how photos of other shapes become a square.
+        denoiser: an unconditional pixel model, for entropy, ensembles and certificates: a bundled name, a folder or a hub name.
+        near: sets of photos that the classifiers do not know but that resemble what they know.
+        far: sets of photos of quite other things.
+        train: photos that the classifiers were trained on, or the name of that split, for the scores KNN, Mahalanobis and ReAct.
+    """
+    bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
+    cost = bench.price()
+    if dry_run:
+        terminal.say(cost.summary())
+        return 0
+    terminal.note(cost.summary(), quiet=common.quiet)
+    cost.check(hours)
+    found = run(bench, common.quiet)
+    show(found)
+    terminal.say(f"\nThe figures: {found.save(out)}")
+    if report:
+        from rediffuse.reports.evaluation import write_page
+
+        terminal.say(f"The page: {write_page(found, out)}")
+    return 1 if found.failures() else 0
+
+
+def prepare(
+    places: Sequence[str],
+    suite: Literal["robust", "few-shot", "full"],
+    out: Path,
+    split: str | None,
+    images: int | None,
+    size: int | None,
+    fit: Literal["pad", "crop", "squash"],
+    denoiser: str | None,
+    near: Sequence[str],
+    far: Sequence[str],
+    train: str | None,
+    common: Common,
+) -> Bench:
+    """Open all that the command names, and check it."""
+    from rediffuse.cli.predict import place, usual_size
+    from rediffuse.evaluation.suite.evaluate import Bench
+    from rediffuse.training.backbones import Classifier
+
+    specs, data = parse_places(places)
+    believer = None if denoiser is None else load_model(denoiser, common)
+    models = open_models(specs, str(place(believer, common)))
+    network = models[0].network
+    if size is None and not isinstance(network, Classifier):
+        raise ConfigError("--size must say at which side in pixels photos are seen")
+    side = usual_size(network, believer) if size is None and isinstance(network, Classifier) else int(size or 0)
+    return Bench.prepare(
+        models,
+        open_set(data, split, common.quiet, labelled=True),
+        suite=suite,
+        size=side,
+        fit=fit,
+        denoiser=believer,
+        near=[open_set(spec, None, common.quiet) for spec in near],
+        far=[open_set(spec, None, common.quiet) for spec in far],
+        train=None if train is None else open_train(data, train, common.quiet),
+        images=images,
+        seed=common.seed,
+        settings=None,
+        keep=out / "work",
+    )
+
+
+def run(bench: Bench, quiet: bool) -> Evaluation:
+    """All parts, each with a bar that knows how long it will take."""
+    from rediffuse.progress import Bar
+
+    with Bar(not quiet, "images") as shown:
+        begun: list[str] = []
+
+        def watch(part: str) -> object:
+            begun.append(part)
+            shown.stage(f"{part} ({len(begun)} of {len(bench.parts)})")
+            return shown.report
+
+        return bench.run(watch, terminal.typed())  # type: ignore[arg-type]  # what a bar reports is a progress
+
+
+def parse_places(places: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """(classifiers, images): the last place is the images. Raises ConfigError for fewer than two places, or more than three."""
+    if len(places) not in (2, 3):
+        raise ConfigError(
+            f"evaluate takes one classifier or two, then the photos: rediffuse evaluate MODEL [MODEL2] DATA; got {len(places)} of them"
+        )
+    return tuple(places[:-1]), places[-1]
+
+
+def open_models(specs: Sequence[str], device: str) -> list[Judged]:
+    """The classifiers, named by the last part of their paths where that tells them apart."""
+    from rediffuse.evaluation.judged import Judged
+
+    short = [Path(spec).name or spec for spec in specs]
+    names = short if len(set(short)) == len(short) else list(specs)
+    if len(set(names)) != len(names):
+        raise ConfigError(f"the two classifiers are one, {specs[0]}; name another one, or leave the second out")
+    return [Judged.open(spec, device=device, name=name) for spec, name in zip(specs, names, strict=True)]
+
+
+def open_set(spec: str, split: str | None, quiet: bool, *, labelled: bool = False) -> ImageSet:
+    """Photos to be judged by, or unknown ones; of a set with splits the test photos unless another one is named."""
+    from rediffuse.cli.common import open_photos
+    from rediffuse.cli.pair import TEST_NAMES, split_names
+    from rediffuse.cli.predict import open_any
+    from rediffuse.errors import DataError
+
+    there = split_names(spec)
+    own = next((name for name in TEST_NAMES if name in there), None) if split is None else split
+    images = open_photos(spec, split=own, quiet=quiet) if labelled else open_any(spec, own, quiet)
+    if not len(images):
+        raise DataError(f"{spec} holds no photos; leave it out, or give it some")
+    return images
+
+
+def open_train(data: str, train: str, quiet: bool) -> ImageSet:
+    """Training photos: a split of the data, or a place of their own."""
+    from rediffuse.cli.common import open_photos
+    from rediffuse.cli.pair import TRAIN_NAMES, split_names
+
+    if train in split_names(data) and not Path(train).exists():
+        return open_photos(data, split=train, quiet=quiet)
+    there = split_names(train)
+    return open_photos(train, split=next((name for name in TRAIN_NAMES if name in there), None), quiet=quiet)
+
+
+def show(found: Evaluation) -> None:
+    """The cards of the page as a table, and what is missing."""
+    from rediffuse.reports.evaluation_cards import cards
+
+    rows = [(card["kicker"], f"{card['big']} {card['unit']}", card["word"], card["range"]) for card in cards(found)]
+    both = " over ".join(found.models)
+    terminal.table(("", both, "", ""), rows)
+    for part in found.skipped:
+        terminal.say(f"Without {part.part}: {part.reason}.", style="yellow" if part.failed else "dim")

@@ -1,0 +1,124 @@
+"""`evaluate`: one classifier and two, a page that stays a page whatever the classes are called, and errors in a paragraph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.cli.conftest import Ended, fill
+from tests.cli.test_bad_input import refused
+from tests.tiny_pixel import tiny_pixel
+
+from rediffuse.cli.evaluate import parse_places
+from rediffuse.errors import ConfigError
+from rediffuse.training.backbones import open_backbone
+
+HOSTILE = "<img src=x onerror=alert(1)> & \"'"
+NAMES = ("cat", "dog", HOSTILE)
+
+
+def net(folder: Path, seed: int, names: tuple[str, ...] = NAMES) -> Path:
+    made = open_backbone("scratch", names, seed=seed, size=32)
+    with torch.no_grad():
+        made.head.weight.mul_(20)
+    return made.save(folder)
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two classifiers that know nothing; the name of one is no markup."""
+    home = tmp_path_factory.mktemp("nets")
+    return net(home / "<b>first", 1), net(home / "second", 2)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Nine photos of three classes, in a table, because a folder cannot have such a name."""
+    place = fill(tmp_path / "photos", {"a": 3, "b": 3, "c": 3}, (32, 32))
+    rows = [
+        f'{folder}/{number}.png,"{name.replace(chr(34), chr(34) * 2)}"'
+        for folder, name in zip("abc", NAMES, strict=True)
+        for number in range(3)
+    ]
+    (place / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n", encoding="utf-8")
+    return place / "labels.csv"
+
+
+@pytest.fixture
+def strangers(tmp_path: Path) -> Path:
+    return fill(tmp_path / "strangers", {"other": 5}, (40, 32), first=50)
+
+
+def test_one_classifier_gets_a_page_and_its_figures(
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path
+) -> None:
+    ended = rediffuse("evaluate", nets[0], photos, "--far", strangers, "--out", "judged")
+    assert ended.status == 0, ended.err
+    assert "about" in ended.err
+    assert "in all" in ended.err
+    page = Path("judged/report.html").read_text(encoding="utf-8")
+    found = json.loads(Path("judged/evaluation.json").read_text(encoding="utf-8"))
+    assert f"{100 * found['accuracy']['<b>first']['top1']:.1f} %" in ended.out.replace("\N{NO-BREAK SPACE}", " ")
+    for title in ("Accuracy", "Corruptions", "Calibration", "Unknown inputs", "Limits"):
+        assert f"<h2>{title}</h2>" in page
+    assert "Without entropy: no denoiser was given (--denoiser)" in page
+    assert "<b>first" not in page
+    assert "<img" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert "rediffuse evaluate" in page
+    again = rediffuse("evaluate", nets[0], photos, "--far", strangers, "--out", "judged", "--no-report", "--hours", "0.001")
+    assert again.status == 0, again.err
+    assert "corruptions: 9 images, done" in again.err
+    assert "The page" not in again.out
+
+
+def test_two_classifiers_are_compared_in_pairs(
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path, tmp_path: Path
+) -> None:
+    words = ["--suite", "few-shot", "--seed", 3, "--near", strangers]
+    ended = rediffuse("evaluate", *nets, photos, *words)
+    assert ended.status == 0, ended.err
+    page = Path("evaluation/report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;first against second" in page
+    found = json.loads(Path("evaluation/evaluation.json").read_text(encoding="utf-8"))
+    first, second = (found["accuracy"][name]["top1"] for name in ("<b>first", "second"))
+    assert f"{100 * (first - second):+.1f}".replace("-", "\N{MINUS SIGN}").replace("+0.0", "0.0") in page
+    assert "over second" in page
+    assert found["corruptions"] is None
+
+
+def test_the_denoiser_joins_later(rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:
+    pixel = tiny_pixel(tmp_path / "pixel", sample_size=32)
+    dry = rediffuse("evaluate", nets[1], photos, "--denoiser", pixel, "--dry-run", "--suite", "full", "--size", 32, "--images", 2)
+    assert dry.status == 0, dry.err
+    for part in ("certificates", "attack", "DDA", "entropy", "DiffAug ensemble"):
+        assert f"{part}: 2 images" in dry.out
+    assert not Path("evaluation").exists()
+    refused_ = rediffuse("evaluate", nets[1], photos, "--denoiser", pixel, "--suite", "full", "--hours", "0.00001")
+    refused(refused_, "--hours allows")
+
+
+def test_bad_input_is_a_paragraph(rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:
+    first = rediffuse("evaluate", nets[1], photos, "--suite", "few-shot")
+    assert first.status == 0, first.err
+    before = Path("evaluation/evaluation.json").read_bytes()
+    refused(rediffuse("evaluate", nets[1]), "MODEL [MODEL2] DATA; got 1")
+    refused(rediffuse("evaluate", nets[1], nets[1], photos), "the two classifiers are one")
+    refused(rediffuse("evaluate", nets[0], tmp_path / "none", photos), "none")
+    other = net(tmp_path / "two classes", 4, ("cat", "dog"))
+    refused(rediffuse("evaluate", nets[1], other, photos), "which two classes does not know")
+    (tmp_path / "empty").mkdir()
+    refused(rediffuse("evaluate", nets[1], photos, "--near", tmp_path / "empty"), "empty")
+    refused(rediffuse("evaluate", nets[1], photos, "--far", photos), "are also among the classifier's own")
+    assert Path("evaluation/evaluation.json").read_bytes() == before
+
+
+def test_the_last_place_is_the_images() -> None:
+    assert parse_places(["a", "c"]) == (("a",), "c")
+    assert parse_places(["a", "b", "c"]) == (("a", "b"), "c")
+    with pytest.raises(ConfigError, match="got 4"):
+        parse_places("abcd")
