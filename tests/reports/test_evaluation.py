@@ -1,0 +1,102 @@
+"""The page of an evaluation: every figure that it shows is one that was found, for one model and for two."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from tests.evaluation.suite.toys import DATA, MODELS, NAMES, asked
+
+from rediffuse.evaluation.accuracy import measure
+from rediffuse.evaluation.corruptions.constants import COMMON
+from rediffuse.evaluation.corruptions.result import CorruptionResult
+from rediffuse.evaluation.statistics import Interval
+from rediffuse.evaluation.suite.evaluate import evaluate
+from rediffuse.reports.evaluation import render_page
+from rediffuse.reports.evaluation_cards import cards
+from rediffuse.reports.evaluation_tables import MOST_CLASSES, better, confusion, heat_map
+from rediffuse.reports.robust_figures import severity_curve
+from rediffuse.reports.words import percent, points
+
+
+def corrupted(shares: dict[str, float]) -> CorruptionResult:
+    """Models that are right on a share of 100 images under everything."""
+    right = np.stack([np.tile(np.arange(100) < round(100 * share), (15, 5, 1)) for share in shares.values()])
+    return CorruptionResult(
+        name="made up", models=tuple(shares), corruptions=COMMON, severities=(1, 2, 3, 4, 5), right=right, clean=right[:, 0, 0],
+        comparable=tuple(name != "frost" for name in COMMON), side=32,
+    )  # fmt: skip
+
+
+def test_a_page_of_everything_is_one_file_that_asks_for_nothing() -> None:
+    found = evaluate(MODELS, DATA, **asked(near=[], far=[]))
+    page = render_page(found)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "Without unknown inputs: no sets of unknown images were given" in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert not re.search(r"#0[1-9a-f]0[1-9a-f]0[1-9a-f]", page)  # every stand-in became a colour of the page
+    assert found.certified is not None
+    assert f"ceiling {found.certified.ceiling(0.25):.2f}" in page
+    for row in found.certified.table():
+        if row["sigma"] == 0.25 and row["radius"] == 0.0:
+            assert percent(row["certified_accuracy"]) in page
+    assert found.corruptions is not None
+    for value in found.corruptions.table("first").flatten():
+        assert f">{percent(float(value))}<" in page
+    assert len(cards(found)) == 6
+    assert "No robustness against adversaries is claimed" in page
+    assert "N = 24 draws" in page
+    assert "4 images" in page
+
+
+@pytest.mark.parametrize(
+    ("interval", "lower", "said"),
+    [((0.1, 0.2), False, "helps"), ((0.1, 0.2), True, "hurts"), ((-0.2, -0.1), True, "helps"), ((-0.1, 0.1), True, "no evidence")],
+)
+def test_less_error_is_better(interval: tuple[float, float], lower: bool, said: str) -> None:
+    low, high = interval
+    assert better(Interval(value=(low + high) / 2, low=low, high=high), lower=lower) == said
+
+
+def test_the_heat_map_is_deeper_where_more_is_right() -> None:
+    found = corrupted({"a": 0.2, "b": 0.9})
+    first, second = (heat_map(found, model)["rows"][0]["cells"][0] for model in ("a", "b"))
+    assert (first["value"], second["value"]) == ("20.0", "90.0")
+    assert first["heat"] < second["heat"] <= 100
+    names = [row["name"] for row in heat_map(found, "a")["rows"]]
+    assert "frost *" in names
+    assert "snow" in names
+    assert names[-1] == "mean"
+
+
+def test_the_severity_curve_holds_no_name_and_both_models() -> None:
+    drawn = severity_curve(corrupted({"</svg><script>": 0.2, "b": 0.9}), "x-")
+    assert "script" not in drawn
+    assert "var(--da-fusion)" in drawn
+    assert "var(--real-guidance)" in drawn
+
+
+def test_confusions_of_many_classes_become_a_list() -> None:
+    few = confusion("net", measure([0, 1, 1], [0, 1, 0], NAMES))
+    assert [cell["value"] for cell in few["rows"][0]["cells"]] == ["50", "50", ""]
+    many = [f"class {number}" for number in range(MOST_CLASSES + 1)]
+    listed = confusion("net", measure([1, 1, 2, 3], [0, 0, 0, 3], many))
+    assert [(row["name"], row["cells"][0]["value"], row["cells"][1]["value"]) for row in listed["rows"]] == [
+        ("class 0", "class 1", "2"),
+        ("class 0", "class 2", "1"),
+    ]
+
+
+def test_a_card_of_two_models_says_the_difference() -> None:
+    found = evaluate(MODELS, DATA, **asked("few-shot"))
+    card = cards(found)[0]
+    assert found.calibration is not None
+    gain = found.calibration.difference("first", "second", "accuracy")
+    assert card["big"] == points(gain.value)
+    assert card["word"].split(" ", 1)[1].lower() in ("better", "worse", "no evidence")
+    alone = cards(evaluate(MODELS[:1], DATA, **asked("few-shot")))[0]
+    assert alone["word"] == ""
+    assert alone["unit"] == "%"
