@@ -131,6 +131,8 @@ def test_an_ensemble_of_views_is_no_defence(tmp_path: Path, monkeypatch: pytest.
         attack_images(victims(judged), images, attack, size=SIZE, keep=tmp_path / "kept", progress=stop)
     kept = attack_images(victims(judged), images, attack, size=SIZE, keep=tmp_path / "kept")
     assert kept.table() == attack_images(victims(judged), images, attack, size=SIZE).table()
+    turned = attack_images(victims(judged)[::-1], images, attack, size=SIZE, keep=tmp_path / "kept")
+    assert turned.table() == kept.table()[::-1]  # kept by name, not by place
     other = Attack(norm="l2", epsilon=1.0, steps=5, draws=2)
     with pytest.raises(ConfigError, match=r"epsilon 1\.5 there, 1\.0 here"):
         attack_images(victims(judged), images, other, size=SIZE, keep=tmp_path / "kept")

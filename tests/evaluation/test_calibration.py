@@ -150,6 +150,8 @@ def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path, monkeypatch: pyt
     again = models()
     assert calibrate(again, IMAGES, size=SIZE, temperature_images=OTHERS, keep=tmp_path).table() == whole
     assert again[1].network.calls == 7 - 5
+    turned = calibrate(models()[::-1], IMAGES, size=SIZE, temperature_images=OTHERS, keep=tmp_path)
+    assert turned.table() == whole[::-1]  # kept by name, not by place
     with pytest.raises(ConfigError, match="belongs to another call"):
         calibrate(models()[:1], IMAGES, size=SIZE, keep=tmp_path)
 

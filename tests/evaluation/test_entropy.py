@@ -85,6 +85,8 @@ def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path, monkeypatch: pyt
     assert sum(asked) == 2 * 4
     assert np.array_equal(found.entropies, whole.entropies)
     assert found.table() == whole.table()
+    turned = entropy_curve(models()[::-1], IMAGES, mixture(classes=4), FEW, size=SIZE, keep=tmp_path / "kept")
+    assert np.array_equal(turned.entropies, whole.entropies[::-1])  # kept by name, not by place
     with pytest.raises(ConfigError, match=r"another call \(.*seed 0 there, 1 here"):
         entropy_curve(models(), IMAGES, mixture(classes=4), FEW, size=SIZE, seed=1, keep=tmp_path / "kept")
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.training.toys import striped
 from torch import nn
 
+from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.kept import Kept, claim, forget, weights_hash
+from rediffuse.evaluation.kept import Kept, claim, fingerprint, forget, weights_hash
 
 
 def test_blocks_come_back_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -40,6 +43,36 @@ def test_a_hash_of_weights_sees_every_value() -> None:
     with torch.no_grad():
         net[1].running_mean[1] += 1e-7  # type: ignore[index, operator]
     assert weights_hash(net) != before
+
+
+def test_the_hash_of_a_set_sees_ids_pixels_labels_and_order() -> None:
+    images = striped(2, classes=2, size=4)
+    other = images.with_classes([*reversed(images.classes)])
+    assert fingerprint(other) == fingerprint(images)  # the same classes by name
+    examples = list(images)
+    changed = [
+        [replace(examples[0], label=1), *examples[1:]],
+        [replace(examples[0], label=None), *examples[1:]],
+        [replace(examples[0], id="other"), *examples[1:]],
+        [replace(examples[0], image=examples[2].image), *examples[1:]],
+        examples[::-1],
+    ]
+    found = {fingerprint(ImageSet.of(each, classes=images.classes)) for each in changed}
+    assert len(found | {fingerprint(images)}) == 6
+
+
+def test_a_difference_names_what_it_is_of(tmp_path: Path) -> None:
+    claim(tmp_path / "kept", {"models": {"plain": {"weights": "abc"}, "robust": {"weights": "def"}}})
+    with pytest.raises(ConfigError, match=r"another call \(models > plain > weights abc there, xyz here\)"):
+        claim(tmp_path / "kept", {"models": {"plain": {"weights": "xyz"}, "robust": {"weights": "def"}}})
+
+
+def test_a_run_killed_as_it_took_the_folder_can_be_started_again(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / ".identity.json.4711.partial").write_text("{")
+    claim(tmp_path / "kept", {"a": 1})
+    forget(tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
 
 
 def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rediffuse.data.geometry import Fit
+from rediffuse.data.names import slug
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.adversarial import Attack, Victim, distance, perturb
@@ -141,7 +142,7 @@ def attack_images(
     for place, victim in enumerate(chosen):
         parts = []
         for start in range(0, len(images), BLOCK):
-            name = f"{place:03d}-{start:09d}"
+            name = f"{slug(victim.name)}-{start:09d}"
             there = None if kept is None else kept.read(name)
             part = images[start : start + BLOCK]
             block = _block(victim, part, truth[place][start : start + BLOCK], plan, shapes[place]) if there is None else there[0]

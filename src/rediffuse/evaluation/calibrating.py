@@ -206,12 +206,12 @@ def _logits(
     found = None if kept is None else kept.read(name)
     if found is None:
         parts = [[model.logits(pictures) for model in judged] for _, pictures in batches(part, size=size, fit=fit, batch=batch)]
-        made = {f"{place:03d}": torch.cat(own) for place, own in enumerate(zip(*parts, strict=True))}
+        made = {model.name: torch.cat(own) for model, own in zip(judged, zip(*parts, strict=True), strict=True)}
         if kept is not None:
             kept.write(name, made)
     else:
         made = found[0]
-    return [made[key] for key in sorted(made)]
+    return [made[model.name] for model in judged]  # by name: the same models may be given in another order
 
 
 def _check(judged: Sequence[Judged], images: ImageSet, others: ImageSet | None, bins: int) -> None:

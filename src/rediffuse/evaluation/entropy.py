@@ -189,7 +189,7 @@ def _all(
     kept: Kept | None,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Tensor]:
-    """What `_block` gives, of all images."""
+    """entropies (models, images, times) float32 and decisions int64, of all images."""
     blocks = []
     for start in range(0, len(images), BLOCK):
         name = f"{start:09d}"
@@ -200,12 +200,15 @@ def _all(
         blocks.append(block)
         if progress is not None:
             progress(min(start + BLOCK, len(images)), len(images))
-    return {name: torch.cat([block[name] for block in blocks], 1) for name in blocks[0]}
+    return {
+        name: torch.stack([torch.cat([block[f"{name} {model.name}"] for block in blocks]) for model in judged])
+        for name in ("entropies", "decisions")
+    }
 
 
 @torch.no_grad()
 def _block(judged: Sequence[Judged], part: ImageSet, maker: DiffAugEnsemble, shape: Fit, chunk: int) -> dict[str, Tensor]:
-    """entropies (models, images, times) float32 and decisions int64."""
+    """ "entropies MODEL" and "decisions MODEL", (images, times): by name, so that models may be given in another order."""
     pictures = torch.stack([shape.to_model(example.image)[0] for example in part])
     seeds, times = image_seeds(maker.seed, part.digests), len(maker.members)
     row, member = torch.arange(len(part)).repeat_interleave(times), torch.arange(times).repeat(len(part))
@@ -218,8 +221,9 @@ def _block(judged: Sequence[Judged], part: ImageSet, maker: DiffAugEnsemble, sha
             entropies[place].append(entropy(logits).float())
             decisions[place].append(logits.argmax(1))
     return {
-        name: torch.stack([torch.cat(each).view(len(part), times) for each in found])
+        f"{name} {model.name}": torch.cat(each).view(len(part), times)
         for name, found in (("entropies", entropies), ("decisions", decisions))
+        for model, each in zip(judged, found, strict=True)
     }
 
 

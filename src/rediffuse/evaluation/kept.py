@@ -73,7 +73,7 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Take a folder for kept blocks, or find it taken by the same call. Raises ConfigError with the difference."""
     file = folder / _IDENTITY
     wanted = json.loads(json.dumps(identity))
-    if folder.exists() and not file.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not file.exists() and (not folder.is_dir() or any(each.suffix != ".partial" for each in folder.iterdir())):
         raise ConfigError(f"{folder} is or holds something else; remove it, or give another place for what is kept")
     if not file.exists():
         write_json(file, wanted)
@@ -97,8 +97,9 @@ def forget(folder: Path) -> None:
 
 
 def fingerprint(images: ImageSet) -> str:
-    """A hash of a set's ids and pixels, in order."""
-    return hashlib.sha256("\n".join((*images.ids, *images.digests)).encode("utf-8", "surrogatepass")).hexdigest()
+    """A hash of a set's ids, pixels and labels (by name), in order."""
+    labels = ["" if label is None else repr(images.classes[label]) for label in images.labels]
+    return hashlib.sha256("\n".join((*images.ids, *images.digests, *labels)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -111,14 +112,14 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Sequence[str]:
-    """Flat names and both values; of a hash its beginning."""
+    """Names, with those that they stand under, and both values; of a hash its beginning."""
     left, right = _flat(there), _flat(here)
     names = [name for name in dict.fromkeys((*left, *right)) if left.get(name) != right.get(name)]
     return [f"{name} {str(left.get(name))[:12]} there, {str(right.get(name))[:12]} here" for name in names]
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat.update(_flat(value) if isinstance(value, dict) else {name: value})
+        flat.update(_flat(value, f"{before}{name} > ") if isinstance(value, dict) else {before + name: value})
     return flat

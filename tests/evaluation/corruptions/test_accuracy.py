@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +74,13 @@ def test_kill_and_resume_give_the_same_numbers(tmp_path: Path) -> None:
     assert ("gaussian_noise", 3) not in asked
     assert (resumed.right == whole.right).all()
     assert (resumed.clean == whole.clean).all()
+    turned = corruption_accuracy(MODELS[1::-1], IMAGES, corruptions=FEW, severities=(3, 5), keep=tmp_path / "kept")
+    assert (turned.right == whole.right[::-1]).all()
     with pytest.raises(ConfigError, match="belongs to another call"):
         corruption_accuracy(MODELS[1:], IMAGES, corruptions=FEW, severities=(3, 5), keep=tmp_path / "kept")
+    relabelled = ImageSet.of((replace(each, label=0) for each in IMAGES), classes=IMAGES.classes, name=IMAGES.name)
+    with pytest.raises(ConfigError, match="belongs to another call"):  # the same pictures, but other ones are right
+        corruption_accuracy(MODELS[:2], relabelled, corruptions=FEW, severities=(3, 5), keep=tmp_path / "kept")
 
 
 def _result(right: np.ndarray, names: tuple[str, ...], severities: tuple[int, ...] = (1, 5), **more: object) -> CorruptionResult:

@@ -103,6 +103,10 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: p
     finished = run(counted := [judged(0), judged(1)], keep=tmp_path / "kept")
     assert [model.network.calls for model in counted] == [0, 0]
     assert all(torch.equal(ours.values, theirs.values) for ours, theirs in zip(finished.sets, whole.sets, strict=True))
+    turned = run(models[::-1], far=dict(reversed(FAR.items())), keep=tmp_path / "kept")
+    assert [part.name for part in turned.sets] == ["stripes", "grey", "dark", "loud"]
+    for ours, theirs in zip(turned.sets, [whole.sets[place] for place in (0, 1, 3, 2)], strict=True):
+        assert torch.equal(ours.values, theirs.values.flip(0))  # kept by name, not by place
     with pytest.raises(ConfigError, match="another call"):
         run(models, replace(ASKED, neighbours=4), keep=tmp_path / "kept")
     with pytest.raises(ConfigError, match="another call"):

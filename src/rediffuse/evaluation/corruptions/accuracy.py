@@ -57,7 +57,7 @@ def corruption_accuracy(
     truths = [source.truth(model) for model in models]
     kept = None
     if keep is not None:
-        kept = Kept(keep, {**source.identity(), "models": [model.identity() for model in models]})
+        kept = Kept(keep, {"kind": "corruptions", **source.identity(), "models": {model.name: model.identity() for model in models}})
     began, total = time.perf_counter(), (len(pairs) + 1) * len(source)
     clean = _block(kept, "clean", models, truths, lambda: source.clean(batch), _counted(progress, 0, total))
     done = {
@@ -120,7 +120,7 @@ def _block(
     """(M, N) uint8, whether each model names each picture rightly; from what is kept where it is done. None where a source has none."""
     found = None if kept is None else kept.read(name)
     if found is not None:
-        right = found[0]["right"]
+        right = torch.stack([found[0][model.name] for model in models])
         if right.shape != (len(models), len(truths[0])):
             raise DataError(f"what is kept of {name} is of {tuple(right.shape)} outcomes; remove it, and its images are asked again")
         count(right.shape[1])
@@ -137,7 +137,7 @@ def _block(
         count(done)
     right = torch.cat(parts, dim=1)
     if kept is not None:
-        kept.write(name, {"right": right})
+        kept.write(name, {model.name: own for model, own in zip(models, right, strict=True)})
     return right
 
 

@@ -153,15 +153,18 @@ def subset_accuracy(
     truth = torch.tensor([shown.index(label) for label in images.labels if label is not None])
     kept = None
     if keep is not None:
-        known = [model.identity() for model in models]
-        kept = Kept(keep, {"images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ()), "models": known})
+        identity = {"kind": "subset", "images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ())}
+        kept = Kept(keep, {**identity, "models": {model.name: model.identity() for model in models}})
     began, parts = time.perf_counter(), []
     for start in range(0, len(images), BLOCK):
         rows = slice(start, min(start + BLOCK, len(images)))
         found = None if kept is None else kept.read(f"{start:09d}")
-        right = _judge(models, columns, images[rows], truth[rows], size, fit) if found is None else found[0]["right"]
+        if found is None:
+            right = _judge(models, columns, images[rows], truth[rows], size, fit)
+        else:
+            right = torch.stack([found[0][model.name] for model in models])
         if kept is not None and found is None:
-            kept.write(f"{start:09d}", {"right": right})
+            kept.write(f"{start:09d}", {model.name: own for model, own in zip(models, right, strict=True)})
         parts.append(right)
         if progress is not None:
             progress(rows.stop, len(images))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rediffuse.data.names import slug
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.judged import Judged, batches
@@ -100,8 +101,7 @@ def score_sets(
     work = _Work(models=models, asked=asked, kept=kept, progress=progress, total=total)
     references = [Reference()] * len(models) if chosen is None else work.references(chosen)
     found = [
-        ScoredSet(name=name, group=group, values=work.score(f"set-{place}", images, references))
-        for place, (name, group, images) in enumerate(sets)
+        ScoredSet(name=name, group=group, values=work.score(f"{group}-{slug(name)}", images, references)) for name, group, images in sets
     ]
     return Scored(
         models=tuple(model.name for model in models),
@@ -159,9 +159,9 @@ class _Work:
             if found is None:
                 block = self.ask(images[start : start + BLOCK], ask)
                 if self.kept is not None:
-                    self.kept.write(key, {str(place): value for place, value in block.items()})
+                    self.kept.write(key, {self.models[place].name: value for place, value in block.items()})
             else:
-                block = {int(place): value for place, value in found[0].items()}
+                block = {place: found[0][model.name] for place, model in enumerate(self.models)}
                 self.count(min(BLOCK, len(images) - start))
             out.append(block)
         return out
@@ -216,6 +216,5 @@ def _identity(
         "models": {model.name: model.identity() for model in models},
         "sets": {f"{group} {name}": fingerprint(images) for name, group, images in sets},
         "train": None if chosen is None else fingerprint(chosen),
-        "labels": None if chosen is None else hashlib.sha256(repr((chosen.classes, chosen.labels)).encode()).hexdigest(),
         **settings,
     }
