@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.data.types import ImageSet
+from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.results import write_json
 
@@ -33,6 +34,10 @@ class Kept:
     def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         claim(self.folder, identity)
+
+    def has(self, name: str) -> bool:
+        """Whether a block is done."""
+        return self._file(name).exists()
 
     def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """(tensors, notes) of a block, or None where it is not done. Raises DataError for a file that cannot be read, by name."""
@@ -109,6 +114,12 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return digest.hexdigest()
+
+
+def numbers_of(module: nn.Module) -> list[str]:
+    """In which numbers the denoisers of a module work: their fingerprints say nothing of it."""
+    found = (getattr(part, "dtype", None) for part in module.modules() if isinstance(part, Denoiser))
+    return [str(dtype).removeprefix("torch.") for dtype in found]
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Sequence[str]:

@@ -98,6 +98,9 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: p
     net = Net()
     measure_fidelity(REAL, MADE, extractor=Judged(net, REAL.classes), settings=OWN, keep=tmp_path / "kept")
     assert net.calls == 0
+    (tmp_path / "kept" / "real-000000000.kept").unlink()  # as the error of a broken block says; the others must stay
+    again = measure_fidelity(REAL, MADE, extractor=Judged(Net(), REAL.classes), settings=OWN, keep=tmp_path / "kept")
+    assert replace(again, seconds=0) == replace(whole, seconds=0)
     (tmp_path / "kept" / "real-features.kept").unlink()
     with pytest.raises(DataError, match=r"real-features\.kept is gone"):
         measure_fidelity(REAL, MADE, extractor=Judged(Net(), REAL.classes), settings=OWN, keep=tmp_path / "kept")

@@ -57,7 +57,7 @@ def near_duplicates(
     cosine: float = COSINE,
     rms: float = RMS,
     neighbours: int = NEIGHBOURS,
-    keep: Path | None = None,
+    keep: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Duplicate, ...]:

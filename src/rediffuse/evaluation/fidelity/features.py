@@ -85,13 +85,14 @@ def take_features(
         ModelError: features that are not (B, D) or not finite.
     """
     store, sums = None, None
+    fresh = kept is None or not any(kept.has(f"{name}-{start:09d}") for start in range(0, len(images), BLOCK))
     for start in range(0, len(images), BLOCK):
         stop = min(start + BLOCK, len(images))
         key = f"{name}-{start:09d}"
         found = None if kept is None else kept.read(key)
         if found is None:
             values, own = _block(images[start:stop], extractor, taken, start, splits, progress, len(images))
-            store = _store(len(images), values.shape[1], taken.numbers, kept, name, fresh=True) if store is None else store
+            store = _store(len(images), values.shape[1], taken.numbers, kept, name, fresh=fresh) if store is None else store
             store[start:stop] = values.numpy()
             if kept is not None:
                 store.flush()  # type: ignore[attr-defined]  # a memmap
@@ -100,7 +101,7 @@ def take_features(
         else:
             tensors = dict(found[0])
             width = int(tensors.pop("width"))
-            store = _store(len(images), width, taken.numbers, kept, name, fresh=False) if store is None else store
+            store = _store(len(images), width, taken.numbers, kept, name, fresh=fresh) if store is None else store
             own = ClassSums(**tensors) if tensors else None
             if progress is not None:
                 progress(stop, len(images))

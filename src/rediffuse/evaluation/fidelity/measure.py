@@ -131,7 +131,7 @@ def measure_fidelity(
     *,
     extractor: Extractor | None = None,
     settings: Fidelity | None = None,
-    keep: Path | None = None,
+    keep: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FidelityResult:
