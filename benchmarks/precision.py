@@ -1,6 +1,6 @@
 """What half precision in the trunk costs x0_hat, beside what a half precision head would cost alone.
 
-    python -m benchmarks.precision --model FOLDER --out results
+    python -m benchmarks.precision --model cifar10-32 --out results
     python -m benchmarks.precision --model random --out results
 
 x0_hat = (x_t - sigma epsilon) / alpha enlarges an error of epsilon by sigma / alpha, so every number here is one error of epsilon times
@@ -131,7 +131,7 @@ def benchmark(given: argparse.Namespace) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="random", help="file or folder of a pixel model, or `random`")
+    parser.add_argument("--model", default="cifar10-32", help="bundled name, file or folder of a pixel model, or `random`")
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")

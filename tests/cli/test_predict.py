@@ -114,6 +114,15 @@ def test_options_reach_the_ensemble(rediffuse: Callable[..., Ended], net: Path, 
     assert column("logits.csv", "probability") != pytest.approx(column("some.csv", "probability"), abs=1e-4)
 
 
+def test_the_bundled_pixel_model_is_taken_where_none_is_named(rediffuse: Callable[..., Ended], net: Path, photos: Path) -> None:
+    for name, named in {"own.csv": (), "named.csv": ("--denoiser", "cifar10-32")}.items():
+        words = ("--ensemble", "diffaug", "--t-max", 100, "--size", 32, "--dtype", "float32", "--out", name, "--per-class")
+        ended = rediffuse("predict", net, photos, *words, *named)
+        assert ended.status == 0, ended.err
+        assert "noise (sigma): 0.000 0.025 0.049" in ended.err
+    assert rows("own.csv") == rows("named.csv")
+
+
 def test_photos_without_labels(rediffuse: Callable[..., Ended], net: Path, tmp_path: Path) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
@@ -223,20 +232,19 @@ class TestStopped:
     ) -> None:
         assert rediffuse("predict", net, photos).status == 130
         (photos / "cat" / "0.png").unlink()
-        refused(rediffuse("predict", net, photos), "belongs to other predictions (images ")
+        refused(rediffuse("predict", net, photos), "belongs to another call (images ")
         Path("other.csv.partial").mkdir()
         Path("other.csv.partial/diary.txt").write_text("mine")
         refused(rediffuse("predict", net, photos, "--out", "other.csv"), "holds something else")
         assert Path("other.csv.partial/diary.txt").read_text() == "mine"
         fill(photos, {"cat": 1})
-        next(Path("predictions.csv.partial").glob("*.safetensors")).write_bytes(b"broken")
-        refused(rediffuse("predict", net, photos), "000000000.safetensors cannot be read")
+        next(Path("predictions.csv.partial").glob("*.kept")).write_bytes(b"broken")
+        refused(rediffuse("predict", net, photos), "000000000.kept cannot be read")
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--ensemble", "diffaug"), "needs a denoiser"),
         (("--denoiser", "cifar10-32"), "no --ensemble was asked for"),
         (("--ensemble", "diffaug", "--denoiser", "nowhere/at/all"), "nowhere/at/all"),
         (("--step", 25), "--step belongs to --ensemble diffaug, got --ensemble none"),
@@ -261,7 +269,7 @@ def test_bad_views(rediffuse: Callable[..., Ended], net: Path, denoiser: Path, p
     refused(rediffuse("predict", net, photos, *views, "--early-exit", "--reduce", "logits"), "no bound")
     refused(rediffuse("predict", net, photos, *views, "--size", 15), "multiple of 2", "14, 16")
     latent = tiny_stable(tmp_path / "latent")
-    refused(rediffuse("predict", net, photos, "--ensemble", "dda", "--denoiser", latent), "pixel space", "UNet2DModel")
+    refused(rediffuse("predict", net, photos, "--ensemble", "dda", "--denoiser", latent), "pixel space", "cifar10-32")
     refused(rediffuse("predict", latent, photos), "config.json")
     Path("predictions.csv").write_text("mine")
     refused(rediffuse("predict", net, photos), "exists already")

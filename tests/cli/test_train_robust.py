@@ -44,6 +44,13 @@ def test_diffaug_and_augmix_make_a_transformers_folder(rediffuse: Callable[..., 
     assert Classifier.load("net").preprocessing.size == (16, 16)  # the denoiser's: it said at which size it was trained
 
 
+def test_the_bundled_pixel_model_is_taken_where_none_is_named(rediffuse: Callable[..., Ended], many: Path) -> None:
+    ended = rediffuse("train", many, "net", "--augment", "diffaug", "--batch", 8, "--steps", 2, "--fraction", 0.25)
+    assert ended.status == 0, ended.err
+    assert "(1.25 views) and the denoiser" in ended.err
+    assert Classifier.load("net").preprocessing.size == (32, 32)
+
+
 @pytest.mark.parametrize(
     ("augment", "more", "views"),
     [
@@ -107,7 +114,6 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--augment", "diffaug"), "needs a denoiser; give one with --denoiser"),
         (("--denoiser", "x"), "--denoiser x makes views, but none was asked for"),
         (("--augment", "noise", "--fraction", 0), r"--fraction must be in (0, 1], got 0"),
         (("--augment", "noise", "--bank-rate", 2), "--bank-rate must be in (0, 1], got 2"),

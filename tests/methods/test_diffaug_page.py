@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tests.tiny_pixel import tiny_pixel
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -59,9 +58,7 @@ def test_examples_have_at_most_five_lines(title: str) -> None:
     assert 1 <= len(lines) <= 5
 
 
-def test_set_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_pixel(tmp_path / "ddpm")
-    monkeypatch.chdir(tmp_path)
+def test_set_up() -> None:
     space = run(FIRST)
     views = space["diffaug"](space["images"])
     assert views.shape == space["images"].shape

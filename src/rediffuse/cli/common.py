@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MODEL = "tiny-imagenet-64"
 """The bundled text-to-image model."""
+PIXEL_MODEL = "cifar10-32"
+"""The bundled unconditional pixel model."""
 
 MACHINE = Group("Machine", sort_key=90)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, Common, bar, load_model
+from rediffuse.cli.common import COMMON, PIXEL_MODEL, Common, bar, load_model
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ class Views:
             "steps; dda-se: the mean over that and the photo."
         ),
     ] = "none"
-    denoiser: Annotated[str | None, Parameter(help="An unconditional pixel model: a bundled name, a folder or a hub name.")] = None
+    denoiser: Annotated[
+        str | None,
+        Parameter(help="An unconditional pixel model: a bundled name, a folder or a hub name. [default: cifar10-32, of 32 pixels]"),
+    ] = None
     step: Annotated[int | None, Parameter(help="diffaug: noise times 0, step, 2 step, ... [default: 50]")] = None
     t_max: Annotated[int | None, Parameter(help="diffaug: last noise time, up to 999. [default: 450]")] = None
     reduce: Annotated[
@@ -59,11 +62,6 @@ class Views:
         if self.ensemble == "none" and self.denoiser is not None:
             raise ConfigError(
                 f"--denoiser {self.denoiser} makes views, but no --ensemble was asked for; add --ensemble diffaug, dda or dda-se"
-            )
-        if self.ensemble != "none" and self.denoiser is None:
-            raise ConfigError(
-                f"--ensemble {self.ensemble} needs a denoiser; give one with --denoiser: "
-                "a folder or hub name of a diffusers UNet2DModel, or an OpenAI checkpoint"
             )
         for name, owner in OWNERS.items():
             value = getattr(self, name)  # 0 is a value
@@ -85,6 +83,11 @@ class Views:
         told = {"start": self.dda_start, "steps": self.dda_steps, "guidance": self.dda_guidance}
         chosen: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
         return DDASettings(self_ensemble=self.ensemble == "dda-se", **chosen)
+
+    @property
+    def model(self) -> str | None:
+        """The denoiser that is asked for."""
+        return None if self.ensemble == "none" else self.denoiser or PIXEL_MODEL
 
     def build(self, classifier: Classifier, denoiser: Denoiser | None, seed: int, batch: int) -> Ensemble:
         """The ensemble of a classifier."""
@@ -138,7 +141,7 @@ def predict(
     if batch < 1:
         raise ConfigError(f"--batch must be at least 1, got {batch}")
     classifier, identity = open_classifier(model)
-    denoiser = None if views.denoiser is None else load_model(views.denoiser, common)
+    denoiser = None if views.model is None else load_model(views.model, common)
     classifier.to(place(denoiser, common))
     side = usual_size(classifier, denoiser) if size is None else size
     ensemble = views.build(classifier, denoiser, common.seed, batch)

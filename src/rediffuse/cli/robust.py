@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import Common, bar, load_model
+from rediffuse.cli.common import PIXEL_MODEL, Common, bar, load_model
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class Views:
         ),
     ] = None
     denoiser: Annotated[
-        str | None, Parameter(help="For diffaug: an unconditional pixel model: a bundled name, a folder or a hub name.")
+        str | None,
+        Parameter(help="For diffaug: an unconditional pixel model: a bundled name, a folder or a hub name. [default: cifar10-32, of 32 pixels]"),
     ] = None
     fraction: Annotated[float, Parameter(help="Part of each batch that gets the noised view.")] = 1.0
     bank_rate: Annotated[
@@ -61,11 +62,6 @@ class Views:
 
     def check(self) -> None:
         """Raise ConfigError for options that do not go together, before any work."""
-        if "diffaug" in self.augment and self.denoiser is None:
-            raise ConfigError(
-                "--augment diffaug needs a denoiser; give one with --denoiser: "
-                "a folder or hub name of a diffusers UNet2DModel, or an OpenAI checkpoint"
-            )
         if self.denoiser is not None and "diffaug" not in self.augment:
             raise ConfigError(f"--denoiser {self.denoiser} makes views, but none was asked for; add --augment diffaug")
         if not 0 < self.fraction <= 1:
@@ -77,6 +73,11 @@ class Views:
         wanted = {"consistency": {"augmix"}, "stand-in": {"augmix", "deepaugment"}}.get(self.objective or "", set())
         if not wanted <= set(self.augment):
             raise ConfigError(f"--objective {self.objective} needs --augment {' '.join(sorted(wanted))}")
+
+    @property
+    def model(self) -> str | None:
+        """The denoiser that is asked for."""
+        return (self.denoiser or PIXEL_MODEL) if "diffaug" in self.augment else None
 
     @property
     def kind(self) -> str:
@@ -119,7 +120,7 @@ def train_robustly(
     from rediffuse.training.presets import usual_views
     from rediffuse.training.tracking import tracked
 
-    denoiser = None if views.denoiser is None else load_model(views.denoiser, common)
+    denoiser = None if views.model is None else load_model(views.model, common)
     start, side = open_start(level, classes, size, denoiser, common)
     pool, _ = as_pool(train_set, classes, side, fit)
     if views.second is not None:

@@ -122,10 +122,7 @@ def check_unconditional(denoiser: Denoiser, who: str) -> None:
     """Raise ConfigError, in the name of who asks, unless this is an unconditional RGB denoiser in pixel space."""
     if denoiser.conditional or denoiser.factor != 1 or denoiser.channels != 3:
         kind = "conditional" if denoiser.conditional else f"latent (factor {denoiser.factor}, {denoiser.channels} channels)"
-        raise ConfigError(
-            f"{who} needs an unconditional RGB model in pixel space, got a {kind} {type(denoiser).__name__}; "
-            "give a folder or hub name of a diffusers UNet2DModel, or an OpenAI checkpoint"
-        )
+        raise ConfigError(f"{who} needs an unconditional RGB model in pixel space, got a {kind} {type(denoiser).__name__}; try cifar10-32")
 
 
 def _keep_exact(network: nn.Module, name: str) -> None:

@@ -97,7 +97,7 @@ class DiffAug(Method[DiffAugDraw]):
     Views are float32 and lie on the denoiser's device.
 
     Args:
-        denoiser: an unconditional one in pixel space, such as `load("FOLDER")` of a UNet2DModel.
+        denoiser: an unconditional one in pixel space, such as `load("cifar10-32")`.
         times: law of the noise times; the default is the paper's, in sigma, for any schedule.
         fraction: share of a batch that is denoised, in [0, 1]; the others come back as they were and cost nothing.
         reference_size: image side in pixels at which `times` is stated: sigma is multiplied by size / reference_size, because equal noise
