@@ -213,7 +213,7 @@ def test_a_full_disk(photos: Path, model: Path, tmp_path: Path, root: Path) -> N
 
     words = ["augment", photos, "more", "--model", model, "--method", "real-guidance", "--steps", "2", "--copies", "2"]
     done = subprocess.run(
-        [sys.executable, "-m", "rediffuse.cli", *map(str, words)],
+        [sys.executable, "-m", "rediffuse", *map(str, words)],
         cwd=tmp_path,
         env={"PYTHONPATH": str(root / "src"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

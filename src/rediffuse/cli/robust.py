@@ -52,7 +52,7 @@ class Views:
     ] = None
     denoiser: Annotated[
         str | None,
-        Parameter(help="For diffaug: an unconditional pixel model: a bundled name, a folder or a hub name. [default: cifar10-32, of 32 pixels]"),
+        Parameter(help="For diffaug: an unconditional pixel model: bundled name, folder or hub name. [default: cifar10-32, of 32 pixels]"),
     ] = None
     fraction: Annotated[float, Parameter(help="Part of each batch that gets the noised view.")] = 1.0
     bank_rate: Annotated[
