@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap, paired_t_interval, t_interval, verdict
+from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap, paired_t_interval, share, t_interval, verdict
 
 
 @pytest.mark.parametrize("count", [2, 4, 9])
@@ -132,3 +132,16 @@ def test_without_labels_all_images_are_drawn_alike() -> None:
     for end, sign in ((found.low, -1), (found.high, 1), (one_class.low, -1)):
         assert end == pytest.approx(found.value + sign * half, abs=0.1 * half)
     assert bootstrap(ours, None).value == pytest.approx(float(ours.mean()))
+
+
+def test_a_share_has_an_exact_interval_also_where_all_or_none_are_right() -> None:
+    none = share(np.zeros(100, dtype=bool))
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 100))  # no success in n: (1 - p)^n = alpha / 2
+    every = share(np.ones(100, dtype=bool))
+    assert (every.low, every.high) == (pytest.approx(1 - none.high), 1)
+    some = share(np.arange(60) < 45)
+    for end, tail in ((some.low, stats.binom.sf(44, 60, some.low)), (some.high, stats.binom.cdf(45, 60, some.high))):
+        assert 0 < end < 1
+        assert tail == pytest.approx(0.025)
+    assert some.basis == "one training run"

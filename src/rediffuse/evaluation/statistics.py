@@ -137,6 +137,19 @@ def bootstrap(ours: NDArray[Any], labels: Sequence[int] | None, *, level: float 
     return paired_bootstrap(ours, nothing, labels, level=level, resamples=resamples, seed=seed)
 
 
+def share(right: NDArray[np.bool_], level: float = 0.95) -> Interval:
+    """A share of images with its exact interval over images. Where none or all are right, `bootstrap` would have no width.
+
+    Args:
+        right: (images,).
+    Reference: Clopper and Pearson, Biometrika 26, 1934.
+    """
+    from scipy import stats
+
+    found = stats.binomtest(int(np.sum(right)), len(right)).proportion_ci(level, method="exact")
+    return Interval(value=float(np.mean(right)), low=float(found.low), high=float(found.high), basis=basis_of_runs(1))
+
+
 def basis_of_runs(runs: int) -> str:
     """How an interval that holds test images but not seeds is labelled: "one training run"."""
     count = _NUMERALS[runs] if runs < len(_NUMERALS) else str(runs)
