@@ -64,7 +64,8 @@ def test_weighted_ranks_are_those_of_repeated_images() -> None:
     known, unknown = generator.integers(0, 9, 40).astype(float), generator.integers(0, 9, 30).astype(float)
     first, second = generator.integers(0, 4, 40), generator.integers(0, 4, 30)
     wanted = auroc(np.repeat(known, first), np.repeat(unknown, second))
-    assert Ranked(known, unknown).auroc(first.astype(float), second.astype(float)) == pytest.approx(wanted, abs=1e-12)
+    found = Ranked(known, [known, unknown]).auroc(first.astype(float), [first.astype(float), second.astype(float)])
+    assert found == pytest.approx([0.5, wanted], abs=1e-12)
 
 
 def test_a_classifier_against_itself_differs_by_nothing() -> None:

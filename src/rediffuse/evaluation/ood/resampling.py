@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,27 @@ Floats = NDArray[np.float64]
 
 
 class Ranked:
-    """A pair of known and unknown scores, sorted once, so that a draw of images costs no sort.
+    """Known scores and those of unknown sets, sorted once, so that a draw of images costs no sort.
+
+    Memory: 8 bytes a known image, 16 an unknown one.
 
     Args:
-        known, unknown: (N,) and (M,) scores.
+        known: (N,) scores; unknown: (M,) scores of each unknown set.
     """
 
-    def __init__(self, known: NDArray[Any], unknown: NDArray[Any]) -> None:
+    def __init__(self, known: NDArray[Any], unknown: Sequence[NDArray[Any]]) -> None:
         self.order = np.argsort(known)
-        self.low = np.searchsorted(known[self.order], unknown, side="left")
-        self.high = np.searchsorted(known[self.order], unknown, side="right")
+        ranked = known[self.order]
+        self.places = [tuple(np.searchsorted(ranked, each, side=side) for side in ("left", "right")) for each in unknown]
 
-    def auroc(self, known: Floats, unknown: Floats) -> float:
-        """With these weights (N,) and (M,), such as how often each image was drawn."""
+    def auroc(self, known: Floats, unknown: Sequence[Floats]) -> Floats:
+        """(sets,) with these weights, (N,) and (M,) of each set, such as how often each image was drawn."""
         below = np.concatenate([[0.0], np.cumsum(known[self.order])])  # (N + 1,) weight of the known ones under each place
-        return float(unknown @ (1 - (below[self.low] + below[self.high]) / (2 * below[-1])) / unknown.sum())
+        found = [
+            own @ (1 - (below[low] + below[high]) / (2 * below[-1])) / own.sum()
+            for (low, high), own in zip(self.places, unknown, strict=True)
+        ]
+        return np.array(found)
 
 
 def resampled_auroc(scored: Scored, resamples: int, seed: int = 0) -> tuple[Floats, Floats]:
@@ -39,15 +46,16 @@ def resampled_auroc(scored: Scored, resamples: int, seed: int = 0) -> tuple[Floa
     """
     known, unknown = scored.sets[0].values.numpy(), [part.values.numpy() for part in scored.sets[1:]]
     shape = (len(scored.models), len(unknown), len(scored.scores))
-    ranked = {place: Ranked(known[place[0], :, place[2]], unknown[place[1]][place[0], :, place[2]]) for place in np.ndindex(*shape)}
+    pairs = list(np.ndindex(shape[0], shape[2]))
+    ranked = {(model, score): Ranked(known[model, :, score], [own[model, :, score] for own in unknown]) for model, score in pairs}
     generator = np.random.default_rng(seed)
     value, drawn = np.zeros(shape), np.zeros((resamples, *shape))
     for number in range(-1, resamples):
         first = _weights(known.shape[1], generator, number)
         others = [_weights(part.shape[1], generator, number) for part in unknown]
         target = value if number < 0 else drawn[number]
-        for place, pair in ranked.items():
-            target[place] = pair.auroc(first, others[place[1]])
+        for (model, score), own in ranked.items():
+            target[model, :, score] = own.auroc(first, others)
     return value, drawn
 
 
