@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.training.toys import striped
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.preprocessing import Preprocessing
 
@@ -76,6 +79,45 @@ def test_what_is_wrong_is_said() -> None:
             Judged(net, classes)
     with pytest.raises(DataError, match="holds no images"):
         next(batches(IMAGES.subset([]), size=16))
+    with pytest.raises(ConfigError, match="batch must be at least 1, got 0"):
+        next(batches(IMAGES, size=16, batch=0))
+    with pytest.raises(ConfigError, match="different names, got a, a"):
+        check_models([Judged(net, "abcd", name="a"), Judged(net, "abcd", name="a")])
+
+
+def test_all_that_decides_features_tells_a_network_from_others() -> None:
+    classifier = open_backbone("scratch", list("abc"), size=16)
+    before = Judged(classifier, classifier.classes).identity()
+    classifier.preprocessing = replace(classifier.preprocessing, mean=(0.1, 0.2, 0.3))
+    assert Judged(classifier, classifier.classes).identity() != before
+    net = Net()
+    wants = Preprocessing(height=4, width=4)
+    found = [
+        Judged(net, "abcd"),
+        Judged(net, "abcd", head=net.body),
+        Judged(net, "abcd", preprocessing=wants),
+        Judged(Judged(net, "abcd", preprocessing=wants).as_module(), "abcd"),
+        Judged(Judged(net, "abcd").as_module(), "abcd"),
+    ]
+    told = [json.dumps(each.identity()) for each in found]
+    assert len(set(told)) == len(told)
+    assert Judged(net, "abcd", head=net.out).identity() == found[0].identity()
+    with pytest.raises(ConfigError, match="head of Net must be one of its own layers, got another Linear"):
+        Judged(net, "abcd", head=nn.Linear(5, 4))
+
+
+def test_features_come_from_a_head_that_is_asked_once_an_image() -> None:
+    class Twice(Net):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) + super().forward(images.flip(-1))
+
+    class Never(Net):
+        def forward(self, images: Tensor) -> Tensor:
+            return nn.functional.linear(self.body(images.flatten(1)), self.out.weight)
+
+    for network, rows in ((Twice(), 8), (Never(), 0)):
+        with pytest.raises(ModelError, match=rf"a Linear, is asked about {rows} inputs for 4 images; say which layer"):
+            Judged(network, "abcd").features(torch.rand(4, 3, 4, 4))
 
 
 def test_batches_hold_every_image_once() -> None:

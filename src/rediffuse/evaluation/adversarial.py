@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, ModelError
 from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.kept import numbers_of
 from rediffuse.evaluation.test_time.ensembles import Ensemble, seed_of
 from rediffuse.methods.diffaug import DiffAug, DiffAugDraw
 from rediffuse.methods.noise_times import REFERENCE_SIZE, levels
@@ -115,6 +116,7 @@ def pipeline(judged: Judged, denoiser: Denoiser, time: int, *, reference_size: i
         return judged(method.apply(images, draw))
 
     told = {"pipeline": "denoise, then classify", "time": time, "reference_size": reference_size, "denoiser": denoiser.fingerprint()}
+    told |= {"denoiser_numbers": numbers_of(denoiser)}
     return Victim(name=name or f"{judged.name} behind t={time}", judged=judged, ask=ask, identity=told, multiple_of=denoiser.multiple_of)
 
 
@@ -124,7 +126,7 @@ def ensemble(judged: Judged, asked: Ensemble, name: str = "") -> Victim:
     Args:
         judged: the classifier in it. asked: made with `judged.as_module()`; an early exit is not taken, since no gradient passes it.
     """
-    told = {"ensemble": asked.settings}
+    told = {"ensemble": asked.settings, "denoiser_numbers": numbers_of(asked)}
     ask = lambda images, seeds: asked(images, seeds)  # noqa: E731  # a module called by its own name would hide what it is given
     return Victim(name=name or f"{judged.name} ensemble", judged=judged, ask=ask, identity=told, multiple_of=asked.multiple_of)
 
@@ -213,7 +215,8 @@ def perturb(victim: Victim, images: Tensor, labels: Tensor, attack: Attack, seed
             slope = gradient(victim, now, labels, _seeds(seeds, attack.draws, restart, step), attack.loss)
             flat &= (slope.flatten(1) == 0).all(1).cpu()
             now = project(climb(now, slope, attack.norm, attack.step), images, attack.norm, attack.epsilon)
-        reached = mean_loss(victim, now, labels, _seeds(seeds, attack.draws, restart, attack.steps), attack.loss)
+        # On the same noise for all restarts, and on other noise than their steps saw: the best of them is not the luckiest.
+        reached = mean_loss(victim, now, labels, _seeds(seeds, attack.draws, 0, attack.steps), attack.loss)
         better = reached > loss
         best = torch.where(better.to(best.device).view(-1, 1, 1, 1), now, best)
         loss = torch.where(better, reached, loss)

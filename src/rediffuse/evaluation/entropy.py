@@ -24,8 +24,8 @@ from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.judged import Judged
-from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.judged import Judged, check_models
+from rediffuse.evaluation.kept import Kept, fingerprint, numbers_of
 from rediffuse.evaluation.results import Figure, write_result
 from rediffuse.evaluation.statistics import Interval, basis_of_runs, t_interval
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
@@ -155,10 +155,9 @@ def entropy_curve(
         ModelError: logits that are NaN; finished blocks are kept.
     """
     began = time.perf_counter()
-    judged = [models] if isinstance(models, Judged) else list(models)
-    names = tuple(model.name for model in judged)
-    if not judged or len(set(names)) != len(names):
-        raise ConfigError(f"entropies need one model or several of different names, got {', '.join(names) or 'none'}")
+    judged = check_models(models)
+    if chunk < 1:
+        raise ConfigError(f"chunk is the number of views in one call and must be at least 1, got {chunk}")
     if not len(images):
         raise DataError(f"{images.name} holds no images")
     maker = DiffAugEnsemble(nn.Identity(), denoiser, settings, seed=seed)
@@ -166,13 +165,14 @@ def entropy_curve(
     labelled = all(label is not None for label in images.labels)
     truth = [model.truth(images) for model in judged] if labelled else None
     identity = {"kind": "entropies", "images": fingerprint(images), "size": size, "fit": fit, "views": maker.settings}
+    identity |= {"denoiser_numbers": numbers_of(denoiser)}
     kept = None if keep is None else Kept(keep, {**identity, "models": {model.name: model.identity() for model in judged}})
     found = _all(judged, images, maker, shape, chunk, kept, progress)
     right = None if truth is None else (found["decisions"] == torch.stack(truth)[:, :, None]).numpy()
     return EntropyCurve(
         times=settings.times,
         sigma=tuple(maker.levels(size).sigma.tolist()),
-        models=names,
+        models=tuple(model.name for model in judged),
         classes=tuple(len(model.classes) for model in judged),
         entropies=found["entropies"].numpy(),
         right=right,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.evaluation.kept import weights_hash
+from rediffuse.evaluation.kept import numbers_of, weights_hash
 from rediffuse.training.backbones import Classifier, evaluating
 from rediffuse.training.preprocessing import Preprocessing
 
@@ -28,10 +28,10 @@ class Judged:
         network: (B, 3, H, W) -> logits (B, K), or an object that has them as `logits`.
         classes: K names, in label order.
         preprocessing: size and normalisation that the network wants; None where it takes [0, 1] at any size, as a `Classifier` does.
-        head: the layer whose input is called features; None takes the last linear layer with K outputs.
+        head: the layer of the network whose input is called features; None takes the last linear layer with K outputs.
         name: in tables and pages.
     Raises:
-        ConfigError: fewer than two classes, or two of one name.
+        ConfigError: fewer than two classes, two of one name, a head that is no layer of the network.
     """
 
     def __init__(
@@ -47,6 +47,8 @@ class Judged:
             raise ConfigError(f"a classifier needs at least two classes of different names, got {', '.join(map(repr, classes)) or 'none'}")
         self.network, self.classes, self.preprocessing = network, tuple(classes), preprocessing
         self.name = name or type(network).__name__
+        if head is not None and not any(part is head for part in network.modules()):
+            raise ConfigError(f"the head of {self.name} must be one of its own layers, got another {type(head).__name__}")
         self._head = head
 
     @classmethod
@@ -73,12 +75,19 @@ class Judged:
 
     def identity(self) -> dict[str, Any]:
         """What tells it from others, as JSON: for `kept.Kept`."""
-        wants = None if self.preprocessing is None else repr(self.preprocessing)
+        # A Classifier, or an ensemble of one, holds its preprocessing in a part of its own, and no state tells it.
+        wants = [self.preprocessing, *(getattr(part, "preprocessing", None) for part in self.network.modules())]
+        try:
+            head = self.head
+        except ModelError:  # features are not asked for
+            head = None
         return {
             "network": type(self.network).__name__,
             "weights": weights_hash(self.network),
+            "denoiser_numbers": numbers_of(self.network),
             "classes": list(self.classes),
-            "wants": wants,
+            "wants": [repr(each) for each in wants if isinstance(each, Preprocessing)],
+            "head": next((name for name, part in self.network.named_modules() if part is head), None),
         }
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -108,13 +117,22 @@ class Judged:
 
     @torch.no_grad()
     def features(self, images: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
-        """(features (N, D), logits (N, K)) float32 on the processor: what the head sees, and what it makes of it."""
+        """(features (N, D), logits (N, K)) float32 on the processor: what the head sees, and what it makes of it.
+
+        Raises ModelError where the head is not asked once an image.
+        """
         seen: list[Tensor] = []
-        hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1).float().cpu()))
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: seen.extend(each.flatten(1).float().cpu() for each in inputs[:1]))
         try:
             logits = self.logits(images, chunk)
         finally:
             hook.remove()
+        rows = sum(len(each) for each in seen)
+        if rows != len(images):
+            raise ModelError(
+                f"the head of {self.name}, a {type(self.head).__name__}, is asked about {rows} inputs for {len(images)} images; "
+                "say which layer is asked once an image: Judged(..., head=)"
+            )
         return (torch.cat(seen) if seen else torch.zeros(0, 0)), logits
 
     def truth(self, images: ImageSet) -> Tensor:
@@ -138,10 +156,19 @@ class Judged:
 class _Asked(nn.Module):
     def __init__(self, judged: Judged) -> None:
         super().__init__()
-        self.network, self._judged = judged.network, judged
+        self.network, self._judged, self.preprocessing = judged.network, judged, judged.preprocessing
 
     def forward(self, images: Tensor) -> Tensor:
         return self._judged(images)
+
+
+def check_models(judged: Judged | Sequence[Judged]) -> tuple[Judged, ...]:
+    """One or several, as several. Raises ConfigError for none, or two of one name."""
+    models = (judged,) if isinstance(judged, Judged) else tuple(judged)
+    names = [model.name for model in models]
+    if not models or len(set(names)) != len(names):
+        raise ConfigError(f"models must have different names, got {', '.join(names) or 'none'}; name them with Judged(..., name=)")
+    return models
 
 
 def batches(
@@ -149,8 +176,10 @@ def batches(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """(rows, pictures (B, 3, size, size) float32 in [0, 1]) of a set, in order; no more than one batch is held.
 
-    Raises DataError for a set without images.
+    Raises DataError for a set without images, ConfigError for a batch without any.
     """
+    if batch < 1:
+        raise ConfigError(f"batch must be at least 1, got {batch}")
     if not len(images):
         raise DataError(f"{images.name} holds no images")
     shape = Fit(mode=fit, size=size)

@@ -132,7 +132,7 @@ def test_unknown_sets_that_cannot_be_are_refused() -> None:
         run([judged()], far={"stripes": FAR["loud"]})
     with pytest.raises(ConfigError, match=r"scores react, knn, mahalanobis ask for training images"):
         run([judged()], train=None)
-    with pytest.raises(ConfigError, match="names of their own"):
+    with pytest.raises(ConfigError, match="different names, got net 0, net 0"):
         run([judged(0), judged(0)])
     with pytest.raises(DataError, match="no label"):
         run([judged()], train=noise(30, seed=9))

@@ -22,8 +22,8 @@ from rediffuse.evaluation.certify.bounds import ceiling, decide
 from rediffuse.evaluation.certify.result import Certified, Series
 from rediffuse.evaluation.certify.rows import Certificate, append, finished, rewrite
 from rediffuse.evaluation.certify.smoothing import Draws, Smoother, Smoothing
-from rediffuse.evaluation.judged import Judged
-from rediffuse.evaluation.kept import claim, fingerprint
+from rediffuse.evaluation.judged import Judged, check_models
+from rediffuse.evaluation.kept import claim, fingerprint, numbers_of
 
 CALL = 256
 """Draws in one call of denoiser and classifiers, at most."""
@@ -65,8 +65,11 @@ def certify(
         ModelError: logits or denoised images that are NaN; certificates of earlier images are kept.
     Reference: Cohen et al., ICML 2019, arXiv 1902.02918; Carlini et al., ICLR 2023, arXiv 2206.10550.
     """
-    judged, plan = [models] if isinstance(models, Judged) else list(models), smoothing or Smoothing()
-    _check(judged, images, call)
+    judged, plan = check_models(models), smoothing or Smoothing()
+    if not len(images):
+        raise DataError(f"{images.name} holds no images to certify")
+    if call < 1:
+        raise ConfigError(f"call is the number of draws in one call and must be at least 1, got {call}")
     shape = Fit(mode=fit, size=size, multiple_of=1 if denoiser is None else denoiser.multiple_of)
     smoothers = [Smoother(denoiser, sigma) for sigma in plan.sigmas]  # all are checked before the first one works
     work = _Work(judged=judged, truth=[model.truth(images).tolist() for model in judged], images=images, plan=plan, shape=shape, call=call)
@@ -158,7 +161,7 @@ class _Work:
             "size": self.shape.size,
             "fit": self.shape.mode,
             "denoiser": "none" if denoiser is None else denoiser.fingerprint(),
-            "denoiser_numbers": str(getattr(denoiser, "dtype", "")).removeprefix("torch."),
+            "denoiser_numbers": [] if denoiser is None else numbers_of(denoiser),
             "models": {model.name: model.identity() for model in self.judged},
             **told,
         }
@@ -203,13 +206,3 @@ def count(
             counted += slots.bincount(minlength=len(counted)).numpy()
     shaped = [counted.reshape(len(pictures), 2, -1) for counted in sums]
     return [(each[:, 0], each[:, 1]) for each in shaped]
-
-
-def _check(judged: Sequence[Judged], images: ImageSet, call: int) -> None:
-    names = [model.name for model in judged]
-    if not judged or len(set(names)) != len(names):
-        raise ConfigError(f"certificates need one model or several of different names, got {', '.join(names) or 'none'}")
-    if not len(images):
-        raise DataError(f"{images.name} holds no images to certify")
-    if call < 1:
-        raise ConfigError(f"call is the number of draws in one call and must be at least 1, got {call}")

@@ -13,23 +13,23 @@ from torch import Tensor
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.constants import COMMON, SEVERITIES, check_names
-from rediffuse.evaluation.corruptions.result import CorruptionResult, check_models
+from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.corruptions.sources import Corrupted, Live
-from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.judged import Judged, check_models
 from rediffuse.evaluation.kept import Kept
 
 Progress = Callable[[int, int], None]
 
 
 def corruption_accuracy(
-    judged: Judged | Sequence[Judged],
+    models: Judged | Sequence[Judged],
     images: ImageSet | Corrupted,
     *,
     corruptions: Sequence[str] = COMMON,
     severities: Sequence[int] = SEVERITIES,
     size: int | None = None,
     batch: int = 256,
-    keep: Path | None = None,
+    keep: str | Path | None = None,
     progress: Progress | None = None,
 ) -> CorruptionResult:
     """What is left of one model's accuracy, or of several's, under the corruptions of ImageNet-C.
@@ -37,7 +37,7 @@ def corruption_accuracy(
     Choose it with clean pictures for any data; with `sources.CifarC` or `sources.ImageNetC` for figures on the published files.
 
     Args:
-        judged: one model, or several of different names.
+        models: one classifier, or several of different names.
         images: clean labelled pictures (`sources.Live` for another seed, fit or frost), or a source of corrupted ones.
         corruptions, severities: what to measure; the fifteen and five of the paper.
         size: of clean pictures, the side that they are fitted to; None takes the side that all have.
@@ -50,21 +50,21 @@ def corruption_accuracy(
         DataError: pictures that are not square, too small or without labels; classes that a model does not know.
     Reference: Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261, section 4.
     """
-    models, source = check_models(judged), _source(images, size)
+    judged, source = check_models(models), _source(images, size)
     pairs = _pairs(source, corruptions, severities)
     if batch < 1:
         raise ConfigError(f"batch must be at least 1, got {batch}")
-    truths = [source.truth(model) for model in models]
+    truths = [source.truth(model) for model in judged]
     kept = None
     if keep is not None:
-        kept = Kept(keep, {"kind": "corruptions", **source.identity(), "models": {model.name: model.identity() for model in models}})
+        kept = Kept(keep, {"kind": "corruptions", **source.identity(), "models": {model.name: model.identity() for model in judged}})
     began, total = time.perf_counter(), (len(pairs) + 1) * len(source)
-    clean = _block(kept, "clean", models, truths, lambda: source.clean(batch), _counted(progress, 0, total))
+    clean = _block(kept, "clean", judged, truths, lambda: source.clean(batch), _counted(progress, 0, total))
     done = {
         (name, severity): _block(
             kept,
             f"{name}-{severity}",
-            models,
+            judged,
             truths,
             lambda name=name, severity=severity: source.under(name, severity, batch),  # type: ignore[misc]
             _counted(progress, (place + 1) * len(source), total),
@@ -74,7 +74,7 @@ def corruption_accuracy(
     right = torch.stack([torch.stack([_there(done[name, severity]) for severity in severities]) for name in corruptions])
     return CorruptionResult(
         name=source.name,
-        models=tuple(model.name for model in models),
+        models=tuple(model.name for model in judged),
         corruptions=tuple(corruptions),
         severities=tuple(severities),
         right=right.permute(2, 0, 1, 3).bool().numpy(),

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.corruptions.constants import COMMON, GROUPS
-from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.results import write_result
-from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap
+from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap, share
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,7 +133,7 @@ class CorruptionResult:
         worst = (5,) if 5 in self.severities else None
         common = any(name in COMMON for name in self.corruptions)
         for model in self.models:
-            clean = None if self.clean is None else bootstrap(self.clean[[self._model(model)]], None)
+            clean = None if self.clean is None else share(self.clean[self._model(model)])
             found |= {} if clean is None else {f"{model}_clean": clean}
             found |= {f"{model}_mean": self.mean(model)} if common else {}
             found |= {f"{model}_mean5": self.mean(model, severities=worst)} if worst and common else {}
@@ -190,12 +189,3 @@ class CorruptionResult:
         columns = [self.severities.index(severity) for severity in severities or self.severities]
         found: NDArray[np.float64] = self.right[self._model(model)][np.ix_(rows, columns)].mean(axis=(0, 1))
         return found
-
-
-def check_models(judged: Judged | Sequence[Judged]) -> tuple[Judged, ...]:
-    """One or several, as several. Raises ConfigError for none, or two of one name."""
-    models = (judged,) if isinstance(judged, Judged) else tuple(judged)
-    names = [model.name for model in models]
-    if not models or len(set(names)) != len(names):
-        raise ConfigError(f"models must have different names, got {', '.join(names) or 'none'}; name them with Judged(..., name=)")
-    return models

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.corruptions.result import check_models
-from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint
 from rediffuse.evaluation.results import write_result
-from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap
+from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 
 BLOCK = 1024
 """Images whose outcomes are kept together."""
@@ -83,8 +82,8 @@ class SubsetResult:
     notes: Sequence[str] = field(default_factory=tuple)
 
     def accuracy(self, model: str | None = None) -> Interval:
-        """Share of images named rightly, with the interval over images."""
-        return bootstrap(self.right[[self._row(model)]], None)
+        """Share of images named rightly, with the exact interval over images."""
+        return share(self.right[self._row(model)])
 
     def difference(self, ours: str, theirs: str) -> Interval:
         """Paired, over images."""
@@ -123,19 +122,19 @@ class SubsetResult:
 
 
 def subset_accuracy(
-    judged: Judged | Sequence[Judged],
+    models: Judged | Sequence[Judged],
     images: ImageSet,
     *,
     size: int,
     fit: Literal["pad", "crop", "squash"] = "crop",
     spelled: Sequence[str] | None = None,
-    keep: Path | None = None,
+    keep: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SubsetResult:
     """Accuracy where only the classes that the images show can be answers; every batch is judged by all models.
 
     Args:
-        judged: one model or several, of different names.
+        models: one classifier or several, of different names.
         images: labelled, such as `data.folder.folder("imagenet-r")`.
         size, fit: side that pictures are fitted to, and how.
         spelled: the models' classes as the folders are called (wnids, in label order), where names do not agree.
@@ -144,36 +143,36 @@ def subset_accuracy(
     Raises:
         DataError: an image without a label, folders that match no class of a model, or several.
     """
-    models = check_models(judged)
+    judged = check_models(models)
     shown = sorted({label for label in images.labels if label is not None})
     if not len(images) or len(shown) < 2 or None in images.labels:
         raise DataError(f"{images.name} must hold labelled images of at least two classes")
     names = [images.classes[label] for label in shown]
-    columns = [torch.tensor(match_classes(names, spelled or model.classes, model.name)) for model in models]
+    columns = [torch.tensor(match_classes(names, spelled or model.classes, model.name)) for model in judged]
     truth = torch.tensor([shown.index(label) for label in images.labels if label is not None])
     kept = None
     if keep is not None:
         identity = {"kind": "subset", "images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ())}
-        kept = Kept(keep, {**identity, "models": {model.name: model.identity() for model in models}})
+        kept = Kept(keep, {**identity, "models": {model.name: model.identity() for model in judged}})
     began, parts = time.perf_counter(), []
     for start in range(0, len(images), BLOCK):
         rows = slice(start, min(start + BLOCK, len(images)))
         found = None if kept is None else kept.read(f"{start:09d}")
         if found is None:
-            right = _judge(models, columns, images[rows], truth[rows], size, fit)
+            right = _judge(judged, columns, images[rows], truth[rows], size, fit)
         else:
-            right = torch.stack([found[0][model.name] for model in models])
+            right = torch.stack([found[0][model.name] for model in judged])
         if kept is not None and found is None:
-            kept.write(f"{start:09d}", {model.name: own for model, own in zip(models, right, strict=True)})
+            kept.write(f"{start:09d}", {model.name: own for model, own in zip(judged, right, strict=True)})
         parts.append(right)
         if progress is not None:
             progress(rows.stop, len(images))
     return SubsetResult(
         name=images.name,
-        models=tuple(model.name for model in models),
+        models=tuple(model.name for model in judged),
         right=torch.cat(parts, dim=1).bool().numpy(),
         classes=len(shown),
-        of=tuple(len(model.classes) for model in models),
+        of=tuple(len(model.classes) for model in judged),
         seconds=time.perf_counter() - began,
         notes=(f"answers are the {len(shown)} classes that the folder shows; others are masked",),
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from rediffuse.data.names import slug
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint
 from rediffuse.evaluation.ood import scores as rules
 from rediffuse.evaluation.ood.asking import Asked, features_of, score_batch
@@ -57,14 +57,14 @@ class Scored:
 
 
 def score_sets(
-    models: Sequence[Judged],
+    models: Judged | Sequence[Judged],
     known: ImageSet,
     *,
     asked: Asked,
     near: Mapping[str, ImageSet] | None = None,
     far: Mapping[str, ImageSet] | None = None,
     train: ImageSet | None = None,
-    keep: Path | None = None,
+    keep: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Scored:
     """Ask classifiers about images that they know and images that they do not.
@@ -84,10 +84,9 @@ def score_sets(
         ModelError: NaN logits; negative features under ReAct, ASH or SCALE.
         ConfigError: a bank that does not fit, kept blocks of another call.
     """
-    began = time.monotonic()
+    began, judged = time.monotonic(), check_models(models)
     sets = _named(known, near or {}, far or {})
     check_unknown(known, {name: images for name, _, images in sets[1:]}, train)
-    _check_models(models)
     chosen = _chosen(train, asked)
     settings = {
         "size": asked.size,
@@ -96,15 +95,15 @@ def score_sets(
         "neighbours": asked.neighbours,
         "bank": len(chosen or ()),
     }
-    kept = None if keep is None else Kept(keep, _identity(models, sets, chosen, settings))
+    kept = None if keep is None else Kept(keep, _identity(judged, sets, chosen, settings))
     total = len(chosen or ()) + sum(len(images) for _, _, images in sets)
-    work = _Work(models=models, asked=asked, kept=kept, progress=progress, total=total)
-    references = [Reference()] * len(models) if chosen is None else work.references(chosen)
+    work = _Work(models=judged, asked=asked, kept=kept, progress=progress, total=total)
+    references = [Reference()] * len(judged) if chosen is None else work.references(chosen)
     found = [
         ScoredSet(name=name, group=group, values=work.score(f"{group}-{slug(name)}", images, references)) for name, group, images in sets
     ]
     return Scored(
-        models=tuple(model.name for model in models),
+        models=tuple(model.name for model in judged),
         scores=asked.scores,
         sets=tuple(found),
         seconds=time.monotonic() - began,
@@ -200,12 +199,6 @@ def _named(known: ImageSet, near: Mapping[str, ImageSet], far: Mapping[str, Imag
     given: list[tuple[str, Group, ImageSet]] = [(known.name, "known", known)]
     given += [(name, "near", images) for name, images in near.items()]
     return given + [(name, "far", images) for name, images in far.items()]
-
-
-def _check_models(models: Sequence[Judged]) -> None:
-    names = [model.name for model in models]
-    if not names or len(set(names)) != len(names):
-        raise ConfigError(f"classifiers need names of their own, got {', '.join(names) or 'none'}; Judged takes name=")
 
 
 def _identity(
