@@ -137,7 +137,7 @@ def test_models_on_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert 0 < gap.low < gap.value < gap.high
     assert found.difference("sure", "calm", "ece", scaled=True).value == pytest.approx(0, abs=1e-3)
     saved = json.loads(found.save("calibration_toy", tmp_path, command="made up").read_text())
-    assert saved["headline"]["nll_change"]["value"] == pytest.approx(gap.value)
+    assert saved["headline"]["nll_minus_sure"]["value"] == pytest.approx(-gap.value)
     assert [row["model"] for row in saved["rows"]] == ["calm", "sure"]
     assert len(json.loads(json.dumps(found.to_json(), allow_nan=False))["diagrams"]) == 4
 

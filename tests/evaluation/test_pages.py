@@ -53,7 +53,7 @@ def test_calibration(here: Path) -> None:
     space: dict[str, Any] = {}
     first, second, third = examples("calibration.md")
     exec(first, space)
-    assert [row["model"] for row in space["found"].table()] == ["plain", "diffaug"]
+    assert [row["model"] for row in space["found"].table()] == ["diffaug", "plain"]
     exec(second, space)
     assert len(space["curve"].times) == 28
     exec(third, space)

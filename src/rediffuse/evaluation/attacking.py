@@ -20,7 +20,7 @@ from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.adversarial import Attack, Victim, distance, perturb
 from rediffuse.evaluation.kept import Kept, fingerprint
 from rediffuse.evaluation.results import Figure, write_result
-from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap
+from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 from rediffuse.evaluation.test_time.ensembles import image_seeds, seed_of
 
 BLOCK = 64
@@ -42,7 +42,7 @@ class Robustness:
     flat: NDArray[np.bool_]
 
     def row(self) -> dict[str, Any]:
-        found = bootstrap(self.attacked[None], [0] * len(self.attacked))
+        found = share(self.attacked)
         return {
             "victim": self.victim,
             "clean_accuracy": float(self.clean.mean()),
@@ -71,7 +71,7 @@ class Attacked:
 
     def difference(self, victim: str, over: str) -> Interval:
         """Accuracy under attack of one victim minus that of another, paired by image."""
-        return paired_bootstrap(self.find(victim).attacked[None], self.find(over).attacked[None], [0] * self.images)
+        return paired_bootstrap(self.find(victim).attacked[None], self.find(over).attacked[None], None)
 
     def table(self) -> list[dict[str, Any]]:
         return [each.row() for each in self.victims]
@@ -95,7 +95,7 @@ class Attacked:
         headline: dict[str, Figure | Interval | float] = {}
         for each in self.victims:
             key = f"{each.victim}_attacked_accuracy" if len(self.victims) > 1 else "attacked_accuracy"
-            headline[key] = bootstrap(each.attacked[None], [0] * self.images)
+            headline[key] = share(each.attacked)
         told = "; ".join(f"{key}: {value}" for key, value in asdict(self.attack).items())
         said = [f"{self.images} images; {told}", "an attack shows weakness only: what survives may fall to a better one", *notes]
         return write_result(name, headline, self.table(), self.seconds, command=command, folder=folder, device=device, notes=said)

@@ -15,7 +15,7 @@ from torch import Tensor
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.calibration import BINS, Judgements, Reliability, calibration_error, fit_temperature, judge, reliability
-from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint
 from rediffuse.evaluation.results import Figure, write_result
 from rediffuse.evaluation.statistics import Interval, basis_of_runs
@@ -115,7 +115,7 @@ class Calibrations:
         device: str = "cpu",
         notes: Sequence[str] = (),
     ) -> Path:
-        """Write `folder/NAME.json`: a row a model; headline METRIC (of several MODEL_METRIC) and, of two, METRIC_change of the second.
+        """Write `folder/NAME.json`: a row a model; headline METRIC (of several MODEL_METRIC), and METRIC_minus_OTHER of the first.
 
         Args: as in `results.write_result`.
         """
@@ -123,8 +123,8 @@ class Calibrations:
         for metric in METRICS:
             for each in self.models:
                 headline[f"{each.model}_{metric}" if len(self.models) > 1 else metric] = each.row()[metric]
-            if len(self.models) == 2:
-                headline[f"{metric}_change"] = self.difference(self.models[1].model, self.models[0].model, metric)
+            for other in self.models[1:]:
+                headline[f"{metric}_minus_{other.model}"] = self.difference(self.models[0].model, other.model, metric)
         said = [f"{self.images} images; {self.models[0].bins} bins; temperatures fitted on other images", *notes]
         return write_result(name, headline, self.table(), self.seconds, command=command, folder=folder, device=device, notes=said)
 
@@ -150,7 +150,7 @@ def calibrate(
         size, fit: of the pictures; see `data.geometry.Fit`.
         temperature_images: other images, labelled, on which a temperature is fitted for each model; none of them may be judged too.
         bins: of the errors.
-        keep: folder for finished blocks, under `temperature` and `judged`; the same call continues from it.
+        keep: folder for finished blocks, under `temperature` and `judged`; the same call continues from it. `kept.forget` removes each.
         progress: called with (images done, images in all), those for the temperature first.
     Raises:
         ConfigError: models of one name, a folder of another call.
@@ -158,8 +158,8 @@ def calibrate(
         ModelError: logits that are NaN.
     """
     began = time.perf_counter()
-    judged = [models] if isinstance(models, Judged) else list(models)
-    _check(judged, images, temperature_images, bins)
+    judged = check_models(models)
+    _check(images, temperature_images, bins)
     others = 0 if temperature_images is None else len(temperature_images)
 
     def asked(name: str, chosen: ImageSet, behind: int) -> Iterator[tuple[slice, list[Tensor]]]:
@@ -214,10 +214,7 @@ def _logits(
     return [made[model.name] for model in judged]  # by name: the same models may be given in another order
 
 
-def _check(judged: Sequence[Judged], images: ImageSet, others: ImageSet | None, bins: int) -> None:
-    names = [model.name for model in judged]
-    if not judged or len(set(names)) != len(names):
-        raise ConfigError(f"calibration needs one model or several of different names, got {', '.join(names) or 'none'}")
+def _check(images: ImageSet, others: ImageSet | None, bins: int) -> None:
     if bins < 1:
         raise ConfigError(f"bins must be at least 1, got {bins}; {BINS} is published")
     for chosen in (images, others):

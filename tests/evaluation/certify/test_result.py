@@ -86,7 +86,7 @@ def test_two_models_are_compared_on_the_same_images(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no certificates of 'three' at sigma 0\.5; there are those of one, two at 0\.5"):
         found.find("three", 0.5)
     saved = json.loads(found.save("certified_toy", tmp_path, command="made up").read_text())
-    assert saved["headline"]["gain_at_050"]["value"] == pytest.approx(5 / 40)
+    assert saved["headline"]["gain_over_two_at_050"]["value"] == pytest.approx(-5 / 40)
     assert saved["headline"]["two_at_050"]["value"] == pytest.approx(35 / 40)
     assert saved["seconds"] == 40  # an image's time is that of both models
     said = " ".join(saved["notes"])

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.certify.bounds import ABSTAIN, ceiling, lower_bound
+from rediffuse.evaluation.certify.bounds import ABSTAIN, ceiling
 from rediffuse.evaluation.certify.rows import Certificate
 from rediffuse.evaluation.certify.smoothing import Smoothing
 from rediffuse.evaluation.results import Figure, write_result
-from rediffuse.evaluation.statistics import Interval, basis_of_runs, paired_bootstrap
+from rediffuse.evaluation.statistics import Interval, paired_bootstrap
+from rediffuse.evaluation.statistics import share as share
 
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """L2 on [0, 1] images, at which tables stand."""
@@ -178,7 +179,7 @@ class Certified:
         device: str = "cpu",
         notes: Sequence[str] = (),
     ) -> Path:
-        """Write `folder/NAME.json`: the table as rows; headline MODEL_at_050 (envelope) and, of two models, gain_at_050 of the second.
+        """Write `folder/NAME.json`: the table as rows; headline MODEL_at_050 (envelope), and the first one's gain_over_OTHER_at_050.
 
         Args: as in `results.write_result`.
         """
@@ -187,8 +188,8 @@ class Certified:
             key = f"at_{round(100 * radius):03d}"
             for model in self.models:
                 headline[f"{model}_{key}" if len(self.models) > 1 else key] = share(self.envelope(model, [radius]).right[0])
-            if len(self.models) == 2:
-                headline[f"gain_{key}"] = self.gain(self.models[1], self.models[0], radius)
+            for other in self.models[1:]:
+                headline[f"gain_over_{other}_{key}"] = self.gain(self.models[0], other, radius)
         said = [*self.conditions(), *notes]
         return write_result(name, headline, self.table(radii), self.seconds, command=command, folder=folder, device=device, notes=said)
 
@@ -216,14 +217,7 @@ def choose(right: NDArray[np.bool_], fold: NDArray[np.int64]) -> tuple[list[int]
 
 def difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Interval:
     """The paired difference of two certified accuracies on the same images, also of two runs: ours - theirs."""
-    return paired_bootstrap(ours[None], theirs[None], [0] * len(ours))
-
-
-def share(right: NDArray[np.bool_]) -> Interval:
-    """A share of images with its exact 95 % interval (Clopper and Pearson), as far as the choice of images goes."""
-    count, images = int(right.sum()), len(right)
-    low, high = float(lower_bound(count, images, 0.025)), 1 - float(lower_bound(images - count, images, 0.025))
-    return Interval(value=count / images, low=low, high=high, basis=basis_of_runs(1))
+    return paired_bootstrap(ours[None], theirs[None], None)
 
 
 def _interval(right: NDArray[np.bool_]) -> Mapping[str, Any]:
