@@ -12,6 +12,7 @@ from rediffuse.reports import evaluation_tables as tables
 from rediffuse.reports import robust_figures as figures
 from rediffuse.reports.evaluation_cards import cards
 from rediffuse.reports.rendering import PAGE, flatten, render, write_whole
+from rediffuse.reports.words import percent
 
 Section = dict[str, Any]
 
@@ -33,6 +34,7 @@ def render_page(evaluation: Evaluation) -> str:
             "subtitle": f"{evaluation.name}: {evaluation.images:,} images of {len(evaluation.classes)} classes at {evaluation.side} pixels"
             f"; suite {evaluation.suite}.",
             "cards": cards(evaluation),
+            "reading": _reading(evaluation),
             "failures": [(part.part, part.reason) for part in evaluation.failures()],
             "missing": [(part.part, part.reason) for part in evaluation.skipped if not part.failed],
             "sections": [section for build in _SECTIONS if (section := build(evaluation)) is not None],
@@ -43,6 +45,17 @@ def render_page(evaluation: Evaluation) -> str:
             "details": _details(evaluation),
             "colophon": f"Made on {made.date} by rediffuse {made.versions.get('rediffuse', '')}.",
         },
+    )
+
+
+def _reading(evaluation: Evaluation) -> str:
+    """How the cards of two models are meant."""
+    if evaluation.pair is None:
+        return ""
+    first, second = evaluation.pair
+    return (
+        f"Figures are {first} minus {second}, on the same images; better or worse stands where the interval of the difference leaves out "
+        "zero. Cards on ensembles say what an ensemble changes."
     )
 
 
@@ -150,7 +163,7 @@ def entropy(evaluation: Evaluation) -> Section | None:
         "Entropy of predictions", "Mean entropy of predictions on one-step views against the noise time",
         figures.entropy_figure(found, "entropy-"), _legend(found.models), f"Dotted: the most there can be, {tables.nats(found.classes[0])}."
     )  # fmt: skip
-    shares = "; ".join(f"{model} ends at {found.share_of_maximum(model):.0%} of it" for model in found.models)
+    shares = "; ".join(f"{model} ends at {percent(found.share_of_maximum(model))} % of it" for model in found.models)
     return _section(
         "Does it notice when nothing is left?",
         f"{found.images:,} images went into noise and came back in one step. At the last time a view holds nothing of its image, and a "
@@ -164,9 +177,12 @@ def certificates(evaluation: Evaluation) -> Section | None:
     if found is None:
         return None
     plan = found.smoothing
+    ceilings = "; ".join(
+        f"ceiling {found.ceiling(sigma):.2f} at σ {sigma:g} ({figures.dash_of(order)[1]})" for order, sigma in enumerate(plan.sigmas)
+    )
     chart = _chart(
         "Certified accuracy", "Certified accuracy against the radius; the figures are in the table",
-        figures.certificate_curve(found, "certified-"), _legend(found.models),
+        figures.certificate_curve(found, "certified-"), _legend(found.models), f"Upright lines: {ceilings}.",
     )  # fmt: skip
     return _section(
         "Certificates",

@@ -95,7 +95,7 @@ def accuracy_table(found: dict[str, Accuracy], calibrations: Calibrations | None
         first, second = list(found)[:2]
         gain = calibrations.difference(first, second, "accuracy")
         rows.append(row(f"over {second}", [gained(gain), cell(""), cell("")], gain=True, word=SIGNS[verdict(gain)]))
-    return table("Accuracy", "Accuracy in %", ["top-1", "mean over classes", "images"], rows)
+    return table("With 95 % intervals over images", "Accuracy in %", ["top-1", "mean over classes", "images"], rows)
 
 
 def confusion(model: str, value: Accuracy) -> dict[str, Any]:

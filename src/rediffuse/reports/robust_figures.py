@@ -20,7 +20,7 @@ from rediffuse.reports.figures import COLOURS, FAR, INK, NEAR, as_svg, plain_fra
 MODELS = (COLOURS[DA_FUSION], COLOURS[REAL_GUIDANCE])
 """Of the first and of the second model."""
 MARKERS = ("o", "s")
-DASHES = ("-", "--", ":", "-.")
+DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dash-dotted"}
 WIDTH, HEIGHT = 4.5, 3.0
 
 
@@ -89,20 +89,25 @@ def certificate_curve(found: Certified, prefix: str) -> str:
 
     def draw(axes: Any) -> None:
         for order, sigma in enumerate(found.smoothing.sigmas):
-            dash, top = DASHES[order % len(DASHES)], found.ceiling(sigma)
+            dash, top = dash_of(order)[0], found.ceiling(sigma)
             for colour, model in zip(MODELS, found.models, strict=False):
                 x, y = (np.array(column) for column in zip(*found.find(model, sigma).curve(), strict=True))
                 axes.plot(x, 100 * y, color=colour, linewidth=1.8, linestyle=dash)
             axes.axvline(top, color=INK, linewidth=0.8, linestyle=dash, alpha=0.6)
             axes.annotate(
-                f"σ {sigma:g}: ceiling {top:.2f}", (top, 1), xycoords=("data", "axes fraction"), xytext=(-3, -2),
-                textcoords="offset points", rotation=90, ha="right", va="top", fontsize=8, color=INK,
+                f"σ {sigma:g}", (top, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+                ha="center", va="bottom", fontsize=9, color=INK,
             )  # fmt: skip
         axes.set_xlim(0, 1.04 * max(found.ceiling(sigma) for sigma in found.smoothing.sigmas))
         axes.set_xlabel("L2 radius on [0, 1] images")
         _percent(axes, "certified accuracy, %")
 
     return _drawn(draw, prefix)
+
+
+def dash_of(order: int) -> tuple[str, str]:
+    """(matplotlib's sign, its name) of the lines of a sigma."""
+    return list(DASHES.items())[order % len(DASHES)]
 
 
 def histogram(found: OodResult, model: str, score: str, prefix: str) -> str:

@@ -36,7 +36,7 @@ class Calls:
 class Rates:
     """Seconds of each of them; the classifier's is a mean over the models, with opening the picture."""
 
-    classifier: float
+    classifier: float = 0.0
     denoiser: float = 0.0
     corrupted: float = 0.0
 

@@ -20,7 +20,7 @@ from rediffuse.evaluation.ood.sets import check_unknown
 from rediffuse.evaluation.provenance import provenance
 from rediffuse.evaluation.results import write_json
 from rediffuse.evaluation.suite import settings as names
-from rediffuse.evaluation.suite.cost import Cost, PartCost, measure
+from rediffuse.evaluation.suite.cost import Cost, PartCost, Rates, measure
 from rediffuse.evaluation.suite.parts import Asking, Part, Progress, build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation, Skipped
 from rediffuse.evaluation.suite.settings import Suite, SuiteSettings, chosen
@@ -129,12 +129,16 @@ class Bench:
     def price(self) -> Cost:
         """What is still to be done. Measures for a few seconds."""
         asking, own = self.asking, self.asking.settings
-        corrupting = any(part.calls.corrupted for part in self.parts)
-        beliefs = asking.denoiser if any(part.calls.denoiser for part in self.parts) else None
-        rates = measure(asking.models, asking.data, beliefs, size=own.size, fit=own.fit, corrupting=corrupting)
+        shares = {part.name: float(self._state(part)["share"]) for part in self.parts}
+        left = [part.calls for part in self.parts if shares[part.name] < 1]
+        rates = Rates()
+        if left:
+            beliefs = asking.denoiser if any(calls.denoiser for calls in left) else None
+            corrupting = any(calls.corrupted for calls in left)
+            rates = measure(asking.models, asking.data, beliefs, size=own.size, fit=own.fit, corrupting=corrupting)
         found = []
         for part in self.parts:
-            done = float(self._state(part)["share"])
+            done = shares[part.name]
             seconds = (1 - done) * rates.seconds(part.calls)
             found.append(PartCost(part=part.name, images=len(part.images), calls=part.calls, done=done, seconds=seconds))
         return Cost(parts=tuple(found))

@@ -235,6 +235,7 @@ def _ensemble_victim(model: Judged, denoiser: Denoiser, settings: SuiteSettings)
     victim = adversarial.ensemble(model, asked, f"{model.name}, {names.ENSEMBLE}")
 
     def ask(images: Tensor, seeds: Tensor) -> Tensor:
+        images = images.to(denoiser.device)
         parts = zip(images.split(ATTACKED_TOGETHER), seeds.split(ATTACKED_TOGETHER), strict=True)
         if not (torch.is_grad_enabled() and images.requires_grad):
             return torch.cat([asked(part, own) for part, own in parts])
