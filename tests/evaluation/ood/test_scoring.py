@@ -122,6 +122,8 @@ def test_unknown_sets_that_cannot_be_are_refused() -> None:
         DataError, match=r"20 of 20 images of the unknown set 'copy' are also among the classifier's own, such as 0/000\.png"
     ):
         run([judged()], far={"copy": KNOWN})
+    with pytest.raises(DataError, match=r"20 of 20 images of stripes are also training images, such as 0/000\.png; remove them"):
+        run([judged()], train=KNOWN)
     with pytest.raises(DataError, match="48 of 48 images of the unknown set 'copy'"):
         run([judged()], far={"copy": TRAIN})
     with pytest.raises(DataError, match="holds no images; the classifier's own test set"):

@@ -35,12 +35,21 @@ def without_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:
 
 
 def check_unknown(known: ImageSet, unknown: Mapping[str, ImageSet], train: ImageSet | None = None) -> None:
-    """Raise DataError for an empty set, or one that shares pictures with what the classifier is tested or trained on."""
+    """Raise DataError for an empty set, or one that shares pictures with what the classifier is tested or trained on.
+
+    Test images that are training images too are refused as well: their neighbours are themselves, and they look known beyond measure.
+    """
     if not unknown:
         raise DataError("unknown images are needed: give at least one set, near or far")
     if not len(known):
         raise DataError(f"{known.name} holds no images; the classifier's own test set is needed beside the unknown ones")
-    own = {*known.digests, *(() if train is None else train.digests)}
+    seen = set() if train is None else set(train.digests)
+    learned = [place for place, digest in zip(known.ids, known.digests, strict=True) if digest in seen]
+    if learned:
+        raise DataError(
+            f"{len(learned)} of {len(known)} images of {known.name} are also training images, such as {learned[0]}; remove them"
+        )
+    own = {*known.digests, *seen}
     for name, images in unknown.items():
         if not len(images):
             raise DataError(f"the unknown set {name!r} ({images.name}) holds no images; leave it out, or give it some")
