@@ -12,7 +12,7 @@ from torch import nn
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.kept import Kept, claim, fingerprint, forget, weights_hash
+from rediffuse.evaluation.kept import Kept, claim, fingerprint, forget, in_blocks, weights_hash
 
 
 def test_blocks_come_back_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -34,6 +34,25 @@ def test_blocks_come_back_whole_or_not_at_all(tmp_path: Path) -> None:
             kept.write(name, tensors)
     kept.forget()
     assert not (tmp_path / "kept").exists()
+
+
+def test_blocks_that_are_done_are_not_made_again(tmp_path: Path) -> None:
+    made: list[slice] = []
+
+    def make(rows: slice) -> dict[str, torch.Tensor]:
+        made.append(rows)
+        return {"rows": torch.arange(11)[rows]}
+
+    kept = Kept(tmp_path / "kept", {})
+    first = next(in_blocks(11, 4, make, kept, "set-"))
+    assert first[0] == slice(0, 4)
+    found = list(in_blocks(11, 4, make, kept, "set-"))
+    assert made == [rows for rows, _ in found] == [slice(0, 4), slice(4, 8), slice(8, 11)]
+    assert torch.equal(torch.cat([block["rows"] for _, block in found]), torch.arange(11))
+    assert kept.has("set-000000008")
+    assert not kept.has("000000008")
+    assert len(list(in_blocks(11, 4, make, None))) == 3
+    assert len(made) == 6
 
 
 def test_a_hash_of_weights_sees_every_value() -> None:

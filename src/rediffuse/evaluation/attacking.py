@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from rediffuse.data.names import slug
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.adversarial import Attack, Victim, distance, perturb
-from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.results import Figure, write_result
 from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 from rediffuse.evaluation.test_time.ensembles import image_seeds, seed_of
@@ -140,23 +141,18 @@ def attack_images(
     kept = None if keep is None else Kept(keep, {**identity, "victims": told})
     found = []
     for place, victim in enumerate(chosen):
-        parts = []
-        for start in range(0, len(images), BLOCK):
-            name = f"{slug(victim.name)}-{start:09d}"
-            there = None if kept is None else kept.read(name)
-            part = images[start : start + BLOCK]
-            block = _block(victim, part, truth[place][start : start + BLOCK], plan, shapes[place]) if there is None else there[0]
-            if kept is not None and there is None:
-                kept.write(name, block)
+        attacked, parts = partial(_block, victim, images, truth[place], plan, shapes[place]), []
+        for rows, block in in_blocks(len(images), BLOCK, attacked, kept, f"{slug(victim.name)}-"):
             parts.append(block)
             if progress is not None:
-                progress(place * len(images) + start + len(part), len(chosen) * len(images))
+                progress(place * len(images) + rows.stop, len(chosen) * len(images))
         whole = {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
         found.append(Robustness(victim=victim.name, **whole))
     return Attacked(attack=plan, images=len(images), victims=tuple(found), seconds=time.perf_counter() - began)
 
 
-def _block(victim: Victim, part: ImageSet, labels: Tensor, attack: Attack, shape: Fit) -> dict[str, Tensor]:
+def _block(victim: Victim, images: ImageSet, truth: Tensor, attack: Attack, shape: Fit, rows: slice) -> dict[str, Tensor]:
+    part, labels = images[rows], truth[rows]
     pictures = torch.stack([shape.to_model(example.image)[0] for example in part])
     seeds = image_seeds(attack.seed, part.digests)
     fresh = torch.tensor([seed_of(seed, "judge") for seed in seeds.tolist()], dtype=torch.int64)

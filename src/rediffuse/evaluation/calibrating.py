@@ -16,7 +16,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.calibration import BINS, Judgements, Reliability, calibration_error, fit_temperature, judge, reliability
 from rediffuse.evaluation.judged import Judged, batches, check_models
-from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.results import Figure, write_result
 from rediffuse.evaluation.statistics import Interval, basis_of_runs
 
@@ -166,11 +166,10 @@ def calibrate(
         identity = {"kind": "logits", "images": fingerprint(chosen), "size": size, "fit": fit}
         identity |= {"models": {model.name: model.identity() for model in judged}}
         kept = None if keep is None else Kept(Path(keep) / name, identity)
-        for start in range(0, len(chosen), BLOCK):
-            part = chosen[start : start + BLOCK]
-            yield slice(start, start + len(part)), _logits(judged, part, f"{start:09d}", kept, size, fit, batch)
+        for rows, logits in in_blocks(len(chosen), BLOCK, lambda rows: _logits(judged, chosen[rows], size, fit, batch), kept):
+            yield rows, [logits[model.name] for model in judged]
             if progress is not None:
-                progress(behind + start + len(part), others + len(images))
+                progress(behind + rows.stop, others + len(images))
 
     temperatures: list[float | None] = [None] * len(judged)
     truth = [model.truth(images) for model in judged]
@@ -199,19 +198,10 @@ def calibrate(
     return Calibrations(models=tuple(found), images=len(images), seconds=time.perf_counter() - began)
 
 
-def _logits(
-    judged: Sequence[Judged], part: ImageSet, name: str, kept: Kept | None, size: int, fit: Literal["pad", "crop", "squash"], batch: int
-) -> list[Tensor]:
-    """(B, K) of each model for a block, from the folder where they lie there."""
-    found = None if kept is None else kept.read(name)
-    if found is None:
-        parts = [[model.logits(pictures) for model in judged] for _, pictures in batches(part, size=size, fit=fit, batch=batch)]
-        made = {model.name: torch.cat(own) for model, own in zip(judged, zip(*parts, strict=True), strict=True)}
-        if kept is not None:
-            kept.write(name, made)
-    else:
-        made = found[0]
-    return [made[model.name] for model in judged]  # by name: the same models may be given in another order
+def _logits(judged: Sequence[Judged], part: ImageSet, size: int, fit: Literal["pad", "crop", "squash"], batch: int) -> dict[str, Tensor]:
+    """(B, K) of each model, by name, so that the same models may be given in another order."""
+    parts = [[model.logits(pictures) for model in judged] for _, pictures in batches(part, size=size, fit=fit, batch=batch)]
+    return {model.name: torch.cat(own) for model, own in zip(judged, zip(*parts, strict=True), strict=True)}
 
 
 def _check(images: ImageSet, others: ImageSet | None, bins: int) -> None:

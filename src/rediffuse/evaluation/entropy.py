@@ -25,7 +25,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.judged import Judged, check_models
-from rediffuse.evaluation.kept import Kept, fingerprint, numbers_of
+from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks, numbers_of
 from rediffuse.evaluation.results import Figure, write_result
 from rediffuse.evaluation.statistics import Interval, basis_of_runs, t_interval
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
@@ -191,15 +191,10 @@ def _all(
 ) -> dict[str, Tensor]:
     """entropies (models, images, times) float32 and decisions int64, of all images."""
     blocks = []
-    for start in range(0, len(images), BLOCK):
-        name = f"{start:09d}"
-        found = None if kept is None else kept.read(name)
-        block = _block(judged, images[start : start + BLOCK], maker, shape, chunk) if found is None else found[0]
-        if kept is not None and found is None:
-            kept.write(name, block)
+    for rows, block in in_blocks(len(images), BLOCK, lambda rows: _block(judged, images[rows], maker, shape, chunk), kept):
         blocks.append(block)
         if progress is not None:
-            progress(min(start + BLOCK, len(images)), len(images))
+            progress(rows.stop, len(images))
     return {
         name: torch.stack([torch.cat([block[f"{name} {model.name}"] for block in blocks]) for model in judged])
         for name in ("entropies", "decisions")

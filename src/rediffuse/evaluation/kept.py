@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,25 @@ class Kept:
         if not name or any(letter in name for letter in "/\\\0") or name.startswith("."):
             raise ConfigError(f"a block is named like 000000512 or fog-3, got {name!r}")
         return self.folder / f"{name}{_ENDING}"
+
+
+def in_blocks(
+    images: int, block: int, make: Callable[[slice], Mapping[str, Tensor]], kept: Kept | None, before: str = ""
+) -> Iterator[tuple[slice, Mapping[str, Tensor]]]:
+    """(rows, tensors) of each block of so many images, in order: as it is kept where it is done, else made and kept at once.
+
+    Args:
+        block: images in one.
+        make: rows -> tensors.
+        before: what the names of blocks begin with, where one place holds those of several sets.
+    """
+    for start in range(0, images, block):
+        rows, name = slice(start, min(start + block, images)), f"{before}{start:09d}"
+        found = None if kept is None else kept.read(name)
+        made = make(rows) if found is None else found[0]
+        if kept is not None and found is None:
+            kept.write(name, made)
+        yield rows, made
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.judged import Judged, batches, check_models
-from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.results import write_result
 from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 
@@ -155,16 +155,8 @@ def subset_accuracy(
         identity = {"kind": "subset", "images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ())}
         kept = Kept(keep, {**identity, "models": {model.name: model.identity() for model in judged}})
     began, parts = time.perf_counter(), []
-    for start in range(0, len(images), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(images)))
-        found = None if kept is None else kept.read(f"{start:09d}")
-        if found is None:
-            right = _judge(judged, columns, images[rows], truth[rows], size, fit)
-        else:
-            right = torch.stack([found[0][model.name] for model in judged])
-        if kept is not None and found is None:
-            kept.write(f"{start:09d}", {model.name: own for model, own in zip(judged, right, strict=True)})
-        parts.append(right)
+    for rows, right in in_blocks(len(images), BLOCK, lambda rows: _judge(judged, columns, images[rows], truth[rows], size, fit), kept):
+        parts.append(torch.stack([right[model.name] for model in judged]))
         if progress is not None:
             progress(rows.stop, len(images))
     return SubsetResult(
@@ -180,10 +172,10 @@ def subset_accuracy(
 
 def _judge(
     models: Sequence[Judged], columns: Sequence[Tensor], images: ImageSet, truth: Tensor, size: int, fit: Literal["pad", "crop", "squash"]
-) -> Tensor:
-    """(M, N) uint8."""
+) -> dict[str, Tensor]:
+    """(N,) uint8 of each model."""
     parts = []
     for rows, pictures in batches(images, size=size, fit=fit):
         answers = [model.logits(pictures)[:, own].argmax(dim=1) for model, own in zip(models, columns, strict=True)]
         parts.append(torch.stack([answer == truth[rows] for answer in answers]).to(torch.uint8))
-    return torch.cat(parts, dim=1)
+    return {model.name: own for model, own in zip(models, torch.cat(parts, dim=1), strict=True)}
