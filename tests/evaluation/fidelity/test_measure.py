@@ -96,7 +96,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: p
     again = measure_fidelity(REAL, MADE, extractor=Judged(Net(), REAL.classes), settings=OWN, keep=tmp_path / "kept")
     assert replace(again, seconds=0) == replace(whole, seconds=0)
     net = Net()
-    measure_fidelity(REAL, MADE, extractor=Judged(net, REAL.classes), settings=OWN, keep=tmp_path / "kept")
+    smaller = replace(OWN, taken=Taken(size=8, batch=2))  # such as after a run that ended for want of memory
+    measure_fidelity(REAL, MADE, extractor=Judged(net, REAL.classes), settings=smaller, keep=tmp_path / "kept")
     assert net.calls == 0
     (tmp_path / "kept" / "real-000000000.kept").unlink()  # as the error of a broken block says; the others must stay
     again = measure_fidelity(REAL, MADE, extractor=Judged(Net(), REAL.classes), settings=OWN, keep=tmp_path / "kept")

@@ -81,7 +81,7 @@ def near_duplicates(
     kept = None
     if keep is not None:
         sets = {"first": fingerprint(first), "second": fingerprint(second)}
-        kept = Kept(keep, {"yardstick": "duplicates", "extractor": identity_of(judge, identity), **sets, **asdict(how)})
+        kept = Kept(keep, {"kind": "duplicates", "extractor": identity_of(judge, identity), **sets, **how.identity()})
     total = len(first) + len(second)
 
     def from_(before: int) -> Callable[[int, int], None] | None:

@@ -49,6 +49,10 @@ class Taken:
         if self.size < 1 or self.batch < 1:
             raise ConfigError(f"size and batch must be at least 1, got {self.size} and {self.batch}")
 
+    def identity(self) -> dict[str, Any]:
+        """What decides the features; a batch may be made smaller where a run ended for want of memory."""
+        return {"size": self.size, "fit": self.fit, "numbers": self.numbers}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Features:

@@ -155,7 +155,7 @@ def measure_fidelity(
     if keep is not None:
         sets = {"real": fingerprint(real), "made": fingerprint(made)}
         kept = Kept(
-            keep, {"yardstick": "fidelity", "extractor": identity_of(judge, identity), **sets, **asdict(own.taken), "splits": own.splits}
+            keep, {"kind": "fidelity", "extractor": identity_of(judge, identity), **sets, **own.taken.identity(), "splits": own.splits}
         )
     total = len(real) + len(made)
 

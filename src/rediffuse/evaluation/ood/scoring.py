@@ -205,7 +205,7 @@ def _identity(
     models: Sequence[Judged], sets: Sequence[tuple[str, Group, ImageSet]], chosen: ImageSet | None, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
-        "yardstick": "ood",
+        "kind": "ood",
         "models": {model.name: model.identity() for model in models},
         "sets": {f"{group} {name}": fingerprint(images) for name, group, images in sets},
         "train": None if chosen is None else fingerprint(chosen),
