@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rediffuse.evaluation.statistics import Interval, bootstrap
+from rediffuse.evaluation.statistics import Interval, share
 from rediffuse.evaluation.suite.columns import Columns
 from rediffuse.evaluation.suite.result import Evaluation
 from rediffuse.reports.evaluation_tables import better, hardest
@@ -55,7 +55,7 @@ def _accuracy(evaluation: Evaluation) -> Card | None:
     found = evaluation.calibration
     if found is None:
         return None
-    own = [bootstrap(each.as_is.right[None], None) for each in found.models]
+    own = [share(each.as_is.right) for each in found.models]
     gain = found.difference(*evaluation.pair, "accuracy") if evaluation.pair else None
     return _card("Accuracy", evaluation, own[0], own[1] if gain else None, gain, f"Named rightly of {found.images:,} images.")
 
@@ -106,8 +106,6 @@ def _certificates(evaluation: Evaluation) -> Card | None:
     found = evaluation.certified
     if found is None:
         return None
-    from rediffuse.evaluation.certify.result import share
-
     sigma, radius = next(
         (pair for pair in ((sigma, radius) for radius in RADII for sigma in found.smoothing.sigmas) if found.ceiling(pair[0]) >= pair[1]),
         (found.smoothing.sigmas[-1], 0.0),

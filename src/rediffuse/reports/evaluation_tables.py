@@ -9,12 +9,12 @@ from typing import Any
 from rediffuse.evaluation.accuracy import Accuracy
 from rediffuse.evaluation.attacking import Attacked
 from rediffuse.evaluation.calibrating import METRICS, Calibrations
-from rediffuse.evaluation.certify.result import RADII, Certified, share
+from rediffuse.evaluation.certify.result import RADII, Certified
 from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.ood.result import GROUPS, OodResult
 from rediffuse.evaluation.ood.scoring import Group
-from rediffuse.evaluation.statistics import Interval, Verdict, bootstrap, verdict
+from rediffuse.evaluation.statistics import Interval, Verdict, share, verdict
 from rediffuse.evaluation.suite.columns import Columns
 from rediffuse.reports.words import MINUS, accuracy_range, percent, points, points_range
 
@@ -89,7 +89,7 @@ def accuracy_table(found: dict[str, Accuracy], calibrations: Calibrations | None
     for place, (model, value) in enumerate(found.items()):
         top1 = cell(percent(value.top1))
         if calibrations is not None:
-            top1 = of(bootstrap(calibrations.find(model).as_is.right[None], None))
+            top1 = of(share(calibrations.find(model).as_is.right))
         rows.append(row(model, [top1, cell(percent(value.mean_per_class)), cell(f"{value.images:,}")], swatch=SWATCHES[place % 2]))
     if calibrations is not None and len(found) > 1:
         first, second = list(found)[:2]

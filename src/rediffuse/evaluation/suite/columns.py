@@ -16,7 +16,7 @@ from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
 from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.corruptions.sources import Live
 from rediffuse.evaluation.judged import Judged
-from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap
+from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ class Columns:
     reason: str = ""
 
     def clean_accuracy(self, name: str) -> Interval:
-        return bootstrap(self.clean.find(name).as_is.right[None], None)
+        return share(self.clean.find(name).as_is.right)
 
     def clean_gain(self, ours: str, theirs: str) -> Interval:
         """Paired over images."""

@@ -14,7 +14,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.pixel import check_unconditional
 from rediffuse.errors import ConfigError, DataError, RediffuseError
-from rediffuse.evaluation.judged import Judged, batches
+from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import fingerprint
 from rediffuse.evaluation.ood.sets import check_unknown
 from rediffuse.evaluation.provenance import provenance
@@ -228,10 +228,7 @@ class Bench:
 
 def check(asking: Asking) -> None:
     """All that would make every figure worthless; raised before any work."""
-    own, models = asking.settings, asking.models
-    names_ = [model.name for model in models]
-    if not models or len(set(names_)) != len(names_):
-        raise ConfigError(f"models must have different names, got {', '.join(names_) or 'none'}; name them with Judged(..., name=)")
+    own, models = asking.settings, check_models(asking.models)
     if not len(asking.data):
         raise DataError(f"{asking.data.name} holds no images")
     for model in models:
