@@ -202,8 +202,11 @@ class Bench:
         return result
 
     def _place(self, part: Part) -> Path:
+        from rediffuse import __version__
+
         own = self.asking.settings
         key = {
+            "version": __version__,  # figures of two versions are not mixed
             "images": fingerprint(part.images),
             "models": {model.name: model.identity() for model in self.asking.models},
             "size": own.size,
