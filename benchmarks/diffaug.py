@@ -48,7 +48,7 @@ from rediffuse.training.presets import usual
 SAME_MATHS = 2e-3  # of [0, 1]: a float32 trunk against itself in another memory layout, enlarged by sigma / alpha
 RATES = (0.25, 0.1, 0.05)
 PLAIN = "plain"
-CHEAPEST = "bank, 25 % anew, on a quarter"
+CHEAPEST = "bank, 5 % anew, on a quarter"
 STEP_RATIOS = {"step_ratio_full": "DiffAug", "step_ratio_bank": CHEAPEST}
 """Key of the result -> kind of step, against a plain one of the same batch."""
 Arms = dict[str, tuple[Callable[[], object], float]]
@@ -99,9 +99,11 @@ def objectives(denoiser: PixelDenoiser, images: Tensor, labels: Tensor) -> dict[
         "DiffAug on a quarter": Objective(extras=(Extra(method=DiffAug(denoiser), share=0.25),)),
         "plain, a quarter twice": Objective(extras=(Extra(source="independent", share=0.25),)),
     }
-    kinds |= {f"bank, {rate:.0%} anew": with_bank(rate) for rate in RATES}
-    kinds[CHEAPEST] = with_bank(0.25, 0.25)
+    kinds |= {f"bank, {100 * rate:g} % anew": with_bank(rate) for rate in RATES}
+    kinds["bank, 25 % anew, on a quarter"] = with_bank(0.25, 0.25)
+    kinds[CHEAPEST] = with_bank(0.05, 0.25)
     kinds["bank, all made before"] = with_bank(0.0)
+    kinds["bank, all made before, on a quarter"] = with_bank(0.0, 0.25)
     return {name: (objective, objective.samples) for name, objective in kinds.items()}
 
 

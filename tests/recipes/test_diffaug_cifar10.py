@@ -131,12 +131,12 @@ def test_a_trial_of_the_cheaper_ways(tmp_path: Path) -> None:
     denoiser = tiny_pixel(tmp_path / "tiny", sample_size=32)
     asked = [
         "--data", str(tmp_path / "data"), "--denoiser", str(denoiser), "--work", str(tmp_path / "work"),
-        "--out", str(tmp_path / "out"), "--arms", REPEATED, FULL, "bank-10-quarter", "--seeds", "1", "--epochs", "1", "--draws", "1",
+        "--out", str(tmp_path / "out"), "--arms", REPEATED, FULL, "bank-5-quarter", "--seeds", "1", "--epochs", "1", "--draws", "1",
         "--pictures", "24", "--held", "6", "--device", "cpu",
     ]  # fmt: skip
     assert diffaug_cheaper.main(asked) == 0
     rows = json.loads((tmp_path / "out" / "reduced_diffaug_cheaper.json").read_text())["rows"]
-    assert [row["arm"] for row in rows] == [REPEATED, FULL, "bank-10-quarter"]
+    assert [row["arm"] for row in rows] == [REPEATED, FULL, "bank-5-quarter"]
     assert rows[1]["control"] == REPEATED
 
 

@@ -105,7 +105,7 @@ CHEAPER: Mapping[str, Arm] = {
         Arm(name="bank-25", build=_sum, online=_banked(0.25), control=REPEATED),
         Arm(name="bank-10", build=_sum, online=_banked(0.1), control=REPEATED),
         Arm(name="bank-5", build=_sum, online=_banked(0.05), control=REPEATED),
-        Arm(name="bank-10-quarter", build=_sum, online=_banked(0.1, share=0.25), control=REPEATED),
+        Arm(name="bank-5-quarter", build=_sum, online=_banked(0.05, share=0.25), control=REPEATED),
         Arm(name="made-before", build=_sum, bank=DIFFAUG, control=REPEATED),
     )
 }
