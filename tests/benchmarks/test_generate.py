@@ -53,7 +53,7 @@ def test_work_is_counted_as_published(kit: Kit) -> None:
     equal = arms["equal"].work()
     assert (equal.images, equal.steps) == (2 * COPIES, 32 * 2 * COPIES)
     assert equal.steps / equal.calls == equal.images_a_call > 4
-    assert arms["default"].work().steps == 4 * (24 + 18 + 12 + 6)
+    assert arms["default"].work().steps == 4 * (12 + 9 + 6 + 3)
     assert [arm.shown for arm in arms.values()].count(True) == 2 + len(kit.models)
 
 
