@@ -109,7 +109,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 RECIPES: Mapping[str, InversionRecipe] = {
     # 200 samples a class: ten classes in 2,000. To choose the start among 332 known words costs a class about 500 forwards, as much time as
-    # the learning. `recipes.learning_budget` has what more samples would change.
+    # the learning. `recipes.learning_budget` measures what more samples would change; its curve is not run yet.
     "fast": InversionRecipe(
         steps=50,
         batch_per_class=4,

@@ -5,7 +5,7 @@
 Shows: for a denoiser call on every picture of every step, on a quarter of them, and for a bank that is refreshed at 25, 10 and 5 %, the
 accuracy on corrupted test pictures and the part of the full gain that is kept, with its interval. The gain is that over a bank of re-crops
 that no denoiser has seen, so that repetition is not credited to diffusion. What each costs is `benchmarks.diffaug`'s to say.
-Expected: see results/diffaug_cheaper.json. The same command goes on where the last one stopped. Time: three seeds of eight ways, half an
+Expected: not measured yet. The same command goes on where the last one stopped. Time: three seeds of eight ways, half an
 hour to two hours of one core each; minutes with an accelerator.
 """
 

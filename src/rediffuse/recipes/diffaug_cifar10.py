@@ -8,7 +8,7 @@ DeepAugment, each with one more clean view or with DiffAug. Arms see the same pi
 gain that counts is that of DiffAug over noise alone, and without the noise group. Denoiser and classifiers learn from 45,000 pictures;
 choices are made on the 5,000 others and on the 4 corruptions that are not reported. Four views a picture are made once by each of
 network, filter and noise, with the same times and noise, and shared by all arms and seeds.
-Expected: see results/diffaug_cifar10.json. The same command goes on where the last one stopped, cell by cell, and no cell begins that
+Expected: not measured yet. The same command goes on where the last one stopped, cell by cell, and no cell begins that
 would pass --hours. Time: about 27 cells of half an hour on one core with AVX512-BF16; with an accelerator `--net cifar-resnet cifar-vit
 --seeds 5 --epochs 30` takes minutes.
 """

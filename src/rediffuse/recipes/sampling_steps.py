@@ -4,8 +4,9 @@
 
 Shows: for photos of known-20 redrawn under their class's name with the default solver and guidance, how far the pictures of few steps are
 from those of 48 (PSNR), and how often a recogniser of the real base classes names them rightly. The default of 12 steps comes from here.
-Expected: 45 dB and more at strengths up to .75 with 12 steps; 26 dB at strength 1, where the first step leaves pure noise, with as many
-recognised. See results/sampling_steps.json. Time: 4 minutes of one core with AVX512-BF16.
+Expected: 45 dB and more at strengths up to .75 with 12 steps; 26 dB at strength 1, where the first step leaves pure noise, and as many
+recognised within one of 40 pictures (results/sampling_steps.json). Of other models it says nothing.
+Time: 4 minutes of one core with AVX512-BF16.
 """
 
 from __future__ import annotations
