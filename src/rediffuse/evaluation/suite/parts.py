@@ -41,6 +41,7 @@ from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
 from rediffuse.evaluation.test_time.ensembles import Plain
 from rediffuse.evaluation.test_time.judging import judged_by
 from rediffuse.evaluation.test_time.predicting import predict_images
+from rediffuse.evaluation.test_time.sharing import SharedViews
 
 Progress = Callable[[int, int], None]
 ATTACKED_TOGETHER = 2
@@ -161,10 +162,12 @@ def entropy(asking: Asking) -> Part:
 
 def ensemble(asking: Asking) -> Part:
     images, denoiser, own = asking.some(asking.settings.ensemble_images), asking.pixels, asking.settings
-    views = len(own.diffaug.times)
+    views, shared = len(own.diffaug.times), SharedViews()
 
     def made(classifier: nn.Module) -> DiffAugEnsemble:
-        return DiffAugEnsemble(classifier, denoiser, own.diffaug, seed=own.seed)
+        asked = DiffAugEnsemble(classifier, denoiser, own.diffaug, seed=own.seed)
+        asked.shared = shared
+        return asked
 
     columns = [judged_by(model, made, f"{model.name}, {names.ENSEMBLE}") for model in asking.models]
     return _columns(asking, names.ENSEMBLE, columns, images, views=views, beliefs=views - 1, key=asdict(own.diffaug))
@@ -172,9 +175,12 @@ def ensemble(asking: Asking) -> Part:
 
 def adapted(asking: Asking) -> Part:
     images, denoiser, own = asking.some(asking.settings.adapted_images), asking.pixels, asking.settings
+    shared = SharedViews()
 
     def made(classifier: nn.Module) -> DDA:
-        return DDA(classifier, denoiser, own.dda, seed=own.seed)
+        asked = DDA(classifier, denoiser, own.dda, seed=own.seed)
+        asked.shared = shared
+        return asked
 
     columns = [judged_by(model, made, f"{model.name}, {names.ADAPTED}") for model in asking.models]
     views = 1 + own.dda.self_ensemble
@@ -194,7 +200,8 @@ def _columns(
 
     copies = len(COMMON) * len(severities)
     asked = len(asking.models) * len(images) * (copies + 2)  # once for calibration, once for the accuracy beside corrupted copies
-    calls = Calls(classifier=asked * (1 + views), denoiser=asked * beliefs, corrupted=len(images) * copies)
+    seen = asked // len(asking.models)  # views are made once for all models
+    calls = Calls(classifier=asked * (1 + views), denoiser=seen * beliefs, corrupted=len(images) * copies)
     told = {"denoiser": asking.pixels.fingerprint(), "severities": list(severities), **key}
     return Part(name=name, images=images, calls=calls, run=run, key=told)
 

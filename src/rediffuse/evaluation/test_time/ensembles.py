@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.test_time.predictions import Predictions
+from rediffuse.evaluation.test_time.sharing import SharedViews
 from rediffuse.methods.base import check_images
 from rediffuse.training.backbones import evaluating
 
@@ -36,6 +38,7 @@ class Ensemble(nn.Module, ABC):
         reduce: whether probabilities or logits are averaged.
         early_exit: whether an image is let go once its decision cannot change; see `predict`.
         settings: plain values, for results.
+        shared: where views lie that ensembles of other classifiers have asked for too; None makes all anew.
     Args:
         classifier: (B, 3, H, W) in [0, 1] -> logits (B, K), such as `training.backbones.Classifier`.
         seed: of all noise.
@@ -46,6 +49,7 @@ class Ensemble(nn.Module, ABC):
     reduce: Reduce = "probabilities"
     early_exit: bool = False
     multiple_of: int = 1
+    shared: SharedViews | None = None
 
     def __init__(self, classifier: nn.Module, *, seed: int = 0, chunk: int = CHUNK) -> None:
         super().__init__()
@@ -168,8 +172,14 @@ class Ensemble(nn.Module, ABC):
     def _said(self, images: Tensor, seeds: Tensor, row: Tensor, member: Tensor) -> Tensor:
         """(R, K) float64 on the CPU: one call."""
         chosen = images[row.to(images.device)].to(self.device)
-        logits: Tensor = self.classifier(self.views(chosen, member, seeds[row])).double()
+        logits: Tensor = self.classifier(self._views(chosen, member, seeds[row])).double()
         return (logits if self.reduce == "logits" else logits.softmax(-1)).cpu()
+
+    def _views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
+        if self.shared is None:
+            return self.views(images, member, seeds)
+        told = json.dumps(self.settings, sort_keys=True, default=str)
+        return self.shared.get(told, images, member, seeds, lambda: self.views(images, member, seeds))
 
     def _seeds(self, count: int, seeds: Tensor | None) -> Tensor:
         if seeds is None:

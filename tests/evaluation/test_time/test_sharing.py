@@ -1,0 +1,63 @@
+"""Views made once for several classifiers: the same answers, a denoiser that is asked once, and memory that stays in its room."""
+
+from __future__ import annotations
+
+import torch
+from tests.evaluation.test_time.views import Function, Projection, pictures
+from torch import nn
+
+from rediffuse.evaluation.test_time.dda import DDA, DDASettings
+from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
+from rediffuse.evaluation.test_time.ensembles import Ensemble
+from rediffuse.evaluation.test_time.sharing import SharedViews
+
+IMAGES = pictures(6)
+
+
+def shrinking() -> Function:
+    return Function(lambda x_t, t: x_t * 0.9)
+
+
+def asked(classifier: nn.Module, denoiser: Function, shared: SharedViews | None, *, step: int = 150, seed: int = 0) -> Ensemble:
+    ensemble = DiffAugEnsemble(classifier, denoiser, DiffAugSettings(step=step, reference_size=None), seed=seed, chunk=4)
+    ensemble.shared = shared
+    return ensemble
+
+
+def test_two_classifiers_pay_for_one_denoiser_and_hear_the_same() -> None:
+    denoiser, shared = shrinking(), SharedViews()
+    first = asked(Projection(seed=0), denoiser, shared).predict(IMAGES)
+    calls = len(denoiser.rows)
+    second = asked(Projection(seed=1), denoiser, shared).predict(IMAGES)
+    assert len(denoiser.rows) == calls > 0
+    for seed, found in ((0, first), (1, second)):
+        assert torch.equal(found.probabilities, asked(Projection(seed=seed), shrinking(), None).predict(IMAGES).probabilities)
+
+
+def test_other_images_seeds_settings_and_ensembles_have_views_of_their_own() -> None:
+    denoiser, shared, network = shrinking(), SharedViews(), Projection()
+    asked(network, denoiser, shared).predict(IMAGES)
+    others = [
+        (asked(network, denoiser, shared, seed=1), IMAGES, None),
+        (asked(network, denoiser, shared, step=100), IMAGES, None),
+        (asked(network, denoiser, shared), IMAGES.flip(0), None),
+        (asked(network, denoiser, shared), IMAGES, torch.arange(6) + 100),
+    ]
+    dda = DDA(network, denoiser, DDASettings(steps=2, reference_size=None), chunk=4)
+    dda.shared = shared
+    for ensemble, images, seeds in [*others, (dda, IMAGES, None)]:
+        found = ensemble.predict(images, seeds).probabilities
+        ensemble.shared = None
+        assert torch.equal(found, ensemble.predict(images, seeds).probabilities)
+
+
+def test_no_more_is_held_than_there_is_room_for() -> None:
+    size = 4 * 3 * 8 * 8 * 4  # bytes of a chunk
+    shared = SharedViews(room=3 * size)
+    ensemble = asked(Projection(), shrinking(), shared)
+    ensemble.predict(IMAGES)
+    assert 0 < shared.held <= 3 * size
+    nothing = SharedViews(room=size - 1)
+    ensemble.shared = nothing
+    ensemble.predict(IMAGES)
+    assert nothing.held == 0
