@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.evaluation.suite.toys import DATA, FAR, MODELS, NAMES, NEAR, SHORT, TRAIN, asked, blocks
+from tests.evaluation.suite.toys import DATA, DENOISER, FAR, MODELS, NAMES, NEAR, SHORT, TRAIN, asked, blocks, timeless
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError, DataError, ModelError
@@ -23,13 +23,6 @@ from rediffuse.evaluation.suite.settings import PARTS, SuiteSettings, chosen
 
 
 def plain(found: Evaluation) -> dict[str, Any]:
-    """All figures; neither when nor how long."""
-
-    def timeless(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: timeless(each) for key, each in value.items() if key not in ("seconds", "provenance")}
-        return [timeless(each) for each in value] if isinstance(value, list | tuple) else value
-
     cleaned: dict[str, Any] = timeless(found.to_json())
     return cleaned
 
