@@ -40,7 +40,7 @@ from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import DiffAug, make_noise
 from rediffuse.recipes.robust.nets import NETS, open_net
 from rediffuse.training.augment import CropViews
-from rediffuse.training.loop import _Training
+from rediffuse.training.loop import Training
 from rediffuse.training.objectives import Extra, Objective, plain
 from rediffuse.training.pool import Pool
 from rediffuse.training.presets import usual
@@ -120,7 +120,7 @@ def step_arms(
     arms: Arms = {}
     for name, (objective, samples) in objectives(denoiser, images, labels).items():
         classifier = open_net(net, [str(k) for k in range(10)], seed=0).to(device)
-        training = _Training(classifier, pool, settings, CropViews(), objective, procedure, (32, 32), 0)
+        training = Training(classifier, pool, settings, CropViews(), objective, procedure, (32, 32), 0)
         arms[name] = (_Steps(training), samples)
     return arms
 
@@ -128,7 +128,7 @@ def step_arms(
 class _Steps:
     """Calls one training step after another."""
 
-    def __init__(self, training: _Training) -> None:
+    def __init__(self, training: Training) -> None:
         self.training, self.done = training, 0
 
     def __call__(self) -> None:

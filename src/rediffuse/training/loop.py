@@ -69,7 +69,7 @@ def fit_network(
     """
     views = StandardViews() if views is None else views
     objective = plain() if objective is None else objective
-    training = _Training(classifier, pool, settings, views, objective, procedure, view_size or classifier.preprocessing.size, seed)
+    training = Training(classifier, pool, settings, views, objective, procedure, view_size or classifier.preprocessing.size, seed)
     path = None if checkpoint is None else Path(checkpoint)
     key = training.key() if path is not None else ""
     state = None if path is None else read_checkpoint(path, key)
@@ -88,8 +88,13 @@ def fit_network(
     return training.finish()
 
 
-class _Training:
-    """What the steps of one training share and change."""
+class Training:
+    """What the steps of one training share and change.
+
+    Choose it over `fit_network` where single steps are called, as a benchmark does: it keeps no checkpoint and ends nowhere by itself.
+
+    Args: those of `fit_network` of the same name. size: `view_size`.
+    """
 
     def __init__(
         self,
