@@ -1,7 +1,7 @@
 """Accuracy on folders that show some of a model's classes: ImageNet-R, -A, -Sketch, Stylized-ImageNet, ImageNet-D.
 
-Classes that a folder does not show cannot be answers: their logits are masked. Which ones it shows, its own class folders say; no list of
-indices is carried here.
+Classes that a folder does not show cannot be answers: their logits are masked. Which ones it shows, its own class folders say, or, where a
+part of ImageNet-R or -A is judged, the list of the whole set.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.corruptions.imagenet import in_order, wnids
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.results import write_result
@@ -33,8 +34,12 @@ def match_classes(folders: Sequence[str], classes: Sequence[str], model: str = "
     """The index of each folder's class among the model's: by the same name, or by one that is the same but for case, `_` and `-`,
     or by one of the synonyms that a name such as "tench, Tinca tinca" lists.
 
+    Folders that are called by ids of ImageNet match the 1,000 classes of a model by their place, see `imagenet.in_order`.
+
     Raises DataError with the folders that match nothing, or several classes.
     """
+    if set(folders) <= set(wnids()) and in_order(classes):
+        classes = wnids()
     exact = {name: place for place, name in enumerate(classes)}
     loose: dict[str, set[int]] = defaultdict(set)
     for place, name in enumerate(classes):
@@ -128,6 +133,7 @@ def subset_accuracy(
     size: int,
     fit: Literal["pad", "crop", "squash"] = "crop",
     spelled: Sequence[str] | None = None,
+    among: Sequence[str] | None = None,
     keep: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SubsetResult:
@@ -137,22 +143,21 @@ def subset_accuracy(
         models: one classifier or several, of different names.
         images: labelled, such as `data.folder.folder("imagenet-r")`.
         size, fit: side that pictures are fitted to, and how.
-        spelled: the models' classes as the folders are called (wnids, in label order), where names do not agree.
+        spelled: the models' classes as the folders are called, in label order, where names do not agree; the ids of ImageNet are known.
+        among: what can be answers, as folders are called; None takes what the images show. `imagenet.known_subset("imagenet-r")` where
+            they are a part of that set.
         keep: folder for finished blocks; the same call again continues from it. The caller removes it (`kept.forget`).
         progress: called with (images done, images in all).
     Raises:
-        DataError: an image without a label, folders that match no class of a model, or several.
+        DataError: an image without a label, folders that match no class of a model, or several, or that are not `among` the answers.
     """
     judged = check_models(models)
-    shown = sorted({label for label in images.labels if label is not None})
-    if not len(images) or len(shown) < 2 or None in images.labels:
-        raise DataError(f"{images.name} must hold labelled images of at least two classes")
-    names = [images.classes[label] for label in shown]
+    names, truth = _answers(images, among)
     columns = [torch.tensor(match_classes(names, spelled or model.classes, model.name)) for model in judged]
-    truth = torch.tensor([shown.index(label) for label in images.labels if label is not None])
     kept = None
     if keep is not None:
         identity = {"kind": "subset", "images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ())}
+        identity |= {} if among is None else {"among": names}
         kept = Kept(keep, {**identity, "models": {model.name: model.identity() for model in judged}})
     began, parts = time.perf_counter(), []
     for rows, right in in_blocks(len(images), BLOCK, lambda rows: _judge(judged, columns, images[rows], truth[rows], size, fit), kept):
@@ -163,11 +168,24 @@ def subset_accuracy(
         name=images.name,
         models=tuple(model.name for model in judged),
         right=torch.cat(parts, dim=1).bool().numpy(),
-        classes=len(shown),
+        classes=len(names),
         of=tuple(len(model.classes) for model in judged),
         seconds=time.perf_counter() - began,
-        notes=(f"answers are the {len(shown)} classes that the folder shows; others are masked",),
+        notes=(f"answers are the {len(names)} classes that {'the folder shows' if among is None else 'were named'}; others are masked",),
     )
+
+
+def _answers(images: ImageSet, among: Sequence[str] | None) -> tuple[list[str], Tensor]:
+    """(what can be answers, the place of each image's class among them)."""
+    shown = sorted({label for label in images.labels if label is not None})
+    if not len(images) or len(shown if among is None else among) < 2 or None in images.labels:
+        raise DataError(f"{images.name} must hold labelled images of at least two classes")
+    names = [images.classes[label] for label in shown] if among is None else list(among)
+    place = {name: number for number, name in enumerate(names)}
+    odd = [images.classes[label] for label in shown if images.classes[label] not in place]
+    if odd:
+        raise DataError(f"{images.name} shows {odd[0]!r}, which is not among the {len(names)} classes that can be answers")
+    return names, torch.tensor([place[images.classes[label]] for label in images.labels if label is not None])
 
 
 def _judge(
