@@ -40,15 +40,15 @@ NAMES = ("goldfish", "school bus", "tabby")
 TERMS = ("goldfish, Carassius auratus", "school bus", "tabby, tabby cat")
 
 
-def write_pictures(folder: Path, split: str, count: int, size: int = 64) -> None:
+def write_pictures(folder: Path, split: str, count: int, size: int = 64, names: tuple[str, ...] = NAMES) -> None:
     rng = np.random.default_rng(count)
     rows = []
     for index in range(count):
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
-        label = index % len(NAMES)
+        label = index % len(names)
         rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label, "id": str(index), "term": TERMS[label]})
-    feature = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": list(NAMES), "_type": "ClassLabel"}}}}
+    feature = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}}}
     table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps(feature)})
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")

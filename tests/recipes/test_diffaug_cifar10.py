@@ -11,6 +11,7 @@ import torch
 from tests.recipes.test_bundled import write_pictures
 from tests.tiny_pixel import tiny_pixel
 
+from rediffuse.data.open import open_images
 from rediffuse.denoisers.load import load
 from rediffuse.evaluation.corruptions.apply import corrupt
 from rediffuse.evaluation.corruptions.constants import ALL
@@ -21,6 +22,7 @@ from rediffuse.recipes.robust.banks import make_bank
 from rediffuse.recipes.robust.cells import Cell, CellStore, Judgement, keys_of
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
 from rediffuse.recipes.robust.nets import NETS, open_net
+from rediffuse.recipes.robust.sets import SHIFTED, UNCLEAR, natural_images, shift_of
 from rediffuse.recipes.robust.table import MEASURES, headline_of, kept_share, rows_of, too_weak
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
 from rediffuse.training.objectives import Extra, plain
@@ -89,7 +91,7 @@ def judgement(arm: str, seed: int, share: float, count: int = 200) -> Judgement:
 
 
 def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
-    labels = [k % 2 for k in range(200)]
+    labels = {"test": [k % 2 for k in range(200)]}
     runs = [judgement(arm, seed, share) for seed in range(3) for arm, share in (("plain", 0.5), ("noise", 0.6), ("diffaug", 0.7))]
     rows = {row["arm"]: row for row in rows_of(runs, labels)}
     assert rows["plain"]["clean"] == pytest.approx(0.5)
@@ -102,13 +104,33 @@ def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
     assert set(quoted) == {"corruption5_gain", "gain_over_noise_only", "gain_without_noise_group", "clean_change"}
     assert quoted["corruption5_gain"].value == pytest.approx(0.2)
     assert quoted["gain_over_noise_only"].value == pytest.approx(0.1)
-    assert set(MEASURES) <= set(rows["noise"])
+    assert set(MEASURES) - set(rows["noise"]) == {"natural"}
     store = CellStore(tmp_path / "cells", {"a": 1})
     store.write(runs[0])
     back = CellStore(tmp_path / "cells", {"a": 1}).read(runs[0].cell)
     assert back is not None
     assert all(np.array_equal(back.right[key], value) for key, value in runs[0].right.items())
     assert back.facts == runs[0].facts
+
+
+def test_natural_shift_counts_only_the_classes_that_it_shows(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "tiny-imagenet-base", "train", 12, names=("gondola", "goldfish", "tabby"))
+    images = natural_images(tmp_path)
+    assert images is not None
+    assert len(images) == 8
+    assert {images.classes[label] for label in images.labels if label is not None} == {"cat", "ship"}
+    shift = shift_of(images, ("airplane", "cat", "ship"))
+    assert shift.images.shape == (8, 3, 32, 32)
+    assert shift.shown.tolist() == [1, 2]
+    assert shift.labels.tolist() == [2, 1] * 4
+    assert natural_images(tmp_path / "nowhere") is None
+
+
+def test_the_mapped_classes_are_those_of_the_set(shared_data: Path) -> None:
+    names = open_images(shared_data / "tiny-imagenet-base", split="validation").classes
+    mapped = [term for terms in SHIFTED.values() for term in terms]
+    assert len(mapped) == len(set(mapped)) == 18
+    assert {*mapped, *UNCLEAR} <= set(names)
 
 
 def test_what_a_cheaper_way_keeps_is_a_share_of_the_full_gain() -> None:
@@ -142,17 +164,24 @@ def test_a_trial_of_the_cheaper_ways(tmp_path: Path) -> None:
 
 def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "test"):
-        write_pictures(tmp_path / "data" / "cifar10", split, 42, size=32)
+        write_pictures(tmp_path / "data" / "cifar10", split, 42, size=32, names=("cat", "dog", "ship"))
+    write_pictures(tmp_path / "data" / "tiny-imagenet-base", "train", 9, names=("gondola", "goldfish", "tabby"))
     denoiser = tiny_pixel(tmp_path / "tiny", sample_size=32)
     asked = [
         "--data", str(tmp_path / "data"), "--denoiser", str(denoiser), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"),
         "--arms", "plain", "noise", "diffaug", "augmix-diffaug", "--seeds", "1", "--epochs", "1", "--draws", "1", "--pictures", "24",
-        "--held", "6", "--device", "cpu",
+        "--held", "6", "--ensemble-pictures", "6", "--dda-pictures", "0", "--device", "cpu",
     ]  # fmt: skip
     assert main([*asked, "--hours", "0"]) == 1
     assert main(asked) == 0
     first = json.loads((tmp_path / "out" / "reduced_diffaug_cifar10.json").read_text())
-    assert [row["arm"] for row in first["rows"]] == ["plain", "noise", "diffaug", "augmix-diffaug"]
+    rows = {table: [row for row in first["rows"] if row["table"] == table] for table in ("arms", "ensemble")}
+    assert [row["arm"] for row in rows["arms"]] == ["plain", "noise", "diffaug", "augmix-diffaug"]
+    assert [row["arm"] for row in rows["ensemble"]] == ["plain", "noise", "diffaug"]
+    assert all(0 <= row["natural"] <= 1 for row in rows["arms"])
+    row = rows["ensemble"][-1]
+    assert row["ensemble_gain_corrupted_5"] == pytest.approx(row["ensemble_corrupted_5"] - row["corrupted_5"])
+    assert first["headline"]["ensemble_gain"]["value"] == pytest.approx(row["ensemble_gain_corrupted_5"])
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "work" / "judged").glob("*.kept")}
     assert len(stamps) == 4
     assert main(asked) == 0

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RediffuseError as error:
         print(error, file=sys.stderr)
         return 2
-    rows = rows_of(judgements, bench.test[1].tolist(), CHEAPER)
+    rows = rows_of(judgements, bench.truth, CHEAPER)
     headline = with_kept(rows, judgements)
     print(render_table(rows, COLUMNS))
     if len(judgements) < len(cells):

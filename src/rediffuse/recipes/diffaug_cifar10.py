@@ -7,7 +7,8 @@ as many operations as DiffAug costs, denoiser included; noise alone; a Wiener fi
 DeepAugment, each with one more clean view or with DiffAug. Arms see the same pictures in the same order, equally many views and steps. The
 gain that counts is that of DiffAug over noise alone, and without the noise group. Denoiser and classifiers learn from 45,000 pictures;
 choices are made on the 5,000 others and on the 4 corruptions that are not reported. Four views a picture are made once by each of
-network, filter and noise, with the same times and noise, and shared by all arms and seeds.
+network, filter and noise, with the same times and noise, and shared by all arms and seeds. Beside them stands a natural shift: Tiny
+ImageNet's pictures of CIFAR-10's things. Then some nets are asked at test time through the DiffAug ensemble and through DDA.
 Expected: not measured yet. The same command goes on where the last one stopped, cell by cell, and no cell begins that
 would pass --hours. Time: about 27 cells of half an hour on one core with AVX512-BF16; with an accelerator `--net cifar-resnet cifar-vit
 --seeds 5 --epochs 30` takes minutes.
@@ -19,44 +20,77 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rediffuse.errors import RediffuseError
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
-from rediffuse.recipes.robust.arms import ARMS
+from rediffuse.evaluation.statistics import Interval
+from rediffuse.evaluation.suite.settings import chosen
+from rediffuse.progress import Bar
+from rediffuse.recipes.robust import ensembles
+from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN
 from rediffuse.recipes.robust.bench import Bench, cells_of, open_bench, open_store, options, run_cells
 from rediffuse.recipes.robust.cells import Judgement
+from rediffuse.recipes.robust.sets import natural_images, test_images
 from rediffuse.recipes.robust.table import headline_of, rows_of, too_weak
+from rediffuse.recipes.robust.trained import Trained
 
 NAME = "diffaug_cifar10"
-COLUMNS = ("net", "arm", "seeds", "clean", "corrupted", "corrupted_5", "without_noise", "gain_corrupted", "gain_without_noise")
+COLUMNS = ("net", "arm", "seeds", "clean", "corrupted", "corrupted_5", "without_noise", "natural", "gain_corrupted", "gain_without_noise")
+ENSEMBLED = (PLAIN, NOISE, DIFFAUG)
+"""Arms whose nets are asked through ensembles too."""
+
+
+def at_test_time(given: argparse.Namespace, bench: Bench) -> tuple[list[dict[str, Any]], dict[str, Interval]]:
+    """Rows and quoted figures of the ensembles, on the first net's classifiers."""
+    arms = [arm for arm in ENSEMBLED if arm in given.arms]
+    pictures = {"ensemble": given.ensemble_pictures, "dda": given.dda_pictures}
+    rows: list[dict[str, Any]] = []
+    headline: dict[str, Interval] = {}
+    if not arms or not any(pictures.values()):
+        return rows, headline
+    trained = Trained.open(bench.work, given.net[0], arms, range(given.seeds), bench.device)
+    test, natural = test_images(given.data), natural_images(given.data)
+    for kind, count in pictures.items():
+        if not count:
+            continue
+        images, shifted = chosen(test, count, 0), None if natural is None else chosen(natural, count, 0)
+        with Bar(unit="pictures") as bar:
+            bar.stage(f"asking by {kind}", 17 * len(images) + len(shifted or ()))
+            told = ensembles.ask(kind, trained, bench.denoiser, images, shifted, bench.work / "ensembles", bar.report)
+        rows += ensembles.rows_of(kind, told, trained)
+        headline |= ensembles.headline_of(kind, told, trained, DIFFAUG)
+    return rows, headline
 
 
 def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judgement], missing: int) -> Path | None:
-    """Print the table; write the result when no cell is missing and nothing was asked for otherwise than in the recipe."""
-    labels = bench.test[1].tolist()
-    rows = rows_of(judgements, labels)
-    print(
-        render_table(
-            rows, ["net", "arm", "seeds", "clean", "corrupted", "corrupted_5", "without_noise", "gain_corrupted", "gain_without_noise"]
-        )
-    )
+    """Print the tables; write the result when no cell is missing."""
+    rows: list[dict[str, Any]] = [{"table": "arms", **row} for row in rows_of(judgements, bench.truth)]
+    print(render_table(rows, COLUMNS))
     weak = too_weak(rows)
     notes = [f"plain {net} names fewer than 85 % of clean pictures rightly: its figures are not to be quoted" for net in weak]
     if missing:
         print(f"{missing} cells are missing: the same command goes on. No result was written", file=sys.stderr)
         return None
+    asked, more = at_test_time(given, bench)
+    for kind in dict.fromkeys(row["table"] for row in asked):
+        print(render_table([row for row in asked if row["table"] == kind]))
     name = NAME if given.pictures is None else f"reduced_{NAME}"
     seconds = sum(run.facts["seconds"] for run in judgements)
     spec = bench.denoiser.spec
     notes.append(f"denoiser {'in memory' if spec is None else spec.name}, {given.draws} views a picture, {given.epochs:g} epochs")
-    device = str(bench.device)
-    headline = headline_of(judgements, labels)
-    return write_result(name, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)
+    notes.append("natural: pictures of another make" if bench.natural is not None else "no natural shift: tiny-imagenet-base is not there")
+    notes.append("seconds are those of training")
+    device, headline = str(bench.device), headline_of(judgements, bench.truth) | more
+    return write_result(name, headline, [*rows, *asked], seconds, command=given.command, folder=given.out, device=device, notes=notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = options(NAME, __doc__, ARMS).parse_args(arguments)
+    parser = options(NAME, __doc__, ARMS)
+    parser.add_argument("--ensemble-pictures", type=int, default=500, help="test pictures for the DiffAug ensemble; 0 for none")
+    parser.add_argument("--dda-pictures", type=int, default=100, help="test pictures for DDA; 0 for none")
+    given = parser.parse_args(arguments)
     given.command = module_command(f"rediffuse.recipes.{NAME}", sys.argv[1:] if arguments is None else arguments)
     try:
         bench = open_bench(given, ARMS)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
@@ -21,22 +20,24 @@ from rediffuse.evaluation.corruptions.constants import ALL
 from rediffuse.progress import Bar, roughly
 from rediffuse.recipes.bundled.common import read_pictures
 from rediffuse.recipes.cifar10_split import HELD, read_split
-from rediffuse.recipes.robust.arms import PLAIN_FLOPS, Arm, equal_flops
+from rediffuse.recipes.robust.arms import PLAIN_FLOPS, SIZE, Arm, equal_flops
 from rediffuse.recipes.robust.banks import make_bank
-from rediffuse.recipes.robust.cells import Cell, CellStore, Judgement, judge, train
+from rediffuse.recipes.robust.cells import TEST, Cell, CellStore, Judgement, judge, train
 from rediffuse.recipes.robust.corrupted import make_corrupted
 from rediffuse.recipes.robust.nets import NETS, SMALL, SMALL_SHAPE, Budget, budget_of, open_net
+from rediffuse.recipes.robust.sets import NATURAL, Shift, Split, natural_images, shift_of
 from rediffuse.training.objectives import Extra, Objective
 from rediffuse.training.pool import Pool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bench:
-    """Pictures, denoiser and banks that all cells share. train and held: (images (N, 3, 32, 32) uint8, labels (N,)); test likewise."""
+    """Pictures, denoiser and banks that all cells share. natural: None where that set is not there."""
 
-    train: tuple[Tensor, Tensor]
-    held: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    train: Split
+    held: Split
+    test: Split
+    natural: Shift | None
     classes: tuple[str, ...]
     denoiser: Denoiser
     work: Path
@@ -69,12 +70,18 @@ class Bench:
         with Bar(unit="steps") as bar:
             bar.stage(f"training {cell.name}", budget.settings.steps)
             seconds = train(classifier, pool, objective, budget, cell.seed, checkpoint, bar.report)
-        right = judge(classifier, *self.test, self.work / "corrupted", ALL)
+        right = judge(classifier, *self.test, self.work / "corrupted", ALL, self.natural)
         held = float((classifier.predict(self.held[0]).argmax(1) == self.held[1]).double().mean())
         classifier.save(self.work / "nets" / cell.name)
         checkpoint.unlink(missing_ok=True)
         facts = {"seconds": seconds, "views": objective.samples, **asdict(budget.settings)}
         return Judgement(cell=cell, right=right, held=held, facts=facts)
+
+    @property
+    def truth(self) -> dict[str, list[int]]:
+        """Labels of the sets that cells are judged by."""
+        own = {TEST: self.test[1].tolist()}
+        return own if self.natural is None else own | {NATURAL: self.natural.labels.tolist()}
 
     def budget(self, cell: Cell, classifier: Any) -> Budget:
         found = budget_of(cell.net, self.epochs, len(self.train[0]))
@@ -87,12 +94,14 @@ def open_bench(given: argparse.Namespace, arms: Mapping[str, Arm]) -> Bench:
     """Read the pictures, open the denoiser, make the corrupted copies of the test set."""
     folder = given.data / "cifar10"
     train_set, held = read_split(folder, held=given.held)
-    test = read_pictures(folder, "test", 32)
+    test = read_pictures(folder, "test", SIZE)
+    natural = natural_images(given.data)
     some = slice(None) if given.pictures is None else slice(given.pictures)
     bench = Bench(
         train=(train_set.images[some], train_set.labels[some]),
         held=(held.images, held.labels),
         test=(test.images[some], test.labels[some]),
+        natural=None if natural is None else shift_of(natural, train_set.names),
         classes=train_set.names,
         denoiser=load(given.denoiser, device=given.device),
         work=given.work,
@@ -129,6 +138,7 @@ def run_cells(bench: Bench, store: CellStore, cells: Sequence[Cell], hours: floa
 def open_store(given: argparse.Namespace, bench: Bench) -> CellStore:
     """Where judgements are kept. Raises ConfigError where the folder holds those of another experiment."""
     identity = {name: getattr(given, name) for name in ("draws", "epochs", "pictures", "held")}
+    identity[NATURAL] = 0 if bench.natural is None else len(bench.natural.labels)
     return CellStore(given.work / "judged", {**identity, "denoiser": bench.denoiser.fingerprint(), SMALL: SMALL_SHAPE})
 
 
@@ -143,7 +153,9 @@ def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.Ar
         prog=f"python -m rediffuse.recipes.{name}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     sets = Path(os.environ.get("REDIFFUSE_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=sets, help="folder of the sets; it holds cifar10")
+    parser.add_argument(
+        "--data", type=Path, default=sets, help="folder of the sets; it holds cifar10, and tiny-imagenet-base for the natural shift"
+    )
     parser.add_argument("--denoiser", default="cifar10-32", help="unconditional pixel model that has seen nothing but the 45,000")
     parser.add_argument("--net", nargs="+", choices=NETS, default=[NETS[0]])
     parser.add_argument("--arms", nargs="+", choices=list(arms), default=list(arms))

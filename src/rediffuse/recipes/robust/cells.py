@@ -19,6 +19,7 @@ from rediffuse.evaluation.kept import Kept
 from rediffuse.recipes.robust.arms import SIZE
 from rediffuse.recipes.robust.corrupted import read_corrupted
 from rediffuse.recipes.robust.nets import Budget
+from rediffuse.recipes.robust.sets import NATURAL, Shift
 from rediffuse.training.augment import CropViews
 from rediffuse.training.backbones import Classifier
 from rediffuse.training.loop import fit_network
@@ -26,6 +27,7 @@ from rediffuse.training.objectives import Objective
 from rediffuse.training.pool import Pool
 
 CLEAN = "clean"
+TEST = "test"
 CHECKPOINT_EVERY = 300  # steps
 
 
@@ -47,7 +49,7 @@ class Judgement:
     """What a cell's classifier got right.
 
     Attributes:
-        right: "clean" or "fog-3" -> (N,) bool.
+        right: "clean" or "fog-3" -> (N,) bool, of each test picture; "natural" -> (M,) bool, of pictures of another make.
         held: accuracy on the pictures that choices are made on.
         facts: seconds, steps and the like, as JSON.
     """
@@ -80,8 +82,10 @@ def train(
     return time.monotonic() - began
 
 
-def judge(classifier: Classifier, test: Tensor, labels: Tensor, folder: Path, corruptions: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
-    """What it gets right of the test pictures (N, 3, H, W) uint8 and of their corrupted copies."""
+def judge(
+    classifier: Classifier, test: Tensor, labels: Tensor, folder: Path, corruptions: Sequence[str], natural: Shift | None = None
+) -> dict[str, NDArray[np.bool_]]:
+    """What it gets right of the test pictures (N, 3, H, W) uint8, of their corrupted copies, and of pictures of another make."""
 
     def right(images: Tensor) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (classifier.predict(images).argmax(1) == labels).numpy()
@@ -91,6 +95,9 @@ def judge(classifier: Classifier, test: Tensor, labels: Tensor, folder: Path, co
     for name in corruptions:
         for severity in SEVERITIES:
             found[f"{name}-{severity}"] = right(read_corrupted(folder, name, severity, len(test)))
+    if natural is not None:
+        answers = natural.shown[classifier.predict(natural.images)[:, natural.shown].argmax(1)]
+        found[NATURAL] = (answers == natural.labels).numpy()
     return found
 
 
@@ -105,12 +112,12 @@ class CellStore:
         if found is None:
             return None
         tensors, notes = found
-        count = int(notes["count"])
-        right = {key: np.unpackbits(bits.numpy(), count=count).astype(bool) for key, bits in tensors.items()}
+        counts = json.loads(notes["counts"])
+        right = {key: np.unpackbits(bits.numpy(), count=counts[key]).astype(bool) for key, bits in tensors.items()}
         return Judgement(cell=cell, right=right, held=float(notes["held"]), facts=json.loads(notes["facts"]))
 
     def write(self, judgement: Judgement) -> None:
         bits = {key: torch.from_numpy(np.packbits(value)) for key, value in judgement.right.items()}
-        count = len(next(iter(judgement.right.values())))
-        notes = {"held": repr(judgement.held), "count": str(count), "facts": json.dumps(dict(judgement.facts))}
+        counts = json.dumps({key: len(value) for key, value in judgement.right.items()})
+        notes = {"held": repr(judgement.held), "counts": counts, "facts": json.dumps(dict(judgement.facts))}
         self.kept.write(judgement.cell.name, bits, notes)

@@ -10,7 +10,8 @@ import numpy as np
 from rediffuse.evaluation.corruptions.constants import COMMON, GROUPS
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, bootstrap, paired_bootstrap, paired_t_interval, t_interval
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN, PLAIN_FLOPS, Arm
-from rediffuse.recipes.robust.cells import CLEAN, Judgement, keys_of
+from rediffuse.recipes.robust.cells import CLEAN, TEST, Judgement, keys_of
+from rediffuse.recipes.robust.sets import NATURAL
 
 CALM = tuple(name for name in COMMON if name not in GROUPS["noise"])
 """Without the noise group, which noise alone trains for."""
@@ -20,23 +21,37 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "corrupted_5": tuple(keys_of(COMMON, (5,))),
     "without_noise": tuple(keys_of(CALM)),
     **{group: tuple(keys_of(GROUPS[group])) for group in ("noise", "blur", "weather", "digital", "extra")},
+    NATURAL: (NATURAL,),
 }
-"""What is reported -> the copies of a test picture that it is a mean over."""
+"""What is reported -> the copies of a test picture that it is a mean over. Of pictures of another make there are no copies."""
+Truth = Mapping[str, Sequence[int]]
+"""Labels of the test pictures and, where there are any, of those of another make."""
 RESAMPLES = 1000
 LEAST_CLEAN = 0.85
 """Figures of nets whose plain arm is below it are not to be quoted."""
 
 
-def accuracy(runs: Sequence[Judgement], measure: str, labels: Sequence[int]) -> Interval:
+def labels_of(truth: Truth, measure: str) -> Sequence[int]:
+    return truth[NATURAL if measure == NATURAL else TEST]
+
+
+def measures(runs: Sequence[Judgement]) -> list[str]:
+    """What can be said of all these runs."""
+    return [name for name, keys in MEASURES.items() if all(key in run.right for run in runs for key in keys)]
+
+
+def accuracy(runs: Sequence[Judgement], measure: str, truth: Truth) -> Interval:
     """Mean over classes; over seeds where there are enough, else over test pictures."""
+    labels = labels_of(truth, measure)
     shares = np.stack([run.share(MEASURES[measure]) for run in runs])
     if len(runs) >= MIN_SEEDS:
         return t_interval([bootstrap(share[None], labels, resamples=1).value for share in shares])
     return bootstrap(shares, labels, resamples=RESAMPLES)
 
 
-def gain(ours: Sequence[Judgement], theirs: Sequence[Judgement], measure: str, labels: Sequence[int]) -> Interval:
+def gain(ours: Sequence[Judgement], theirs: Sequence[Judgement], measure: str, truth: Truth) -> Interval:
     """Paired difference of two arms, seed by seed and picture by picture."""
+    labels = labels_of(truth, measure)
     first, second = (np.stack([run.share(MEASURES[measure]) for run in runs]) for runs in (ours, theirs))
     if len(ours) >= MIN_SEEDS:
         each = [[bootstrap(share[None], labels, resamples=1).value for share in side] for side in (first, second)]
@@ -44,7 +59,7 @@ def gain(ours: Sequence[Judgement], theirs: Sequence[Judgement], measure: str, l
     return paired_bootstrap(first, second, labels, resamples=RESAMPLES)
 
 
-def rows_of(judgements: Sequence[Judgement], labels: Sequence[int], arms: Mapping[str, Arm] = ARMS) -> list[dict[str, Any]]:
+def rows_of(judgements: Sequence[Judgement], truth: Truth, arms: Mapping[str, Arm] = ARMS) -> list[dict[str, Any]]:
     """One row a net and arm that has cells; gains over the arm's control from the seeds that both have."""
     groups: dict[tuple[str, str], dict[int, Judgement]] = {}
     for judgement in judgements:
@@ -56,12 +71,13 @@ def rows_of(judgements: Sequence[Judgement], labels: Sequence[int], arms: Mappin
             if own is None:
                 continue
             row: dict[str, Any] = {"net": net, "arm": name, "seeds": len(own), "control": arm.control}
-            for measure in MEASURES:
-                row |= _flat(measure, accuracy(list(own.values()), measure, labels))
+            for measure in measures(list(own.values())):
+                row |= _flat(measure, accuracy(list(own.values()), measure, truth))
             other = groups.get((net, arm.control or ""), {})
             both = sorted(own.keys() & other.keys())
-            for measure in MEASURES if both else ():
-                row |= _flat(f"gain_{measure}", gain([own[seed] for seed in both], [other[seed] for seed in both], measure, labels))
+            ours, theirs = [own[seed] for seed in both], [other[seed] for seed in both]
+            for measure in measures([*ours, *theirs]) if both else ():
+                row |= _flat(f"gain_{measure}", gain(ours, theirs, measure, truth))
             row["facts"] = [dict(run.facts) for run in own.values()]
             rows.append(row)
     return rows
@@ -97,11 +113,12 @@ QUOTED: Mapping[str, tuple[str, str, str]] = {
     "clean_change": (DIFFAUG, PLAIN, "clean"),
     "augmix_corruption5_gain": ("augmix-diffaug", "augmix", "corrupted_5"),
     "deepaugment_corruption5_gain": ("deepaugment-diffaug", "deepaugment", "corrupted_5"),
+    "natural_shift_gain": (DIFFAUG, PLAIN, NATURAL),
 }
 """Key of the result -> (arm, the arm it is held against, on what)."""
 
 
-def headline_of(judgements: Sequence[Judgement], labels: Sequence[int]) -> dict[str, Interval]:
+def headline_of(judgements: Sequence[Judgement], truth: Truth) -> dict[str, Interval]:
     """The quoted figures, of the seeds that both arms have. Those of a second net have its name before them."""
     runs = {(run.cell.net, run.cell.arm, run.cell.seed): run for run in judgements}
     nets = list(dict.fromkeys(run.cell.net for run in judgements))
@@ -109,9 +126,9 @@ def headline_of(judgements: Sequence[Judgement], labels: Sequence[int]) -> dict[
     for net in nets:
         for key, (arm, other, measure) in QUOTED.items():
             seeds = sorted(seed for own, name, seed in runs if (own, name) == (net, arm) and (net, other, seed) in runs)
-            if seeds:
-                ours, theirs = ([runs[net, name, seed] for seed in seeds] for name in (arm, other))
-                found[key if net == nets[0] else f"{net}_{key}"] = gain(ours, theirs, measure, labels)
+            ours, theirs = ([runs[net, name, seed] for seed in seeds] for name in (arm, other))
+            if seeds and measure in measures([*ours, *theirs]):
+                found[key if net == nets[0] else f"{net}_{key}"] = gain(ours, theirs, measure, truth)
     return found
 
 
