@@ -26,7 +26,10 @@ from rediffuse.evaluation.judged import Judged, check_models
 from rediffuse.evaluation.kept import claim, fingerprint, numbers_of
 
 CALL = 256
-"""Draws in one call of denoiser and classifiers, at most."""
+"""Draws in one call of denoiser and classifiers, at most, on an accelerator."""
+PROCESSOR_CALL = 64
+"""On a processor, where larger calls cost as much again: glibc hands blocks of more than 32 MiB back at once, so that the kernel has to map
+the memory of every layer anew."""
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(selection, estimation), each (images, K)."""
 
@@ -39,7 +42,7 @@ def certify(
     *,
     size: int,
     fit: Literal["pad", "crop", "squash"] = "squash",
-    call: int = CALL,
+    call: int | None = None,
     folder: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Certified:
@@ -55,7 +58,7 @@ def certify(
         smoothing: sigmas, numbers of draws, alpha, seed.
         size: side in pixels of the tensor that is certified, a multiple of the denoiser's.
         fit: how other shapes become that square, before the noise.
-        call: draws in one call, at most.
+        call: draws in one call, at most; default: 64 on a processor, 256 elsewhere.
         folder: for the certificates, one table a model and sigma in the published format, written image by image. The same call continues
             from it with the same noise; another is refused. Further sigmas may join later.
         progress: called with (images done, images in all), counting an image once for each sigma.
@@ -68,11 +71,14 @@ def certify(
     judged, plan = check_models(models), smoothing or Smoothing()
     if not len(images):
         raise DataError(f"{images.name} holds no images to certify")
+    device = judged[0].device if denoiser is None else denoiser.device
+    call = default_call(device) if call is None else call
     if call < 1:
         raise ConfigError(f"call is the number of draws in one call and must be at least 1, got {call}")
     shape = Fit(mode=fit, size=size, multiple_of=1 if denoiser is None else denoiser.multiple_of)
     smoothers = [Smoother(denoiser, sigma) for sigma in plan.sigmas]  # all are checked before the first one works
-    work = _Work(judged=judged, truth=[model.truth(images).tolist() for model in judged], images=images, plan=plan, shape=shape, call=call)
+    truth = [model.truth(images).tolist() for model in judged]
+    work = _Work(judged=judged, truth=truth, images=images, plan=plan, shape=shape, call=call, device=device)
     home = None if folder is None else Path(folder)
     if home is not None:
         claim(home, work.identity(denoiser))
@@ -93,6 +99,11 @@ def certify(
     return Certified(smoothing=plan, smoother=kind, images=len(images), models=names, series=tuple(series))
 
 
+def default_call(device: torch.device) -> int:
+    """Draws in one call where nobody says."""
+    return PROCESSOR_CALL if device.type == "cpu" else CALL
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Work:
     """What `certify` was given, checked. truth: the labels of each model."""
@@ -103,6 +114,7 @@ class _Work:
     plan: Smoothing
     shape: Fit
     call: int
+    device: torch.device
 
     def rows(self, smoother: Smoother, home: Path | None, tick: Callable[[int], None]) -> list[list[Certificate]]:
         """The certificates of each model at one sigma, those first that lie in the folder."""
@@ -112,9 +124,8 @@ class _Work:
         rows: list[list[Certificate]] = [[] for _ in self.judged] if files is None else self._left(files, group)
         done = len(rows[0])
         tick(done)
-        device = self.judged[0].device if smoother.denoiser is None else smoother.denoiser.device
         for start in range(done, len(self.images), group):
-            fresh = self._fresh(start, self.images[start : start + group], smoother, device)
+            fresh = self._fresh(start, self.images[start : start + group], smoother)
             for place, own in enumerate(fresh):
                 rows[place] += own
                 if files is not None:
@@ -134,10 +145,10 @@ class _Work:
             rewrite(file, each[:done])
         return [each[:done] for each in found]
 
-    def _fresh(self, start: int, part: ImageSet, smoother: Smoother, device: torch.device) -> list[list[Certificate]]:
+    def _fresh(self, start: int, part: ImageSet, smoother: Smoother) -> list[list[Certificate]]:
         """New certificates of each model for a group of images."""
         began = time.perf_counter()
-        pictures = torch.stack([self.shape.to_model(example.image)[0] for example in part]).to(device)
+        pictures = torch.stack([self.shape.to_model(example.image)[0] for example in part]).to(self.device)
         counts = count(self.judged, pictures, part.digests, smoother, self.plan, self.call)
         took = (time.perf_counter() - began) / len(part)
         made = []
