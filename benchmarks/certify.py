@@ -15,17 +15,16 @@ Reference: Carlini et al., ICLR 2023, arXiv 2206.10550; Cohen et al., ICML 2019,
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.inversion import ratio
-from benchmarks.machine import describe, wait
+from benchmarks.common import Measured, options, ratio, run, turns
+from benchmarks.machine import describe
 from benchmarks.precision import opened
 from torch import Tensor
 
@@ -33,13 +32,11 @@ from rediffuse.data.open import open_images
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.pixel import PixelDenoiser
 from rediffuse.denoisers.precision import resolve_device
-from rediffuse.errors import RediffuseError
 from rediffuse.evaluation.certify.bounds import decide, noise_time
-from rediffuse.evaluation.certify.certifying import certify
+from rediffuse.evaluation.certify.certifying import certify, default_call
 from rediffuse.evaluation.certify.smoothing import Smoothing
 from rediffuse.evaluation.judged import Judged
-from rediffuse.evaluation.provenance import module_command
-from rediffuse.evaluation.results import render_table, write_result
+from rediffuse.evaluation.results import render_table
 from rediffuse.training.backbones import open_backbone
 
 BATCH = 400
@@ -101,17 +98,9 @@ def _counts(model: Judged, denoiser: PixelDenoiser, picture: Tensor, t: int, dra
 
 def measure(arms: Mapping[str, Callable[[], Answers]], work: Work, repeats: int, device: torch.device) -> list[dict[str, Any]]:
     """A row an arm; seconds are the median over the repeats."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    answers: dict[str, Answers] = {}
-    names = list(arms)
-    for repeat in range(-1, repeats):  # the first one warms up
-        for name in names[max(0, repeat) % len(names) :] + names[: max(0, repeat) % len(names)]:
-            wait(device)
-            begin = time.perf_counter()
-            answers[name] = arms[name]()
-            wait(device)
-            if repeat >= 0:
-                seconds[name].append(time.perf_counter() - begin)
+    for arm in arms.values():
+        arm()  # warms up
+    seconds, answers = turns(arms, repeats, device, tell=True)
     return [
         {
             "arm": name,
@@ -141,13 +130,13 @@ def classifiers(specs: Sequence[str], images: ImageSet, size: int, device: torch
     return [Judged(network, images.classes, name=f"random {seed}") for seed, network in enumerate(made)]
 
 
-def benchmark(given: argparse.Namespace) -> Path:
-    began, device = time.perf_counter(), resolve_device(given.device)
+def benchmark(given: argparse.Namespace) -> Measured:
+    device = resolve_device(given.device)
     fast, exact = opened(given.model, given.dtype, device), opened(given.model, "float32", device)
     images = open_images(given.data, split="test")[: given.images]
-    size = given.size or exact.size or 32
+    size, call = given.size or exact.size or 32, given.call or default_call(device)
     plan = Smoothing(sigmas=(given.sigma,), selection=given.selection, draws=given.draws)
-    work = Work(models=classifiers(given.classifiers, images, size, device), images=images, size=size, plan=plan, call=given.call)
+    work = Work(models=classifiers(given.classifiers, images, size, device), images=images, size=size, plan=plan, call=call)
     print(describe(device))
     arms: dict[str, Callable[[], Answers]] = {
         "together": lambda: ours(work, fast, work.models),
@@ -163,36 +152,32 @@ def benchmark(given: argparse.Namespace) -> Path:
         "speedup_one_classifier": ratio(seconds["published"], seconds["alone"]),
     }
     print(render_table(rows, ["arm", "classifiers", "images", "seconds", "draws_per_second", "same_class"]))
-    print(*(f"{name}: {figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})" for name, figure in headline.items()), sep="\n")
-    notes = [f"sigma {given.sigma:g}, N0 = {plan.selection}, N = {plan.draws}, {size} px, at most {given.call} draws a call",
-             f"trunk of the denoiser: {str(fast.dtype).removeprefix('torch.')}"]  # fmt: skip
-    total = time.perf_counter() - began
-    return write_result("bench_certify", headline, rows, total, command=given.command, folder=given.out, device=str(device), notes=notes)
+    memory = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")]
+    notes = [
+        f"sigma {given.sigma:g}, N0 = {plan.selection}, N = {plan.draws}, {size} px, at most {call} draws a call",
+        f"trunk of the denoiser: {str(fast.dtype).removeprefix('torch.')}",
+        f"settings of the allocator: {', '.join(memory) or 'none'}",
+    ]
+    return Measured(name="bench_certify", headline=headline, rows=rows, device=str(device), notes=notes)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = options(__doc__, repeats=3)
+    made.add_argument("--model", default="random", help="bundled name, file or folder of a pixel model, or `random`")
+    made.add_argument("--dtype", default="bfloat16", help="numbers of the denoiser's trunk in the first and third arm")
+    made.add_argument("--classifiers", nargs="*", default=(), help="folders or names; two with random weights by default")
+    made.add_argument("--data", default="digits", help="images: digits, or anything that rediffuse opens")
+    made.add_argument("--images", type=int, default=4)
+    made.add_argument("--size", type=int, help="side in pixels; that of the denoiser by default")
+    made.add_argument("--sigma", type=float, default=0.25)
+    made.add_argument("--selection", type=int, default=100)
+    made.add_argument("--draws", type=int, default=1000)
+    made.add_argument("--call", type=int, help="most draws in a call of `certify`; its own choice by default")
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="random", help="file or folder of a pixel model, or `random`")
-    parser.add_argument("--dtype", default="bfloat16", help="numbers of the denoiser's trunk in the first and third arm")
-    parser.add_argument("--classifiers", nargs="*", default=(), help="folders or names; two with random weights by default")
-    parser.add_argument("--data", default="digits", help="images: digits, or anything that rediffuse opens")
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--size", type=int, help="side in pixels; that of the denoiser by default")
-    parser.add_argument("--sigma", type=float, default=0.25)
-    parser.add_argument("--selection", type=int, default=100)
-    parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--call", type=int, default=256, help="most draws in a call of `certify`")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
-    given = parser.parse_args(arguments)
-    given.command = module_command("benchmarks.certify", sys.argv[1:] if arguments is None else arguments)
-    try:
-        print(f"wrote {benchmark(given)}")
-    except RediffuseError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run("certify", benchmark, parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -26,26 +26,26 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.common import Measured, options, run, turns
 from benchmarks.machine import describe
 from PIL import Image
 from torch import Tensor
 
 from rediffuse.data.images import to_tensor
 from rediffuse.data.open import open_images
-from rediffuse.errors import RediffuseError
 from rediffuse.evaluation.corruptions import blur, digital, weather
 from rediffuse.evaluation.corruptions.apply import FIXED, corrupt, generator_of
 from rediffuse.evaluation.corruptions.constants import ALL, COMMON, SEVERITIES, constants
 from rediffuse.evaluation.corruptions.frost import Overlays, photo_folder
 from rediffuse.evaluation.corruptions.levels import cut
-from rediffuse.evaluation.provenance import module_command
-from rediffuse.evaluation.results import Figure, render_table, write_result
+from rediffuse.evaluation.results import Figure, render_table
 
+Arm = Callable[[Tensor, str, int], Tensor]
+"""(images, corruption, severity) -> the corrupted copies."""
 SHOWN = 10_000
 SIDE = 224
 SAME = ("frost", "fog", "motion_blur")
@@ -66,19 +66,19 @@ def package(images: Tensor, corruption: str, severity: int) -> Tensor:
     return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)
 
 
-def speeds(images: Tensor, arms: dict[str, Callable[[Tensor, str, int], Tensor]], repeats: int) -> list[dict[str, Any]]:
+def every_severity(arm: Arm, images: Tensor, corruption: str) -> None:
+    for severity in SEVERITIES:
+        arm(images, corruption, severity)
+
+
+def speeds(images: Tensor, arms: dict[str, Arm], repeats: int) -> list[dict[str, Any]]:
     """A row a corruption: milliseconds a copy of each arm, over all severities."""
     rows = []
     for corruption in ALL:
-        seconds: dict[str, list[float]] = {name: [] for name in arms}
         for arm in arms.values():
             arm(images[:2], corruption, 1)
-        for repeat in range(repeats):
-            for name in list(arms)[:: 1 if repeat % 2 == 0 else -1]:
-                begin = time.process_time()
-                for severity in SEVERITIES:
-                    arms[name](images, corruption, severity)
-                seconds[name].append(time.process_time() - begin)
+        calls = {name: partial(every_severity, arm, images, corruption) for name, arm in arms.items()}
+        seconds, _ = turns(calls, repeats, clock=time.process_time)
         copies = len(images) * len(SEVERITIES)
         row: dict[str, Any] = {"corruption": corruption}
         row |= {f"{name}_ms": 1000 * statistics.median(found) / copies for name, found in seconds.items()}
@@ -187,24 +187,24 @@ def agreement(draws: int) -> list[dict[str, Any]]:
     return [compare(images, corruption, severity, draws) for corruption in ALL for severity in SEVERITIES]
 
 
-def report_agreement(given: argparse.Namespace) -> Path:
-    began = time.perf_counter()
-    rows = agreement(given.draws)
+def compared(draws: int) -> Measured:
+    rows = agreement(draws)
     print(render_table(rows))
     headline = {
         "largest_mean_difference": max(row["mean_difference"] for row in rows if "mean_difference" in row),
         "largest_mean_ratio_error": max(abs(row["mean_ratio"] - 1) for row in rows if "mean_ratio" in row),
         "largest_psnr_difference": max(abs(row["psnr_difference"]) for row in rows if "psnr_difference" in row),
     }
-    total = time.perf_counter() - began
-    return write_result("corruptions_agreement", headline, rows, total, command=given.command, folder=given.out)
+    return Measured(name="corruptions_agreement", headline=headline, rows=rows)
 
 
-def report_speed(given: argparse.Namespace) -> Path:
-    began = time.perf_counter()
-    photos = open_images(given.data, split=given.split)
-    images = torch.stack([to_tensor(photos[row].image).mul(255).round().to(torch.uint8) for row in range(given.images)])
-    arms: dict[str, Callable[[Tensor, str, int], Tensor]] = {"ours": ours}
+def benchmark(given: argparse.Namespace) -> Measured:
+    torch.set_num_threads(1)
+    if given.agreement:
+        return compared(given.draws)
+    photos = open_images(given.data, split=given.split)[: given.images]
+    images = torch.stack([to_tensor(photo.image).mul(255).round().to(torch.uint8) for photo in photos])
+    arms: dict[str, Arm] = {"ours": ours}
     if find_spec("imagecorruptions") is not None:
         import cv2
 
@@ -218,30 +218,22 @@ def report_speed(given: argparse.Namespace) -> Path:
     if "package" in sums:
         headline["corruptions_speedup"] = sums["package"] / sums["ours"]
     print(render_table(rows))
-    print(*(f"{name}: {value:.3g}" for name, value in headline.items()), sep="\n")
-    notes = [f"{given.images} pictures of {images.shape[-1]} px; one thread", f"seconds are for {SHOWN} pictures in 75 copies on one core"]
-    total = time.perf_counter() - began
-    return write_result("bench_corruptions", headline, rows, total, command=given.command, folder=given.out, notes=notes)
+    notes = [f"{len(images)} pictures of {images.shape[-1]} px; one thread", f"seconds are for {SHOWN} pictures in 75 copies on one core"]
+    return Measured(name="bench_corruptions", headline=headline, rows=rows, notes=notes)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = options(__doc__, repeats=3, device=False)
+    made.add_argument("--data", default="../shared/data/cifar10", help="square pictures of one size")
+    made.add_argument("--split", default="test")
+    made.add_argument("--images", type=int, default=300)
+    made.add_argument("--agreement", action="store_true", help="compare pictures, not times")
+    made.add_argument("--draws", type=int, default=4, help="of each picture, for random corruptions under --agreement")
+    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="../shared/data/cifar10", help="square pictures of one size")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--agreement", action="store_true", help="compare pictures, not times")
-    parser.add_argument("--draws", type=int, default=4, help="of each picture, for random corruptions under --agreement")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
-    given = parser.parse_args(arguments)
-    given.command = module_command("benchmarks.corruptions", sys.argv[1:] if arguments is None else arguments)
-    torch.set_num_threads(1)
-    try:
-        print(f"wrote {(report_agreement if given.agreement else report_speed)(given)}")
-    except RediffuseError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run("corruptions", benchmark, parser(), arguments)
 
 
 if __name__ == "__main__":

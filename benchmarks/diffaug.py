@@ -17,25 +17,23 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.inversion import ratio
-from benchmarks.machine import count_flops, describe, matmul_peak, wait
+from benchmarks.common import Measured, options, ratio, run, turns
+from benchmarks.machine import count_flops, describe, matmul_peak
 from benchmarks.published_diffaug import PublishedDiffAug, random_adm
 from torch import Tensor
 
 from rediffuse.denoisers.load import load
 from rediffuse.denoisers.pixel import PixelDenoiser
 from rediffuse.denoisers.precision import resolve_device
-from rediffuse.errors import ModelError, RediffuseError
-from rediffuse.evaluation.provenance import module_command
-from rediffuse.evaluation.results import Figure, render_table, write_result
+from rediffuse.errors import ModelError
+from rediffuse.evaluation.results import Figure, render_table
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import DiffAug, make_noise
 from rediffuse.recipes.robust.nets import NETS, open_net
@@ -77,7 +75,7 @@ def check_same(exact: PixelDenoiser, images: Tensor) -> float:
 
 
 def measure_transform(arms: Mapping[str, Callable[[], Tensor]], count: int, repeats: int, device: torch.device) -> list[dict[str, Any]]:
-    seconds = in_turns({name: (arm, 1) for name, arm in arms.items()}, repeats, device)
+    seconds = in_turns(arms, repeats, device)
     return [{"arm": name, "images_a_second": count / statistics.median(own), "all_seconds": own} for name, own in seconds.items()]
 
 
@@ -136,25 +134,15 @@ class _Steps:
         self.done += 1
 
 
-def in_turns(arms: Arms, repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each call; every repeat begins with another arm, and each arm was called once before."""
-    names = list(arms)
-    for call, _ in arms.values():
+def in_turns(arms: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each call; each arm was called once before."""
+    for call in arms.values():
         call()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for repeat in range(repeats):
-        turn = repeat % len(names)
-        for name in names[turn:] + names[:turn]:
-            wait(device)
-            begin = time.perf_counter()
-            arms[name][0]()
-            wait(device)
-            seconds[name].append(time.perf_counter() - begin)
-    return seconds
+    return turns(arms, repeats, device)[0]
 
 
 def measure_steps(arms: Arms, repeats: int, device: torch.device) -> list[dict[str, Any]]:
-    seconds = in_turns(arms, repeats, device)
+    seconds = in_turns({name: call for name, (call, _) in arms.items()}, repeats, device)
     alike = {1.0: PLAIN, 2.0: "plain, two views", 1.25: "plain, a quarter twice"}
     rows = []
     for name, (_, samples) in arms.items():
@@ -174,8 +162,7 @@ def measure_steps(arms: Arms, repeats: int, device: torch.device) -> list[dict[s
     return rows
 
 
-def benchmark(given: argparse.Namespace) -> Path:
-    began = time.perf_counter()
+def benchmark(given: argparse.Namespace) -> Measured:
     device = resolve_device(given.device)
     print(describe(device))
     fast, exact = open_pair(given.model, device)
@@ -199,11 +186,9 @@ def benchmark(given: argparse.Namespace) -> Path:
         print(render_table(steps, ["step", "samples", "seconds", "to_plain_batch", "to_plain_samples"]))
         times = {row["step"]: row["all_seconds"] for row in steps}
         headline |= {key: ratio(times[name], times[PLAIN]) for key, name in STEP_RATIOS.items()}
-    print(*(f"{name}: {figure.value:.3g}" for name, figure in headline.items()), sep="\n")
     notes = [f"{flops / 1e9:.3g} GFLOP a denoiser call at {side} pixels", f"classifier {given.net}, batch {given.batch}"]
-    total = time.perf_counter() - began
     name = "bench_diffaug" if side == 32 else f"bench_diffaug_{Path(given.model).name}"
-    return write_result(name, headline, [*views, *steps], total, command=given.command, folder=given.out, device=str(device), notes=notes)
+    return Measured(name=name, headline=headline, rows=[*views, *steps], device=str(device), notes=notes)
 
 
 def open_pair(name: str, device: torch.device) -> tuple[PixelDenoiser, PixelDenoiser]:
@@ -216,24 +201,14 @@ def open_pair(name: str, device: torch.device) -> tuple[PixelDenoiser, PixelDeno
     return fast, exact
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = options(__doc__, repeats=9)
     parser.add_argument("--model", default="cifar10-32", help="bundled name, folder or file of a pixel model, or adm-256")
     parser.add_argument("--net", choices=NETS, default=NETS[0], help="the classifier that learns")
     parser.add_argument("--images", type=int, default=64, help="a call of the transform")
     parser.add_argument("--batch", type=int, default=128, help="pictures a training step")
     parser.add_argument("--pictures", type=int, default=1024, help="in the training set and the bank")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
-    given = parser.parse_args(arguments)
-    given.command = module_command("benchmarks.diffaug", sys.argv[1:] if arguments is None else arguments)
-    try:
-        print(f"wrote {benchmark(given)}")
-    except RediffuseError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run("diffaug", benchmark, parser, arguments)
 
 
 if __name__ == "__main__":

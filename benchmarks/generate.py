@@ -14,19 +14,19 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from benchmarks.arms import COPIES, MEASURES, Arm, Kit, arms_of
+from benchmarks.common import Measured, options, ratio, run, turns
 from benchmarks.machine import count_flops, describe, matmul_peak, median_seconds
 from benchmarks.published import largest_difference
 
-from rediffuse.errors import ConfigError, RediffuseError
-from rediffuse.evaluation.provenance import module_command
-from rediffuse.evaluation.results import Figure, render_table, write_result
+from rediffuse.errors import ConfigError
+from rediffuse.evaluation.results import Figure, render_table
 from rediffuse.methods.da_fusion import STRENGTHS
 
 PUBLISHED, EQUAL, DEFAULT = "published loop", "rediffuse.generate, equal steps", "rediffuse.generate, default solver"
@@ -34,27 +34,15 @@ SAME_MATHS = 1e-3  # of [0, 1]: float32 rounding over 50 steps stays far below i
 
 
 def measure(arms: Mapping[str, Arm], repeats: int, scratch: Path) -> dict[str, list[float]]:
-    """Images a second of every arm, once a repetition; each repetition begins with another arm."""
-    rates: dict[str, list[float]] = {name: [] for name in arms}
-    names = list(arms)
-    for repetition in range(-1, repeats):  # the first, with few images, warms up
-        shift = max(0, repetition) % len(names)
-        for name in names[shift:] + names[:shift]:
-            arm = arms[name]
-            with tempfile.TemporaryDirectory(dir=scratch) as folder:
-                begin = time.perf_counter()
-                made = arm.run(Path(folder), COPIES if repetition < 0 else None)
-                seconds = time.perf_counter() - begin
-            if repetition >= 0:
-                rates[name].append(made / seconds)
-                print(f"{repetition + 1}/{repeats}  {name}: {made} images in {seconds:.1f} s, {made / seconds:.2f} a second", flush=True)
-    return rates
+    """Images a second of every arm, once a repetition; each repetition begins with another arm. scratch: a folder for the files."""
 
+    def make(arm: Arm, images: int | None = None) -> int:
+        return arm.run(Path(tempfile.mkdtemp(dir=scratch)), images)
 
-def ratio(first: Sequence[float], second: Sequence[float]) -> Figure:
-    """How often faster: the median of the repetitions' ratios, with the smallest and the largest."""
-    ratios = [a / b for a, b in zip(first, second, strict=True)]
-    return Figure(value=statistics.median(ratios), low=min(ratios), high=max(ratios))
+    for arm in arms.values():
+        make(arm, COPIES)  # warms up
+    seconds, made = turns({name: partial(make, arm) for name, arm in arms.items()}, repeats, tell=True)
+    return {name: [made[name] / each for each in own] for name, own in seconds.items()}
 
 
 def rate_rows(arms: Mapping[str, Arm], rates: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
@@ -129,12 +117,9 @@ def machine_rows(kit: Kit, rates: Mapping[str, Sequence[float]], arms: Mapping[s
     return rows
 
 
-def benchmark(given: argparse.Namespace, scratch: Path) -> Path:
-    begin = time.perf_counter()
+def benchmark(given: argparse.Namespace) -> Measured:
     if given.images < 2 * COPIES or given.images % COPIES:
         raise ConfigError(f"images must be a multiple of {COPIES} (copies of a photo) and at least {2 * COPIES}, got {given.images}")
-    if given.repeats < 1:
-        raise ConfigError(f"repeats must be at least 1, got {given.repeats}")
     if given.threads:
         torch.set_num_threads(given.threads)
     kit = Kit.open(given.model, given.data, given.images, given.batch, given.device)
@@ -147,7 +132,8 @@ def benchmark(given: argparse.Namespace, scratch: Path) -> Path:
     if given.loop_dtype != "float32":
         kit.pipeline.to(dtype=getattr(torch, given.loop_dtype))
     arms = arms_of(kit, PUBLISHED, EQUAL, DEFAULT)
-    rates = measure(arms, given.repeats, scratch)
+    with tempfile.TemporaryDirectory() as scratch:
+        rates = measure(arms, given.repeats, Path(scratch))
     tables = [rate_rows(arms, rates), share_rows(kit, rates), machine_rows(kit, rates, arms)]
     for table in tables:
         print(f"\n{render_table([{key.replace('_', ' '): value for key, value in row.items() if key != 'table'} for row in table])}")
@@ -165,34 +151,20 @@ def benchmark(given: argparse.Namespace, scratch: Path) -> Path:
         *([] if "half" in kit.measures else ["This processor has no instructions for bfloat16: every row is float32."]),
     ]
     rows = [row for table in tables for row in table]
-    seconds = time.perf_counter() - begin
-    return write_result(
-        "bench_generate", headline, rows, seconds, folder=given.out, device=str(kit.device), notes=notes, command=given.command
-    )
+    return Measured(name="bench_generate", headline=headline, rows=rows, device=str(kit.device), notes=notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, repeats=5)
     parser.add_argument("--model", default="tiny-imagenet-64", help="bundled name or Stable Diffusion folder")
     parser.add_argument("--data", default="digits", help="photos: digits, or anything that rediffuse opens")
     parser.add_argument("--images", type=int, default=64, help=f"of each arm a repetition ({COPIES} a photo); of one-image arms an eighth")
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, help="slots of a call; default: that of rediffuse.generate")
     parser.add_argument("--threads", type=int, help="of the processor; default: torch's own")
-    parser.add_argument("--device", default="auto")
     parser.add_argument(
         "--loop-dtype", choices=["float32", "float16"], default="float32", help="of the loop; on CUDA float16 was published"
     )
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
-    given = parser.parse_args(arguments)
-    given.command = module_command("benchmarks.generate", sys.argv[1:] if arguments is None else arguments)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            print(f"\nwrote {benchmark(given, Path(scratch))}")
-    except RediffuseError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run("generate", benchmark, parser, arguments)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,14 @@ import argparse
 import copy
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.machine import describe, wait
+from benchmarks.common import Measured, options, ratio, run, turns
+from benchmarks.machine import describe
 from torch import Tensor
 
 from rediffuse.concepts.prompts import TEMPLATES
@@ -38,9 +37,7 @@ from rediffuse.data.splits import few_shot
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Condition
 from rediffuse.denoisers.load import load
-from rediffuse.errors import RediffuseError
-from rediffuse.evaluation.provenance import module_command
-from rediffuse.evaluation.results import Figure, render_table, write_result
+from rediffuse.evaluation.results import render_table
 
 Words = Mapping[str, Tensor]
 
@@ -117,16 +114,8 @@ def measure(arms: Mapping[str, Arm], photos: ImageSet, recipe: InversionRecipe, 
     short = replace(recipe, steps=2)
     for arm in arms.values():
         arm.run(photos, short)  # what is done once in a process is not counted
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    words: dict[str, Words] = {}
-    names = list(arms)
-    for repeat in range(repeats):
-        for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
-            wait(device)
-            begin = time.perf_counter()
-            words[name] = arms[name].run(photos, recipe)
-            wait(device)
-            seconds[name].append(time.perf_counter() - begin)
+    calls = {name: partial(arm.run, photos, recipe) for name, arm in arms.items()}
+    seconds, words = turns(calls, repeats, device, tell=True)
     samples = len(photos.classes) * recipe.samples_per_class
     return [
         {
@@ -149,12 +138,6 @@ def largest_difference(one: Words, two: Words) -> float:
     return max(float((one[name] - two[name]).abs().max()) for name in one)
 
 
-def ratio(slow: Sequence[float], fast: Sequence[float]) -> Figure:
-    """How often faster: the median of the repeats' ratios, with the smallest and the largest."""
-    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-    return Figure(value=statistics.median(ratios), low=min(ratios), high=max(ratios))
-
-
 def arms_of(model: Any, exact: Any, classes: int, recipe: InversionRecipe, batch: int | None) -> dict[str, Arm]:
     numbers = str(model.dtype).removeprefix("torch.")
     side = model.size // model.factor
@@ -168,8 +151,7 @@ def arms_of(model: Any, exact: Any, classes: int, recipe: InversionRecipe, batch
     }
 
 
-def benchmark(given: argparse.Namespace) -> Path:
-    began = time.perf_counter()
+def benchmark(given: argparse.Namespace) -> Measured:
     model: Any = load(given.model, device=given.device)
     exact: Any = load(given.model, device=given.device, dtype="float32")
     # The choice of a start costs every arm the same and is no part of the comparison.
@@ -186,13 +168,11 @@ def benchmark(given: argparse.Namespace) -> Path:
         "speedup_over_published": ratio(seconds["published"], seconds["together"]),
     }
     print(render_table(rows, ["arm", "samples_a_call", "numbers", "seconds", "samples_per_second", "largest_difference"]))
-    print(*(f"{name}: {figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})" for name, figure in headline.items()), sep="\n")
-    total = time.perf_counter() - began
-    return write_result("bench_inversion", headline, rows, total, command=given.command, folder=given.out, device=str(model.device))
+    return Measured(name="bench_inversion", headline=headline, rows=rows, device=str(model.device))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, repeats=3)
     parser.add_argument("--model", default="tiny-imagenet-64", help="bundled name or Stable Diffusion folder")
     parser.add_argument("--data", default="digits", help="photos: digits, or anything that rediffuse opens")
     parser.add_argument("--classes", type=int, default=10, help="the first so many")
@@ -200,17 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", default="fast")
     parser.add_argument("--steps", type=int, help="in place of the recipe's")
     parser.add_argument("--batch", type=int, help="most samples in a call of `together`")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
-    given = parser.parse_args(arguments)
-    given.command = module_command("benchmarks.inversion", sys.argv[1:] if arguments is None else arguments)
-    try:
-        print(f"wrote {benchmark(given)}")
-    except RediffuseError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run("inversion", benchmark, parser, arguments)
 
 
 if __name__ == "__main__":

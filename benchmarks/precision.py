@@ -17,28 +17,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.common import Measured, options, run
 from benchmarks.machine import describe
 from torch import Tensor
 
 from rediffuse.denoisers.base import Denoiser, clean_from_output
 from rediffuse.denoisers.load import load
 from rediffuse.denoisers.pixel import PixelDenoiser
-from rediffuse.denoisers.precision import resolve_device
+from rediffuse.denoisers.precision import resolve_device, resolve_dtype
 from rediffuse.denoisers.unet2d import UNet2DDenoiser
-from rediffuse.errors import ConfigError, RediffuseError
-from rediffuse.evaluation.provenance import module_command
-from rediffuse.evaluation.results import render_table, write_result
+from rediffuse.errors import ConfigError
+from rediffuse.evaluation.results import render_table
 from rediffuse.recipes.bundled.cifar10 import SCHEDULER, build_unet
 
 TIMES = (0, 450, 700, 900, 999)
-NUMBERS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+NUMBERS = ("float16", "bfloat16")
 
 
 def pictures(side: int, count: int) -> Tensor:
@@ -75,9 +74,9 @@ def random_network(device: torch.device) -> UNet2DDenoiser:
 def opened(name: str, numbers: str, device: torch.device) -> PixelDenoiser:
     if name == "random":
         exact = random_network(device)
-        if numbers == "float32":
+        if resolve_dtype(numbers, device) is torch.float32:
             return exact
-        return UNet2DDenoiser(deepcopy(exact.network), SCHEDULER, dtype=NUMBERS[numbers]).to(device)
+        return UNet2DDenoiser(deepcopy(exact.network), SCHEDULER, dtype=resolve_dtype(numbers, device)).to(device)
     denoiser: Denoiser = load(name, device=device, dtype=numbers)
     if not isinstance(denoiser, PixelDenoiser) or denoiser.conditional:
         raise ConfigError(f"{name} is a {type(denoiser).__name__}; give an unconditional pixel model such as cifar10-32")
@@ -113,8 +112,8 @@ def measure(exact: PixelDenoiser, half: PixelDenoiser, x0: Tensor, times: Sequen
     return rows
 
 
-def benchmark(given: argparse.Namespace) -> Path:
-    began, device = time.perf_counter(), resolve_device(given.device)
+def benchmark(given: argparse.Namespace) -> Measured:
+    device = resolve_device(given.device)
     print(describe(device))
     exact = opened(given.model, "float32", device)
     x0 = pictures(exact.size or 32, given.images).to(device)
@@ -124,25 +123,14 @@ def benchmark(given: argparse.Namespace) -> Path:
     model = Path(given.model).name
     name = "bench_precision" if model == "cifar10-32" else f"bench_precision_{model}"
     weights = "random weights" if exact.spec is None else f"weights {exact.spec.weights_hash[:12]} of {model}"
-    notes = [f"{len(x0)} pictures", weights]
-    seconds = time.perf_counter() - began
-    return write_result(name, headline, rows, seconds, command=given.command, folder=given.out, device=str(device), notes=notes)
+    return Measured(name=name, headline=headline, rows=rows, device=str(device), notes=[f"{len(x0)} pictures", weights])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--model", default="cifar10-32", help="bundled name, file or folder of a pixel model, or `random`")
     parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
-    given = parser.parse_args(arguments)
-    given.command = module_command("benchmarks.precision", sys.argv[1:] if arguments is None else arguments)
-    try:
-        print(f"wrote {benchmark(given)}")
-    except RediffuseError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run("precision", benchmark, parser, arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.arms import COPIES, Kit, _run_own, arms_of
-from benchmarks.generate import main, ratio, share_rows
+from benchmarks.generate import main, share_rows
 from benchmarks.machine import count_flops, matmul_peak
 from benchmarks.published import largest_difference
 from PIL import Image
@@ -67,11 +67,6 @@ def test_shares_multiply_to_the_whole(kit: Kit) -> None:
     rows = share_rows(kit, constant)
     assert np.prod([row["adds"] for row in rows]) == pytest.approx(rows[-1]["speedup_so_far"])
     assert kit.without("batching") == frozenset(kit.measures) - {"batching", "packing"}
-
-
-def test_a_ratio_pairs_the_repetitions() -> None:
-    figure = ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0])
-    assert (figure.value, figure.low, figure.high) == (3.0, 2.0, 4.0)
 
 
 def test_operations_of_a_product_are_counted() -> None:
