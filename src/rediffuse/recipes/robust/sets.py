@@ -13,6 +13,7 @@ from torch import Tensor
 from rediffuse.data.open import open_images
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import DataError
+from rediffuse.recipes.cifar10_split import HELD, split_rows
 from rediffuse.recipes.robust.arms import SIZE
 
 FIT: Literal["squash"] = "squash"
@@ -54,6 +55,16 @@ def test_images(data: Path) -> ImageSet:
     return _named(open_images(data / "cifar10", split="test"), "cifar10")
 
 
+def training_images(data: Path, held: int = HELD) -> ImageSet:
+    """The training pictures that denoiser and classifiers have seen: 45,000."""
+    return _part(data, held, 0)
+
+
+def held_images(data: Path, held: int = HELD) -> ImageSet:
+    """The training pictures that neither has seen: 5,000."""
+    return _part(data, held, 1)
+
+
 def natural_images(data: Path) -> ImageSet | None:
     """Tiny ImageNet's pictures of CIFAR-10's things, labelled as CIFAR-10 does; None where that set is not there.
 
@@ -90,6 +101,12 @@ def unknown_images(data: Path) -> tuple[dict[str, ImageSet], dict[str, ImageSet]
     near = {"cifar100": open_images(data / "cifar100", split="test"), "tiny-imagenet": other.subset(rows)}
     far = {name: open_images(data / name, split="train" if name.startswith("mnist") else "test") for name in FAR}
     return {name: _named(images, name) for name, images in near.items()}, {name: _named(images, name) for name, images in far.items()}
+
+
+def _part(data: Path, held: int, which: int) -> ImageSet:
+    everything = open_images(data / "cifar10", split="train")
+    rows = split_rows([label for label in everything.labels if label is not None], held)[which]
+    return _named(everything.subset(rows.tolist()), "cifar10 training")
 
 
 def _named(images: ImageSet, name: str) -> ImageSet:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rediffuse.errors import ConfigError
+from rediffuse.denoisers.precision import resolve_device
+from rediffuse.errors import ConfigError, RediffuseError
 from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, bootstrap, paired_bootstrap, paired_t_interval, t_interval
+from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN
 from rediffuse.recipes.robust.cells import Cell
+from rediffuse.recipes.robust.nets import NETS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,3 +64,42 @@ def difference(ours: NDArray[Any], theirs: NDArray[Any]) -> Interval:
 def flat(name: str, found: Interval) -> dict[str, Any]:
     """A figure and its ends as columns of a table."""
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def options(name: str, text: str | None, images: int | None) -> argparse.ArgumentParser:
+    """What every yardstick of trained nets can be told. images: how many test pictures, by default; None for all."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m rediffuse.recipes.{name}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sets = Path(os.environ.get("REDIFFUSE_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=sets, help="folder of the sets")
+    parser.add_argument("--net", choices=NETS, default=NETS[0])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=[PLAIN, NOISE, DIFFAUG])
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--images", type=int, default=images, help=f"test pictures, a seeded choice; by default {images or 'all'}")
+    parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="folder of the trained nets, and of what is done")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
+    parser.add_argument("--device", default="auto")
+    return parser
+
+
+def run(
+    name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace, Trained], Path], arguments: Sequence[str] | None
+) -> int:
+    """A yardstick from its command line to the file that it writes."""
+    given = parser.parse_args(arguments)
+    given.command = module_command(f"rediffuse.recipes.{name}", sys.argv[1:] if arguments is None else arguments)
+    try:
+        trained = Trained.open(given.work, given.net, given.arms, range(given.seeds), resolve_device(given.device))
+        print(f"wrote {work(given, trained)}")
+    except RediffuseError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def against(arms: Iterable[str]) -> list[tuple[str, str]]:
+    """(key, arm) of what DiffAug is held against: ("gain", plain) and ("gain_over_noise", noise), those that are there."""
+    there = set(arms)
+    pairs = [("gain", PLAIN), ("gain_over_noise", NOISE)]
+    return [(key, arm) for key, arm in pairs if {arm, DIFFAUG} <= there]

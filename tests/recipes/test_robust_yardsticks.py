@@ -1,0 +1,103 @@
+"""The yardsticks of trained robust nets, in small: figures are those of the nets, goes on where it stopped, controls are there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.recipes.test_bundled import write_pictures
+from tests.tiny_pixel import tiny_pixel
+
+from rediffuse.recipes import calibration_cifar10, certified_cifar10, ood_cifar10
+from rediffuse.recipes.robust.cells import Cell
+from rediffuse.recipes.robust.nets import NETS, open_net
+
+NAMES = ("cat", "dog", "ship")
+ARMS = ("plain", "noise", "diffaug")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sets of noise, and a net for each of three arms and two seeds; DiffAug's are those of noise, so that their difference is 0."""
+    home = tmp_path_factory.mktemp("robust")
+    data = home / "data"
+    for split, count in (("train", 42), ("test", 18)):
+        write_pictures(data / "cifar10", split, count, size=32, names=NAMES)
+    write_pictures(data / "tiny-imagenet-base", "validation", 10, names=("gondola", "goldfish", "police van"))
+    for count, (name, split) in enumerate((("cifar100", "test"), ("textures-64", "test"), ("eurosat", "test"), ("mnist-5k", "train"))):
+        write_pictures(data / name, split, 7 + count, names=("a", "b"))
+    for arm, first in zip(ARMS, (0, 7, 7), strict=True):
+        for seed in (0, 1):
+            open_net(NETS[0], NAMES, first + seed).save(home / "work" / "nets" / Cell(net=NETS[0], arm=arm, seed=seed).name)
+    tiny_pixel(home / "tiny", sample_size=32)
+    return home
+
+
+def asked(home: Path, *more: str) -> list[str]:
+    return [
+        "--data",
+        str(home / "data"),
+        "--work",
+        str(home / "work"),
+        "--out",
+        str(home / "out"),
+        "--seeds",
+        "2",
+        "--device",
+        "cpu",
+        *more,
+    ]
+
+
+def result(home: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((home / "out" / f"{name}.json").read_text())
+    return found
+
+
+def test_certificates(home: Path) -> None:
+    given = asked(home, "--images", "4", "--sigmas", "0.25", "0.5", "--selection", "4", "--draws", "12", "--denoiser", str(home / "tiny"))
+    assert certified_cifar10.main(given) == 0
+    first = result(home, "certified_cifar10")
+    rows = first["rows"]
+    assert {(row["arm"], row["smoother"]) for row in rows} == {*((arm, "denoised") for arm in ARMS), ("noise", "no denoiser")}
+    assert {row["sigma"] for row in rows} == {0.25, 0.5, "chosen"}
+    assert all(row["certified_accuracy"] == 0 for row in rows if row["radius"] > row["ceiling"])
+    for radius in ("025", "050"):
+        assert first["headline"][f"gain_over_noise_at_{radius}"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+        assert f"gain_at_{radius}" in first["headline"]
+    assert certified_cifar10.main(given) == 0
+    assert result(home, "certified_cifar10")["rows"] == rows
+    assert certified_cifar10.main([*given[:-1], str(home / "tiny"), "--seeds", "3"]) == 2  # no net has that seed
+
+
+def test_unknown_inputs(home: Path) -> None:
+    assert ood_cifar10.main(asked(home, "--bank", "20", "--neighbours", "3", "--held", "6")) == 0
+    found = result(home, "ood_cifar10")
+    assert {row["group"] for row in found["rows"]} == {"near", "far"}
+    by = {(row["arm"], row["group"], row["score"]): row for row in found["rows"]}
+    for group in ("near", "far"):
+        three = [by["plain", group, score]["auroc"] for score in ("msp", "energy", "knn")]
+        assert by["plain", group, "headline"]["auroc"] == pytest.approx(sum(three) / 3)
+        assert found["headline"][f"{group}_auroc_gain_over_noise"]["value"] == 0
+        gain = by["diffaug", group, "headline"]["auroc"] - by["plain", group, "headline"]["auroc"]
+        assert found["headline"][f"{group}_auroc_gain"]["value"] == pytest.approx(gain)
+    assert "tiny-imagenet (near, 3)" in found["notes"][0]  # neither the gondola nor the police van
+
+
+def test_calibration(home: Path) -> None:
+    given = asked(home, "--entropy-images", "3", "--held", "6", "--denoiser", str(home / "tiny"))
+    assert calibration_cifar10.main(given) == 0
+    found = result(home, "calibration_cifar10")
+    rows = {row["arm"]: row for row in found["rows"] if row["table"] == "calibration"}
+    assert found["headline"]["ece_gain"]["value"] == pytest.approx(rows["diffaug"]["ece"] - rows["plain"]["ece"])
+    assert found["headline"]["nll_scaled_gain_over_noise"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    curve = [row for row in found["rows"] if row["table"] == "entropy" and row["arm"] == "plain"]
+    assert [row["t"] for row in curve][:2] == [0, 37]
+    assert all(0 <= row["share"] <= 1 + 1e-6 for row in curve)
+
+
+def test_nets_that_are_not_there_are_asked_for(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ood_cifar10.main(asked(home, "--arms", "augmix")) == 2
+    assert "python -m rediffuse.recipes.diffaug_cifar10 --net resnet-14 --arms augmix --seeds 1" in capsys.readouterr().err
