@@ -54,6 +54,12 @@ def test_rows_are_chosen_by_value_and_columns_by_name() -> None:
     assert "shares" not in drawn.split("-->", 1)[1]
 
 
+def test_rows_of_another_table_are_left_out_by_the_first_column() -> None:
+    body = render_page(page("bench_rows rows columns=share,arm"), [TABLE]).split("-->", 1)[1]
+    assert "| 1 | all |" in body
+    assert "ours" not in body
+
+
 def test_gains_carry_the_verdict_of_their_interval() -> None:
     comparison = result(
         "compare_toys",

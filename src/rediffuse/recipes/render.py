@@ -9,7 +9,7 @@ A page holds pairs of markers; what stands between them is replaced, everything 
 
 NAME is a file of the results folder without its ending, or a pattern such as compare_*. VIEW is one of
     headline   the quoted figures with their intervals (left out, this one is meant)
-    rows       the full table; KEY=VALUE takes the rows that hold it, columns=a,b,c those columns in that order
+    rows       the full table; KEY=VALUE takes the rows that hold it, columns=a,b,c those columns in that order, of the rows that have an a
     gains      of comparisons: one line a set and level, what the method gains over each baseline, and the verdict
 With --check nothing is written and a page that is not up to date is an error. Seconds, on any machine.
 """
@@ -95,6 +95,8 @@ def _rows(results: Sequence[Result], options: Mapping[str, str]) -> str:
     unknown = [column for column in columns if column not in every]
     if unknown:
         raise ConfigError(f"{results[0].name} has no column {unknown[0]!r}; its columns are {', '.join(every)}")
+    if "columns" in options:
+        rows = [row for row in rows if columns[0] in row]
     return render_table(rows, {column: column.replace("_", " ") for column in columns})
 
 
