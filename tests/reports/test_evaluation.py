@@ -43,6 +43,12 @@ def test_a_page_of_everything_is_one_file_that_asks_for_nothing() -> None:
     for row in found.certified.table():
         if row["sigma"] == 0.25 and row["radius"] == 0.0:
             assert percent(row["certified_accuracy"]) in page
+    assert found.attacked is not None
+    assert "Projected gradients within L∞ 8/255 in 2 steps and L2 0.5 in 1 steps" in page
+    heads = re.findall(r"<th[^>]*>(before|after [^<]+|without gradient)</th>", page)
+    assert heads == ["before", "after L∞ 8/255", "without gradient", "after L2 0.5", "without gradient"]
+    for attacked in found.attacked.values():
+        assert all(percent(row["attacked_accuracy"]) in page for row in attacked.table())
     assert found.corruptions is not None
     for value in found.corruptions.table("first").flatten():
         assert f">{percent(float(value))}<" in page

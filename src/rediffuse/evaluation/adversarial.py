@@ -37,7 +37,7 @@ class Attack:
 
     Args:
         norm: "l2" or "linf", on [0, 1] images.
-        epsilon: radius of the ball. Usual: linf 8 / 255 and l2 0.5 on CIFAR-10, linf 4 / 255 on ImageNet.
+        epsilon: radius of the ball. Usual: linf 8 / 255 and l2 0.5 on CIFAR-10, linf 4 / 255 and l2 3 on ImageNet.
         steps: of the ascent.
         step_size: None takes 2.5 epsilon / steps.
         restarts: the first begins at the image, others at random in the ball; the one of highest loss counts.

@@ -198,11 +198,12 @@ def attack(evaluation: Evaluation) -> Section | None:
     found = evaluation.attacked
     if found is None:
         return None
-    plan = found.attack
+    plans = [each.attack for each in found.values()]
+    radii = " and ".join(f"{tables.radius(plan)} in {plan.steps} steps" for plan in plans)
     return _section(
         "Under attack",
-        f"Projected gradients, {plan.norm} radius {plan.epsilon:.3g}, {plan.steps} steps, exact through the denoiser. What survives so "
-        "short an attack may fall to a better one: this table can show weakness only.",
+        f"Projected gradients within {radii}, exact through the denoiser. What survives so short an attack may fall to a better one: "
+        "this table can show weakness only.",
         given=[tables.attack_table(found)],
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rediffuse.evaluation.accuracy import Accuracy
+from rediffuse.evaluation.adversarial import Attack
 from rediffuse.evaluation.attacking import Attacked
 from rediffuse.evaluation.calibrating import METRICS, Calibrations
 from rediffuse.evaluation.certify.result import RADII, Certified
@@ -235,13 +236,21 @@ def certificate_table(found: Certified) -> dict[str, Any]:
     return table("σ chosen: the best on one half of the images, judged on the other", "Certified, %", [f"r {r:g}" for r in radii], rows)
 
 
-def attack_table(found: Attacked) -> dict[str, Any]:
-    rows = []
-    for each in found.victims:
-        values = each.row()
-        left = Interval(value=values["attacked_accuracy"], low=values["low"], high=values["high"])
-        rows.append(row(each.victim, [cell(percent(values["clean_accuracy"])), of(left), cell(percent(values["without_gradient"]))]))
-    return table(f"{found.images:,} images", "In %", ["before", "after", "images without gradient"], rows)
+def attack_table(found: Mapping[str, Attacked]) -> dict[str, Any]:
+    """Each victim as it is, then under each attack what is left, and on how many images the attack itself failed."""
+    rows, attacks = [], list(found.values())
+    for victim in attacks[0].victims:
+        cells = [cell(percent(victim.row()["clean_accuracy"]))]
+        for own in (each.find(victim.victim) for each in attacks):
+            cells += [of(share(own.attacked)), cell(percent(own.row()["without_gradient"]))]
+        rows.append(row(victim.victim, cells))
+    heads = [head for each in attacks for head in (f"after {radius(each.attack)}", "without gradient")]
+    return table(f"{attacks[0].images:,} images", "In %", ["before", *heads], rows)
+
+
+def radius(attack: Attack) -> str:
+    """Norm and radius, as they are usually written."""
+    return f"L2 {attack.epsilon:.3g}" if attack.norm == "l2" else f"L∞ {255 * attack.epsilon:.3g}/255"
 
 
 def hardest(found: CorruptionResult, model: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.evaluation.suite.toys import DATA, DENOISER, FAR, MODELS, NAMES, NEAR
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.evaluation.adversarial import Attack
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.cost import Calls, Cost, PartCost, Rates
@@ -52,9 +54,15 @@ def test_every_part_is_there_and_agrees_with_the_others(whole: tuple[Evaluation,
     assert found.ensemble.corrupted is not None
     assert found.ensemble.corrupted.severities == (5,)
     assert found.attacked is not None
-    assert len(found.attacked.victims) == 4
+    assert list(found.attacked) == ["linf", "l2"]
+    for attacked in found.attacked.values():
+        assert len(attacked.victims) == 4
+        assert all(0 < victim.moved.max() <= attacked.attack.epsilon + 1e-5 for victim in attacked.victims)
+    before = [[victim.clean.tolist() for victim in attacked.victims] for attacked in found.attacked.values()]
+    assert before[0] == before[1]
     read = json.loads(found.save(tmp_path).read_text())
     assert read["accuracy"]["first"]["top1"] == pytest.approx(right)
+    assert {norm: each["attack"]["norm"] for norm, each in read["attacked"].items()} == {"linf": "linf", "l2": "l2"}
     assert read["settings"]["suite"] == "full"
     assert set(FIELDS.values()) <= set(read)
 
@@ -203,6 +211,22 @@ def test_a_second_model_costs_an_ensemble_no_denoiser_call() -> None:
         hook.remove()
         made.append(sum(rows))
     assert made[0] == made[1] > 0
+
+
+def test_attacks_have_the_usual_radii_and_cost_what_each_costs() -> None:
+    radii = {side: {attack.norm: attack.epsilon for attack in SuiteSettings(size=side).plans} for side in (32, 64, 84, 85, 224, 384)}
+    assert radii[32] == radii[64] == radii[84] == {"linf": 8 / 255, "l2": 0.5}
+    assert radii[85] == radii[224] == radii[384] == {"linf": 4 / 255, "l2": 3.0}
+    assert {attack.seed for attack in SuiteSettings(size=32, seed=7).plans} == {7}
+    asked_for = []
+    for attacks in (SHORT.attacks, *((attack,) for attack in SHORT.attacks or ())):
+        asking = Asking(models=MODELS, data=DATA, settings=replace(SHORT, attacks=attacks), denoiser=DENOISER)
+        asked_for.append(build(asking, names.ATTACK).calls)
+    assert asked_for[0].classifier == asked_for[1].classifier + asked_for[2].classifier
+    assert asked_for[0].denoiser == asked_for[1].denoiser + asked_for[2].denoiser > 0
+    for attacks in ((), (Attack(), Attack(steps=3))):
+        with pytest.raises(ConfigError, match="at least one, of different norms"):
+            SuiteSettings(size=32, attacks=attacks)
 
 
 def test_costs_add_up() -> None:

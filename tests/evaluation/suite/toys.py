@@ -31,7 +31,7 @@ SHORT = SuiteSettings(
     smoothing=Smoothing(sigmas=(0.25,), selection=8, draws=24),
     diffaug=DiffAugSettings(step=200),
     dda=DDASettings(steps=2),
-    attack=Attack(steps=2, draws=1),
+    attacks=(Attack(steps=2, draws=1), Attack(norm="l2", epsilon=0.5, steps=1, draws=1)),
 )
 """All parts, and little of each."""
 SIDE = 32

@@ -221,18 +221,23 @@ def certificates(asking: Asking) -> Part:
 
 def attack(asking: Asking) -> Part:
     images, denoiser = asking.some(asking.settings.attacked_images), asking.denoiser
-    plan = replace(asking.settings.attack, seed=asking.settings.seed)
+    plans = asking.settings.plans
     victims = [adversarial.classifier(model) for model in asking.models]
     if denoiser is not None:
         victims += [_ensemble_victim(model, denoiser, asking.settings) for model in asking.models]
 
-    def run(keep: Path | None, progress: Progress | None) -> Attacked:
-        return attack_images(victims, images, plan, keep=keep, progress=progress, **asking.where)
+    def run(keep: Path | None, progress: Progress | None) -> Mapping[str, Attacked]:
+        found: dict[str, Attacked] = {}
+        for place, plan in enumerate(plans):
+            folder, own = None if keep is None else keep.with_name(f"{keep.name}-{plan.norm}"), _part_of(progress, place, len(plans))
+            found[plan.norm] = attack_images(victims, images, plan, keep=folder, progress=own, **asking.where)
+        return found
 
-    each = BACKWARD * (plan.steps + 1) * plan.restarts * plan.draws * len(images) * len(asking.models)
+    each = BACKWARD * sum((plan.steps + 1) * plan.restarts * plan.draws for plan in plans) * len(images) * len(asking.models)
     views = 0 if denoiser is None else len(asking.settings.diffaug.times)
     calls = Calls(classifier=each * (1 + views), denoiser=each * max(0, views - 1) * 4 // 3)  # recomputed once for the gradient
-    told = {"denoiser": None if denoiser is None else denoiser.fingerprint(), "attack": asdict(plan), **asdict(asking.settings.diffaug)}
+    told = {"denoiser": None if denoiser is None else denoiser.fingerprint(), **asdict(asking.settings.diffaug)}
+    told["attacks"] = [asdict(plan) for plan in plans]
     return Part(name=names.ATTACK, images=images, calls=calls, run=run, key=told)
 
 

@@ -53,6 +53,7 @@ class Evaluation:
         images: how many judged; dear parts see fewer, and say so themselves.
         side: px. fit: how other shapes became that square.
         denoiser: its hash and name; empty without.
+        accuracy: by model. attacked: by norm.
         seconds: of each part, killed pieces left out.
     """
 
@@ -72,7 +73,7 @@ class Evaluation:
     entropy: EntropyCurve | None = None
     ensemble: Columns | None = None
     certified: Certified | None = None
-    attacked: Attacked | None = None
+    attacked: Mapping[str, Attacked] | None = None
     adapted: Columns | None = None
     skipped: tuple[Skipped, ...] = ()
     denoiser: Mapping[str, str] = field(default_factory=dict)
@@ -90,13 +91,17 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in FIELDS.values()}
         plain |= {"provenance": asdict(self.provenance), "skipped": [asdict(part) for part in self.skipped]}
-        found = {name: value.to_json() for name in FIELDS.values() if (value := getattr(self, name)) is not None and name != "accuracy"}
-        if self.accuracy is not None:
-            found["accuracy"] = {model: value.to_json() for model, value in self.accuracy.items()}
-        return {**plain, **{name: found.get(name) for name in FIELDS.values()}}
+        return {**plain, **{name: _plain(getattr(self, name)) for name in FIELDS.values()}}
 
     def save(self, folder: str | Path) -> Path:
         """Write `folder/evaluation.json`, whole or not at all; returns the file."""
         path = Path(folder) / FILE_NAME
         write_json(path, self.to_json())
         return path
+
+
+def _plain(part: Any) -> Any:
+    """A part as JSON: one result, several by name, or none."""
+    if isinstance(part, Mapping):
+        return {name: each.to_json() for name, each in part.items()}
+    return None if part is None else part.to_json()

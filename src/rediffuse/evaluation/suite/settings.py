@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.adversarial import Attack
+from rediffuse.evaluation.adversarial import Attack, Norm
 from rediffuse.evaluation.certify.smoothing import Smoothing
 from rediffuse.evaluation.test_time.dda import DDASettings
 from rediffuse.evaluation.test_time.diffaug import DiffAugSettings
@@ -22,6 +23,8 @@ ROBUST = (*FEW_SHOT, CORRUPTIONS, UNKNOWN, ENTROPY, ENSEMBLE)
 PARTS: Mapping[Suite, tuple[str, ...]] = {"few-shot": FEW_SHOT, "robust": ROBUST, "full": (*ROBUST, CERTIFICATES, ATTACK, ADAPTED)}
 """The parts of each suite, in the order in which they run."""
 NEEDS_DENOISER = (ENTROPY, ENSEMBLE, CERTIFICATES, ADAPTED)
+_RADII: Mapping[int, Mapping[Norm, float]] = {32: {"linf": 8 / 255, "l2": 0.5}, 224: {"linf": 4 / 255, "l2": 3.0}}
+"""Of attacks, by side: on CIFAR-10 (Croce et al., 2021, arXiv 2010.09670) and on ImageNet (Salman et al., 2020, arXiv 2007.08489)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ class SuiteSettings:
             seeded choice by pixels, whatever their order.
         severities: of corruptions for the ensembles; the papers report 5.
         smoothing: of certificates; its seed gives way to `seed`, as do those of the others.
+        attacks: one of each norm. None takes ten steps in both norms, with the usual radii at the `size`, see `usual_attacks`.
     """
 
     suite: Suite = "robust"
@@ -52,7 +56,7 @@ class SuiteSettings:
     smoothing: Smoothing = field(default_factory=Smoothing)
     diffaug: DiffAugSettings = field(default_factory=DiffAugSettings)
     dda: DDASettings = field(default_factory=DDASettings)
-    attack: Attack = field(default_factory=lambda: Attack(steps=10, draws=1))
+    attacks: tuple[Attack, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.suite not in get_args(Suite):
@@ -60,6 +64,15 @@ class SuiteSettings:
         for name in ("size", "ensemble_images", "entropy_images", "certified_images", "attacked_images", "adapted_images"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        norms = [attack.norm for attack in self.attacks or ()]
+        if self.attacks == () or len(set(norms)) != len(norms):
+            raise ConfigError(f"attacks must be at least one, of different norms, got {', '.join(norms) or 'none'}")
+
+    @property
+    def plans(self) -> tuple[Attack, ...]:
+        """The attacks, under the seed of the suite."""
+        given = usual_attacks(self.size) if self.attacks is None else self.attacks
+        return tuple(replace(attack, seed=self.seed) for attack in given)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -67,6 +80,12 @@ class SuiteSettings:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def usual_attacks(size: int) -> tuple[Attack, ...]:
+    """Ten steps in each norm, with the radii that are usual at the nearest published side by ratio."""
+    side = min(_RADII, key=lambda known: abs(math.log(size / known)))
+    return tuple(Attack(norm=norm, epsilon=radius, steps=10, draws=1) for norm, radius in _RADII[side].items())
 
 
 def chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
