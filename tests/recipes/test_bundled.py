@@ -316,6 +316,30 @@ def test_a_card_leaves_its_figures_as_a_result(tmp_path: Path, monkeypatch: pyte
     assert "0.375" in (tmp_path / "README.md").read_text()
 
 
+def test_what_is_typed_reaches_the_trainers(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = small / "data", small / "typed"
+    common_words = ["--steps", "1", "--batch", "8", "--seed", "3", "--rate", "1e-3", "--device", "cpu", "--minutes", "5"]
+
+    def typed(module: Any, *words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["trainer", "--data", str(data), *words, *common_words])
+        module.main()
+
+    typed(autoencoder, "--out", str(out / "autoencoder"))
+    typed(text_to_image, "--digits", str(small / "digits"), "--autoencoder", str(out / "autoencoder"), "--out", str(out / "unet"))
+    autoencoder.train(data, small / "called" / "autoencoder", 5, steps=1, batch=8, rate=1e-3, seed=3)
+    text_to_image.train(
+        data, small / "digits", small / "called" / "autoencoder", small / "called" / "unet", 5, steps=1, batch=8, rate=1e-3, seed=3
+    )
+    for name in ("autoencoder", "unet"):
+        assert_same(trained(out / name), trained(small / "called" / name))
+
+
+def test_noise_on_the_processor_is_the_generators() -> None:
+    x = torch.zeros(2, 3)
+    found = common.noise_like(x, torch.Generator().manual_seed(1))
+    assert torch.equal(found, torch.randn(2, 3, generator=torch.Generator().manual_seed(1)))
+
+
 def test_a_second_judgement_takes_nothing_from_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nets = []
 
@@ -329,7 +353,7 @@ def test_a_second_judgement_takes_nothing_from_the_first(tmp_path: Path, monkeyp
     pictures = common.Pictures(images=torch.zeros(1, 3, 64, 64, dtype=torch.uint8), labels=torch.zeros(1).long(), terms=("",), names=NAMES)
     before = torch.get_rng_state()
     for _ in range(2):
-        assert judge.accuracy_score(pictures, pictures, tmp_path / "not" / "there", 1) == 0.5
+        assert judge.accuracy_score(pictures, pictures, tmp_path / "not" / "there", 1, torch.device("cpu")) == 0.5
         torch.rand(1)
     assert_same(*nets)
     torch.set_rng_state(before)

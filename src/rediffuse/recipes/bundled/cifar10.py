@@ -12,18 +12,27 @@ from __future__ import annotations
 
 import itertools
 import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rediffuse.denoisers.base import Denoiser, noise_from_clean
-from rediffuse.denoisers.precision import resolve_device, resolve_dtype, trunk_region
+from rediffuse.denoisers.precision import resolve_device
 from rediffuse.denoisers.unet2d import UNet2DDenoiser
-from rediffuse.recipes.bundled.common import Clock, cosine_rate, load_checkpoint, log_line, save_grid, signed, tell
+from rediffuse.recipes.bundled.common import (
+    Clock,
+    attention,
+    cosine_rate,
+    load_checkpoint,
+    log_line,
+    noise_like,
+    numbers,
+    save_grid,
+    signed,
+    tell,
+)
 from rediffuse.recipes.bundled.learner import Learner, options
 from rediffuse.recipes.cifar10_split import HELD, read_split
 
@@ -69,21 +78,10 @@ def draw_times(count: int, ratio: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw_batch(images: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """These pictures (B, 3, H, W) in [-1, 1], each flipped or not."""
-    flip = torch.rand(len(rows), generator=generator) < 0.5
-    chosen = signed(images[rows])
+    """These pictures (B, 3, H, W) in [-1, 1], each flipped or not, where the pictures are."""
+    flip = (torch.rand(len(rows), generator=generator) < 0.5).to(images.device)
+    chosen = signed(images[rows.to(images.device)])
     return torch.where(flip.view(-1, 1, 1, 1), chosen.flip(-1), chosen)
-
-
-def numbers(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 where the hardware computes it; float16 would need its losses scaled."""
-    dtype = resolve_dtype("auto", device)
-    return trunk_region(device, torch.float32 if dtype is torch.float16 else dtype)
-
-
-def attention(device: torch.device) -> AbstractContextManager[object]:
-    """64 tokens at most: on a processor the fused backward is slower than plain products."""
-    return sdpa_kernel([SDPBackend.MATH]) if device.type == "cpu" else nullcontext()
 
 
 @torch.no_grad()
@@ -143,15 +141,19 @@ def train(
     seed: int = 0,
     device: str = "auto",
     held: int = HELD,
+    compiled: bool = False,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
     clock, where = Clock(minutes), resolve_device(device)
     pictures, check = read_split(data, held=held)
+    images = pictures.images.to(where)
     judge = build().to(where).eval()  # before the seed: the first import of a library may draw from the global state
     torch.manual_seed(seed)
     denoiser = build().to(where)
     if where.type == "cpu":  # the backward of group norms is slow on channels-last pictures there: 17 % of the step
         denoiser.network.to(memory_format=torch.contiguous_format)
+    if compiled:
+        denoiser.network.compile()
     optimizer = torch.optim.AdamW(denoiser.network.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99))
     learner = Learner(denoiser.network, optimizer, DECAY)
     learner.restore(load_checkpoint(out / "checkpoint.pt"))
@@ -159,11 +161,10 @@ def train(
     losses: list[Tensor] = []
     for rows in learner.rows(len(pictures), batch, seed, steps, clock):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + learner.step)
-        plain = draw_batch(pictures.images, rows, generator)
-        drawn = (plain, draw_times(batch, denoiser.schedule.ratio, generator), torch.randn(plain.shape, generator=generator))
-        x0, t, noise = (value.to(where, non_blocking=True) for value in drawn)
+        x0 = draw_batch(images, rows, generator)
+        t = draw_times(batch, denoiser.schedule.ratio, generator).to(where)
         with numbers(where), attention(where):
-            loss = denoiser.loss(x0, t, noise).mean()
+            loss = denoiser.loss(x0, t, noise_like(x0, generator)).mean()
         learner.learn(loss, rate * cosine_rate(learner.step, steps, 400, floor=0.02), clip=1.0)
         losses.append(loss.detach())
         if learner.step % 100 == 0:
@@ -177,13 +178,10 @@ def train(
 
 
 def main() -> None:
-    parser = options(__doc__, steps=12_000, data="folder cifar10")
-    parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--rate", type=float, default=8e-4, help="largest learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    given = parser.parse_args()
-    train(given.data, given.out, given.minutes, given.steps, given.batch, given.rate, given.seed, given.device)
+    given = options(__doc__, steps=12_000, batch=BATCH, rate=8e-4, data="folder cifar10").parse_args()
+    train(
+        given.data, given.out, given.minutes, given.steps, given.batch, given.rate, given.seed, given.device, compiled=given.compile
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

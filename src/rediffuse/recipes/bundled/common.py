@@ -8,13 +8,16 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rediffuse.denoisers.precision import resolve_dtype, trunk_region
 from rediffuse.errors import DataError, RediffuseError
 from rediffuse.training.checkpoint import keep_checkpoint
 from rediffuse.training.ema import Ema as Ema
@@ -67,6 +70,25 @@ def tell(main: Callable[[], int | None]) -> None:
 def signed(images: Tensor) -> Tensor:
     """uint8 to float in [-1, 1]."""
     return images.float() / 127.5 - 1.0
+
+
+def numbers(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 where the hardware computes it; float16 would need its losses scaled."""
+    dtype = resolve_dtype("auto", device)
+    return trunk_region(device, torch.float32 if dtype is torch.float16 else dtype)
+
+
+def attention(device: torch.device) -> AbstractContextManager[object]:
+    """64 tokens at most: on a processor the fused backward is slower than plain products."""
+    return sdpa_kernel([SDPBackend.MATH]) if device.type == "cpu" else nullcontext()
+
+
+def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise of a batch, on its device. generator: on the CPU; elsewhere it seeds one there, for the CPU would be too slow."""
+    if x.device.type == "cpu":
+        return torch.randn(x.shape, generator=generator)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.randn(x.shape, generator=torch.Generator(x.device).manual_seed(seed), device=x.device)
 
 
 def batches(count: int, batch: int, seed: int, start: int = 0) -> Iterator[Tensor]:

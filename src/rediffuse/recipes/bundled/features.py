@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rediffuse.denoisers.precision import resolve_device
 from rediffuse.recipes.bundled.common import (
     Clock,
     Pictures,
     cosine_rate,
     load_checkpoint,
     log_line,
+    numbers,
     read_pictures,
     signed,
     tell,
@@ -91,19 +93,23 @@ def accuracy(model: Any, images: Tensor, labels: Tensor) -> float:
     model.eval()
     right = 0
     for chunk, truth in zip(images.split(200), labels.split(200), strict=True):
-        right += int((model(enlarge(chunk)).logits.argmax(-1) == truth).sum())
+        right += int((model(enlarge(chunk.to(model.device))).logits.argmax(-1).cpu() == truth).sum())
     return right / len(labels)
 
 
 def train(
-    data: Path, known: Path, which: str, out: Path, minutes: float | None, steps: int, batch: int = 128, rate: float = 0.4, seed: int = 0
-) -> None:
+    data: Path, known: Path, which: str, out: Path, minutes: float | None, steps: int, batch: int = 128, rate: float = 0.4, seed: int = 0,
+    device: str = "auto", compiled: bool = False,
+) -> None:  # fmt: skip
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     pictures, held = read_pictures(data, "train"), read_pictures(data, "validation")
     names = class_names(pictures, which, read_pictures(known, "test").names)
     pictures, held = restrict(pictures, names), restrict(held, names)
-    fit(build(which, names), pictures, held, which, out, minutes, steps, batch, rate, seed)
+    model = build(which, names).to(resolve_device(device))
+    if compiled:
+        model.compile()
+    fit(model, pictures, held, which, out, minutes, steps, batch, rate, seed)
 
 
 def fit(
@@ -118,19 +124,21 @@ def fit(
     rate: float,
     seed: int,
 ) -> float:
-    """SGD with Nesterov momentum, cosine, label smoothing .1; returns the validation accuracy of the EMA weights."""
+    """SGD with Nesterov momentum, cosine, label smoothing .1, where the model is; returns the validation accuracy of the EMA weights."""
     model = model.to(memory_format=torch.channels_last)
+    images, labels = pictures.images.to(model.device), pictures.labels.to(model.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
     learner, value = Learner(model, optimizer, 0.998), 0.0
     learner.restore(load_checkpoint(out / "checkpoint.pt"))
-    judge = build(which, pictures.names)
+    judge: Any = build(which, pictures.names).to(model.device)
     for rows in learner.rows(len(pictures), batch, seed, steps, Clock(minutes)):
         model.train()
         generator = torch.Generator().manual_seed(seed * 1_000_003 + learner.step)
-        x = view(pictures.images[rows], generator).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        rows = rows.to(model.device)
+        x = view(images[rows], generator).to(memory_format=torch.channels_last)
+        with numbers(model.device):
             logits = model(x).logits
-        loss = F.cross_entropy(logits.float(), pictures.labels[rows], label_smoothing=0.1)
+        loss = F.cross_entropy(logits.float(), labels[rows], label_smoothing=0.1)
         learner.learn(loss, rate * cosine_rate(learner.step, steps, 200))
         if learner.step % 50 == 0:
             log_line(out / "log.jsonl", step=learner.step, loss=float(loss.detach()))
@@ -144,13 +152,16 @@ def fit(
 
 
 def main() -> None:
-    parser = options(__doc__, steps=4000)
+    parser = options(__doc__, steps=4000, batch=128, rate=0.4)
     parser.add_argument(
         "--known", type=Path, required=True, help="folder tiny-imagenet-known: its classes are left out of resnet-64 and forty"
     )
     parser.add_argument("--which", choices=sorted(WIDTHS), required=True)
     given = parser.parse_args()
-    train(given.data, given.known, given.which, given.out, given.minutes, given.steps)
+    train(
+        given.data, given.known, given.which, given.out, given.minutes, given.steps, given.batch, given.rate, given.seed, given.device,
+        given.compile,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -45,18 +45,19 @@ def to_bytes(images: Tensor) -> Tensor:
 @torch.no_grad()
 def classify(net: Any, images: Tensor) -> Tensor:
     """(N, 3, 64, 64) uint8 -> (N,) predicted classes."""
-    return torch.cat([net(features.enlarge(chunk)).logits.argmax(-1) for chunk in images.split(200)])
+    return torch.cat([net(features.enlarge(chunk.to(net.device))).logits.argmax(-1).cpu() for chunk in images.split(200)])
 
 
 @torch.no_grad()
 def describe(net: Any, images: Tensor) -> Tensor:
     """(N, 3, 64, 64) uint8 -> (N, D) pooled features."""
-    return torch.cat([net.resnet(features.enlarge(chunk)).pooler_output.flatten(1) for chunk in images.split(200)])
+    chunks = (features.enlarge(chunk.to(net.device)) for chunk in images.split(200))
+    return torch.cat([net.resnet(chunk).pooler_output.flatten(1).cpu() for chunk in chunks])
 
 
 @torch.no_grad()
 def round_trips(model: Denoiser, images: Tensor) -> Tensor:
-    return torch.cat([to_bytes(model.decode(model.encode(floats(chunk)))) for chunk in images.split(50)])
+    return torch.cat([to_bytes(model.decode(model.encode(floats(chunk).to(model.device)))).cpu() for chunk in images.split(50)])
 
 
 @torch.no_grad()
@@ -71,22 +72,22 @@ def edits(
     out = []
     for start in range(0, len(names), 4 * batch):
         rows = range(start, min(start + 4 * batch, len(names)))
-        sources = [blank] * len(rows) if images is None else list(model.encode(floats(images[rows.start : rows.stop])))
+        sources = [blank] * len(rows) if images is None else list(model.encode(floats(images[rows.start : rows.stop]).to(model.device)))
         jobs = [
             SamplingJob(source=source, table=table, condition=conditions[names[row]], seed=seed * 1_000_003 + row)
             for row, source in zip(rows, sources, strict=True)
         ]
-        out.append(to_bytes(model.decode(run_jobs(guided, jobs, batch))))
+        out.append(to_bytes(model.decode(run_jobs(guided, jobs, batch))).cpu())
     return torch.cat(out)
 
 
-def accuracy_score(train: Pictures, held: Pictures, out: Path, steps: int) -> float:
+def accuracy_score(train: Pictures, held: Pictures, out: Path, steps: int, device: torch.device) -> float:
     """Top-1 on real validation pictures of a fresh net trained on `train`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "checkpoint.pt").unlink(missing_ok=True)  # of an earlier judgement: it learned from other pictures
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # both nets of a judgement begin alike
-        net = features.build("forty", train.names)
+        net = features.build("forty", train.names).to(device)
     return features.fit(net, train, held, "forty", out, None, steps, 64, 0.2, 0)
 
 
@@ -100,9 +101,11 @@ def one_class_each(pictures: Pictures, per_class: int, seed: int) -> Tensor:
 def judge(given: argparse.Namespace) -> dict[str, Any]:
     from transformers import AutoModelForImageClassification
 
-    model = load(given.model)
-    recogniser = AutoModelForImageClassification.from_pretrained(given.recogniser, dtype=torch.float32).eval()
-    describer = AutoModelForImageClassification.from_pretrained(given.features, dtype=torch.float32).eval()
+    model = load(given.model, device=given.device)
+    recogniser, describer = (
+        AutoModelForImageClassification.from_pretrained(net, dtype=torch.float32).eval().to(model.device)
+        for net in (given.recogniser, given.features)
+    )
     held, train = read_pictures(given.data, "validation"), read_pictures(given.data, "train")
     images, labels = held.images[: given.images], held.labels[: given.images]
     facts: dict[str, Any] = {
@@ -152,8 +155,8 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
     note(fid_like_real=frechet(real, describe(describer, train.images[others])))
     synthetic = Pictures(images=made, labels=truth, terms=("",) * len(made), names=held.names)
     genuine = Pictures(images=train.images[rows], labels=train.labels[rows], terms=("",) * len(rows), names=held.names)
-    on_made = accuracy_score(synthetic, held, given.out / "cas-made", given.cas_steps)
-    on_real = accuracy_score(genuine, held, given.out / "cas-real", given.cas_steps)
+    on_made = accuracy_score(synthetic, held, given.out / "cas-made", given.cas_steps, model.device)
+    on_real = accuracy_score(genuine, held, given.out / "cas-real", given.cas_steps, model.device)
     note(
         cas_accuracy_made=on_made, cas_accuracy_real=on_real, classification_accuracy_score=on_made / on_real, cas_per_class=given.per_class
     )
@@ -176,6 +179,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, default=100, help="samples a class for the classification accuracy score")
     parser.add_argument("--per-class-guidance", type=int, default=2, help="samples a class for each guidance scale")
     parser.add_argument("--cas-steps", type=int, default=2000)
+    parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()

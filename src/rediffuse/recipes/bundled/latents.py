@@ -12,12 +12,12 @@ from torch import Tensor
 
 from rediffuse.errors import ModelError
 from rediffuse.recipes.bundled import autoencoder
-from rediffuse.recipes.bundled.common import Ema, Pictures, load_checkpoint, signed
+from rediffuse.recipes.bundled.common import Ema, Pictures, load_checkpoint, numbers, signed
 
 
-def trained_autoencoder(folder: Path) -> Any:
+def trained_autoencoder(folder: Path, device: torch.device | str = "cpu") -> Any:
     """The autoencoder of a run of its trainer, or of an exported pipeline folder."""
-    vae: Any = autoencoder.build()
+    vae: Any = autoencoder.build().to(device)
     if (folder / "vae").is_dir():
         from safetensors.torch import load_file
 
@@ -39,8 +39,12 @@ class Latents:
     plain: Tensor
     mirrored: Tensor
 
+    def to(self, device: torch.device) -> Latents:
+        return Latents(plain=self.plain.to(device), mirrored=self.mirrored.to(device))
+
     def batch(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        flip = torch.rand(len(rows), generator=generator) < 0.5
+        """(B, 6, 32, 32) float32, each flipped or not, where the latents are."""
+        flip, rows = ((torch.rand(len(rows), generator=generator) < 0.5).to(self.plain.device), rows.to(self.plain.device))
         return torch.where(flip.view(-1, 1, 1, 1), self.mirrored[rows], self.plain[rows]).float()
 
 
@@ -83,12 +87,12 @@ def latent_basis(vae: Any, images: Tensor) -> Basis:
 
 @torch.no_grad()
 def encode(model: Any, images: Tensor, basis: Basis) -> Tensor:
-    """(N, 3, 64, 64) uint8 -> (N, 6, 32, 32) fp16 posterior means in the basis."""
+    """(N, 3, 64, 64) uint8 -> (N, 6, 32, 32) fp16 posterior means in the basis, on the CPU."""
     out = []
     for chunk in images.split(128):
-        with torch.autocast(chunk.device.type, torch.bfloat16):
-            mean = model.encode(signed(chunk).to(memory_format=torch.channels_last)).latent_dist.mean
-        out.append(basis.forward(mean.float()).half().contiguous())
+        with numbers(model.device):
+            mean = model.encode(signed(chunk.to(model.device)).to(memory_format=torch.channels_last)).latent_dist.mean
+        out.append(basis.forward(mean.float().cpu()).half().contiguous())
     return torch.cat(out)
 
 
@@ -136,6 +140,6 @@ def _key_of(path: Path) -> str | None:
 
 @torch.no_grad()
 def decode(vae: Any, latents: Tensor, basis: Basis) -> Tensor:
-    """(N, 6, 32, 32) -> (N, 3, 64, 64) in [0, 1]."""
-    out = [vae.decode(basis.inverse(chunk)).sample for chunk in latents.split(64)]
+    """(N, 6, 32, 32) -> (N, 3, 64, 64) in [0, 1], on the CPU."""
+    out = [vae.decode(basis.inverse(chunk.cpu()).to(vae.device)).sample.cpu() for chunk in latents.split(64)]
     return ((torch.cat(out) + 1) / 2).clamp(0, 1)

@@ -61,11 +61,16 @@ class Learner:
         self.step += 1
 
 
-def options(text: str | None, steps: int, data: str = "folder tiny-imagenet-base") -> argparse.ArgumentParser:
+def options(text: str | None, *, steps: int, batch: int, rate: float, data: str = "folder tiny-imagenet-base") -> argparse.ArgumentParser:
     """What every trainer can be told."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help=data)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, help="stop after them; the same command goes on")
     parser.add_argument("--steps", type=int, default=steps, help="of the whole training")
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--rate", type=float, default=rate, help="largest learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true", help="worth its minutes with an accelerator alone")
     return parser

@@ -19,11 +19,11 @@ from rediffuse.recipes.bundled.captions import Captions
 
 def tell_classes_apart(text: Any, captions: Captions, steps: int = 250, batch: int = 128, rate: float = 2e-3, seed: int = 0) -> float:
     """Train the encoder in place with a linear head that is thrown away. Returns the share of the last captions told rightly."""
-    generator = torch.Generator().manual_seed(seed)
+    generator, where = torch.Generator().manual_seed(seed), text.device
     classes = len(captions.words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Linear(text.config.hidden_size, classes)
+        head = nn.Linear(text.config.hidden_size, classes).to(where)
     optimizer = torch.optim.AdamW([*text.parameters(), *head.parameters()], lr=rate, weight_decay=1e-3)
     right = 0.0
     for step in range(steps):
@@ -31,7 +31,8 @@ def tell_classes_apart(text: Any, captions: Captions, steps: int = 250, batch: i
         ids = torch.stack([captions.ids(_caption(captions.words[int(label)], generator)) for label in labels])
         ends = (ids == captions.tokenizer.eos_token_id).int().argmax(1)
         places = ends + (torch.rand(batch, generator=generator) * (ids.shape[1] - ends)).long()
-        logits: Tensor = head(text(ids)[0][torch.arange(batch), places])
+        ids, places, labels = ids.to(where), places.to(where), labels.to(where)
+        logits: Tensor = head(text(ids)[0][torch.arange(batch, device=where), places])
         loss = F.cross_entropy(logits, labels)
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 - step / steps)

@@ -19,16 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rediffuse.concepts.prompts import TEMPLATES
+from rediffuse.denoisers.precision import resolve_device
 from rediffuse.recipes.bundled.captions import Captions
 from rediffuse.recipes.bundled.common import (
     Clock,
     Ema,
+    attention,
     cosine_rate,
     load_checkpoint,
     log_line,
+    noise_like,
+    numbers,
     read_pictures,
     save_grid,
     tell,
@@ -38,8 +41,6 @@ from rediffuse.recipes.bundled.learner import Learner, options
 from rediffuse.recipes.bundled.networks import Pair, betas, started
 from rediffuse.recipes.bundled.text_start import tell_classes_apart
 from rediffuse.recipes.bundled.vocabulary import DIGIT, tokenizer_of_run
-
-ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 def objective(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
@@ -70,8 +71,7 @@ def residual(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kept
     """
     alpha, sigma = kept[t].sqrt().view(-1, 1, 1, 1), (1 - kept[t]).sqrt().view(-1, 1, 1, 1)
     x_t = (alpha * x0 + sigma * noise).to(memory_format=torch.channels_last)
-    on_cpu = x0.device.type == "cpu"  # 64 tokens at most: the fused backward is slower there
-    with torch.autocast(x0.device.type, torch.bfloat16), sdpa_kernel([SDPBackend.MATH] if on_cpu else ATTENTION):
+    with numbers(x0.device), attention(x0.device):
         v: Tensor = pair(x_t, t, ids)
     return v - (alpha * noise - sigma * x0)
 
@@ -81,13 +81,14 @@ def held_out_loss(
     pair: Pair, latents: Latents, captions: Captions, labels: Tensor, kept: Tensor, shift: int = 0, count: int = 512
 ) -> tuple[float, float]:
     """Loss, fine and coarse, on validation latents under their own class name (a shift: another's), with fixed times and noise."""
-    generator = torch.Generator().manual_seed(1)
+    generator, where = torch.Generator().manual_seed(1), kept.device
     fine, rough, names = 0.0, 0.0, captions.words[:-1]
     for rows in torch.arange(count).split(64):
         ids = torch.stack([captions.ids(TEMPLATES[0].format(captions.words[(int(labels[row]) + shift) % len(names)][0])) for row in rows])
         t = ((rows * 1000) // count).long()
         noise = torch.randn(len(rows), 6, 32, 32, generator=generator)
-        error = residual(pair, latents.plain[rows].float(), ids, t, noise, kept)
+        x0 = latents.plain[rows].float().to(where)
+        error = residual(pair, x0, ids.to(where), t.to(where), noise.to(where), kept)
         fine, rough = fine + float(error.square().mean((1, 2, 3)).sum()), rough + float(coarse(error).sum())
     return fine / count, rough / count
 
@@ -95,11 +96,12 @@ def held_out_loss(
 @torch.no_grad()
 def sample(pair: Pair, captions: Captions, prompts: list[str], kept: Tensor, guidance: float, steps: int = 25, seed: int = 0) -> Tensor:
     """Plain DDIM from noise with classifier-free guidance, for the grids. Returns latents (N, 6, 32, 32)."""
-    ids = torch.stack([captions.ids(prompt) for prompt in prompts] + [captions.ids("")] * len(prompts))
-    x = torch.randn(len(prompts), 6, 32, 32, generator=torch.Generator().manual_seed(seed))
-    times = torch.linspace(999, 0, steps + 1).long()
+    where = kept.device
+    ids = torch.stack([captions.ids(prompt) for prompt in prompts] + [captions.ids("")] * len(prompts)).to(where)
+    x = torch.randn(len(prompts), 6, 32, 32, generator=torch.Generator().manual_seed(seed)).to(where)
+    times = torch.linspace(999, 0, steps + 1).long().to(where)
     for now, after in itertools.pairwise(times):
-        with torch.autocast("cpu", torch.bfloat16):
+        with numbers(where):
             v = pair(x.repeat(2, 1, 1, 1), now.expand(len(ids)), ids)
         named, empty = v.chunk(2)
         v = empty + guidance * (named - empty)
@@ -143,26 +145,29 @@ class Material:
     kept: Tensor
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents, captions, times and noise of a batch."""
+        """Latents, captions, times and noise of a batch, where the latents are."""
         x0, ids = self.latents.batch(rows, generator), self.captions.batch(rows, generator)
-        return x0, ids, noise_times(len(rows), generator), torch.randn(x0.shape, generator=generator)
+        t = noise_times(len(rows), generator)
+        return x0, ids.to(x0.device), t.to(x0.device), noise_like(x0, generator)
 
 
-def gather(data: Path, digits: Path, coder: Path, out: Path, start: Path | None, state: dict[str, Any] | None) -> Material:
+def gather(
+    data: Path, digits: Path, coder: Path, out: Path, start: Path | None, state: dict[str, Any] | None, where: torch.device
+) -> Material:
     """Read the pictures and encode them, or read their latents from an earlier piece. state: of the checkpoint, if there is one."""
     pictures, held, scans = read_pictures(data, "train"), read_pictures(data, "validation"), read_pictures(digits, "train")
-    vae = trained_autoencoder(coder)
+    vae = trained_autoencoder(coder, where)
     # What was begun in a basis goes on in it: another machine may turn its directions.
     basis = Basis(shift=state["shift"], matrix=state["matrix"]) if state else basis_of(coder, vae, pictures.images[:2000])
     base, check, ink = cache_latents(vae, [pictures, held, scans], basis, out / "latents.safetensors")
     return Material(
-        latents=Latents(plain=torch.cat([base.plain, ink.plain]), mirrored=torch.cat([base.mirrored, ink.mirrored])),
+        latents=Latents(plain=torch.cat([base.plain, ink.plain]), mirrored=torch.cat([base.mirrored, ink.mirrored])).to(where),
         check=check,
         labels=held.labels,
         captions=Captions(tokenizer_of_run(out, pictures.terms, start), pictures.terms, pictures.names, pictures.labels, len(scans)),
         vae=vae,
         basis=basis,
-        kept=(1 - betas()).cumprod(0).float(),
+        kept=(1 - betas()).cumprod(0).float().to(where),
     )
 
 
@@ -193,30 +198,34 @@ def train(
     rate: float = 3.5e-4,
     seed: int = 0,
     start: Path | None = None,
+    device: str = "auto",
+    compiled: bool = False,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    clock, state = Clock(minutes), load_checkpoint(out / "checkpoint.pt")
-    material = gather(data, digits, coder, out, start, state)
-    judge = Pair(material.captions.tokenizer)  # before the seed: the first import of a library may draw from the global state
+    clock, state, where = Clock(minutes), load_checkpoint(out / "checkpoint.pt"), resolve_device(device)
+    material = gather(data, digits, coder, out, start, state, where)
+    judge = Pair(material.captions.tokenizer).to(where)  # before the seed: the first import of a library may draw from the global state
     torch.manual_seed(seed)
-    pair = started(material.captions.tokenizer, start)
+    pair = started(material.captions.tokenizer, start).to(where)
     network: Any = pair.unet
     network.to(memory_format=torch.channels_last)
+    if compiled:
+        network.compile()
     learner = Learner(pair, torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99)), DECAY)
     if not learner.restore(state):
         told = tell_classes_apart(pair.text, material.captions, seed=seed)
         learner.ema = Ema(pair, DECAY)
         log_line(out / "log.jsonl", step=0, captions_told_apart=told)
     first, began = learner.step, time.monotonic()
-    losses: list[float] = []
+    losses: list[Tensor] = []
     for rows in learner.rows(len(material.latents.plain), batch, seed, steps, clock):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + learner.step)
         loss = objective(pair, *material.draw(rows, generator), material.kept).mean()
         learner.learn(loss, rate * cosine_rate(learner.step, steps, 400, floor=0.02), clip=1.0)
-        losses.append(float(loss.detach()))
+        losses.append(loss.detach())
         if learner.step % 100 == 0:
             speed = (learner.step - first) * batch / (time.monotonic() - began)
-            log_line(out / "log.jsonl", step=learner.step, loss=sum(losses) / len(losses), samples_per_second=speed)
+            log_line(out / "log.jsonl", step=learner.step, loss=float(torch.stack(losses).mean()), samples_per_second=speed)
             losses.clear()
         if learner.step % 250 == 0:
             hand_on(learner, material, judge, out)
@@ -226,14 +235,15 @@ def train(
 
 
 def main() -> None:
-    parser = options(__doc__, steps=8000)
+    parser = options(__doc__, steps=8000, batch=64, rate=3.5e-4)
     parser.add_argument("--digits", type=Path, required=True, help="folder mnist-5k")
     parser.add_argument("--autoencoder", type=Path, required=True, help="out folder of the autoencoder's trainer, or an exported pipeline")
     parser.add_argument("--start", type=Path, help="exported pipeline whose weights to begin with, in place of random ones")
-    parser.add_argument("--rate", type=float, default=3.5e-4, help="largest learning rate")
     given = parser.parse_args()
     folders = (given.data, given.digits, given.autoencoder, given.out)
-    train(*folders, given.minutes, given.steps, rate=given.rate, start=given.start)
+    train(
+        *folders, given.minutes, given.steps, given.batch, given.rate, given.seed, given.start, given.device, given.compile
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
