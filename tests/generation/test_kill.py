@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.generation.conftest import pixels
+from tests.killable import Killable
 from tests.tiny import tiny_stable
 
 from rediffuse.generation.provenance import verify
@@ -22,41 +21,11 @@ KILLS = 10
 IMAGES = 5 * 2 * (6 + 1)  # photos, copies and the photos themselves
 
 
-class Killable:
-    """The helper process, one generation at a time."""
-
-    def __init__(self, model: Path, root: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "src")])}
-        command = [sys.executable, "-m", "tests.generation.killable", str(model)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root)
-
-    def begin(self, out: Path) -> int:
-        self._write(f"{out}\n")
-        child = int(self._line())
-        assert child > 1  # a signal to 0 would go to this whole group
-        return child
-
-    def end(self) -> int:
-        self._write("\n")
-        return int(self._line())
-
-    def _write(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(line)
-        self.process.stdin.flush()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
-
 @pytest.fixture(scope="module")
 def killable(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Killable]:
-    helper = Killable(tiny_stable(tmp_path_factory.mktemp("killable") / "model"), root)
+    helper = Killable("tests.generation.killable", root, str(tiny_stable(tmp_path_factory.mktemp("killable") / "model")))
     yield helper
-    assert helper.process.stdin is not None
-    helper.process.stdin.close()
-    helper.process.wait()
+    helper.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
