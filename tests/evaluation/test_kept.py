@@ -12,7 +12,7 @@ from torch import nn
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.kept import Kept, claim, fingerprint, forget, in_blocks, weights_hash
+from rediffuse.evaluation.kept import Kept, claim, fingerprint, forget, in_blocks, in_noted_blocks, weights_hash
 
 
 def test_blocks_come_back_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -53,6 +53,21 @@ def test_blocks_that_are_done_are_not_made_again(tmp_path: Path) -> None:
     assert not kept.has("000000008")
     assert len(list(in_blocks(11, 4, make, None))) == 3
     assert len(made) == 6
+
+
+def test_notes_of_blocks_come_back(tmp_path: Path) -> None:
+    made: list[slice] = []
+
+    def make(rows: slice) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        made.append(rows)
+        return {"rows": torch.arange(5)[rows]}, {"begins": repr(rows.start / 3)}
+
+    kept = Kept(tmp_path / "kept", {})
+    for _ in range(2):
+        found = list(in_noted_blocks(5, 2, make, kept))
+        assert [(rows.start, float(notes["begins"])) for rows, _, notes in found] == [(0, 0.0), (2, 2 / 3), (4, 4 / 3)]
+        assert torch.equal(torch.cat([block["rows"] for _, block, _ in found]), torch.arange(5))
+    assert len(made) == 3
 
 
 def test_a_hash_of_weights_sees_every_value() -> None:

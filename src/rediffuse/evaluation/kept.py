@@ -84,13 +84,21 @@ def in_blocks(
         make: rows -> tensors.
         before: what the names of blocks begin with, where one place holds those of several sets.
     """
+    for rows, tensors, _ in in_noted_blocks(images, block, lambda rows: (make(rows), {}), kept, before):
+        yield rows, tensors
+
+
+def in_noted_blocks(
+    images: int, block: int, make: Callable[[slice], tuple[Mapping[str, Tensor], Mapping[str, str]]], kept: Kept | None, before: str = ""
+) -> Iterator[tuple[slice, Mapping[str, Tensor], Mapping[str, str]]]:
+    """(rows, tensors, notes) of each block, where notes are kept too. Args as in `in_blocks`; make: rows -> (tensors, notes)."""
     for start in range(0, images, block):
         rows, name = slice(start, min(start + block, images)), f"{before}{start:09d}"
         found = None if kept is None else kept.read(name)
-        made = make(rows) if found is None else found[0]
+        tensors, notes = make(rows) if found is None else found
         if kept is not None and found is None:
-            kept.write(name, made)
-        yield rows, made
+            kept.write(name, tensors, notes)
+        yield rows, tensors, notes
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:

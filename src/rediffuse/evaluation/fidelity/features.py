@@ -14,7 +14,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.fidelity.inception import SPLITS, ClassSums
 from rediffuse.evaluation.judged import Judged, batches
-from rediffuse.evaluation.kept import Kept, weights_hash
+from rediffuse.evaluation.kept import Kept, in_blocks, weights_hash
 from rediffuse.training.backbones import evaluating
 
 BLOCK = 4096
@@ -88,31 +88,34 @@ def take_features(
         DataError: no images.
         ModelError: features that are not (B, D) or not finite.
     """
-    store, sums = None, None
-    fresh = kept is None or not any(kept.has(f"{name}-{start:09d}") for start in range(0, len(images), BLOCK))
-    for start in range(0, len(images), BLOCK):
-        stop = min(start + BLOCK, len(images))
-        key = f"{name}-{start:09d}"
-        found = None if kept is None else kept.read(key)
-        if found is None:
-            values, own = _block(images[start:stop], extractor, taken, start, splits, progress, len(images))
-            store = _store(len(images), values.shape[1], taken.numbers, kept, name, fresh=fresh) if store is None else store
-            store[start:stop] = values.numpy()
-            if kept is not None:
-                store.flush()  # type: ignore[attr-defined]  # a memmap
-                tensors = {} if own is None else {"count": own.count, "probability": own.probability, "negentropy": own.negentropy}
-                kept.write(key, {"width": torch.tensor(values.shape[1]), **tensors})
-        else:
-            tensors = dict(found[0])
-            width = int(tensors.pop("width"))
-            store = _store(len(images), width, taken.numbers, kept, name, fresh=fresh) if store is None else store
-            own = ClassSums(**tensors) if tensors else None
-            if progress is not None:
-                progress(stop, len(images))
-        sums = own if sums is None or own is None else sums.merge(own)
-    if store is None:
+    if not len(images):
         raise DataError(f"{images.name} holds no images to take features of")
-    return Features(values=torch.from_numpy(store), sums=sums)
+    fresh = kept is None or not any(kept.has(f"{name}-{start:09d}") for start in range(0, len(images), BLOCK))
+    stores: list[np.ndarray[Any, Any]] = []
+
+    def store(width: int) -> np.ndarray[Any, Any]:
+        if not stores:
+            stores.append(_store(len(images), width, taken.numbers, kept, name, fresh=fresh))
+        return stores[0]
+
+    def make(rows: slice) -> dict[str, Tensor]:
+        values, own = _block(images[rows], extractor, taken, rows.start, splits, progress, len(images))
+        place = store(values.shape[1])
+        place[rows] = values.numpy()
+        if isinstance(place, np.memmap):
+            place.flush()  # before the block counts as done
+        told = {} if own is None else {"count": own.count, "probability": own.probability, "negentropy": own.negentropy}
+        return {"width": torch.tensor(values.shape[1]), **told}
+
+    sums = None
+    for rows, block in in_blocks(len(images), BLOCK, make, kept, f"{name}-"):
+        store(int(block["width"]))
+        told = {key: value for key, value in block.items() if key != "width"}
+        own = ClassSums(**told) if told else None
+        sums = own if sums is None or own is None else sums.merge(own)
+        if progress is not None:
+            progress(rows.stop, len(images))
+    return Features(values=torch.from_numpy(stores[0]), sums=sums)
 
 
 def identity_of(extractor: Extractor, identity: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rediffuse.data.names import slug
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.judged import Judged, batches, check_models
-from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.ood import scores as rules
 from rediffuse.evaluation.ood.asking import Asked, features_of, score_batch
 from rediffuse.evaluation.ood.reference import Reference
@@ -151,32 +151,25 @@ class _Work:
 
     def blocks(self, name: str, images: ImageSet, ask: Callable[[int, Tensor], Tensor]) -> list[dict[int, Tensor]]:
         """Model -> (images of the block, ...) for each block of a set; finished ones are read."""
-        out = []
-        for start in range(0, len(images), BLOCK):
-            key = f"{name}-{start:09d}"
-            found = None if self.kept is None else self.kept.read(key)
-            if found is None:
-                block = self.ask(images[start : start + BLOCK], ask)
-                if self.kept is not None:
-                    self.kept.write(key, {self.models[place].name: value for place, value in block.items()})
-            else:
-                block = {place: found[0][model.name] for place, model in enumerate(self.models)}
-                self.count(min(BLOCK, len(images) - start))
-            out.append(block)
+        out, before = [], self.done[0]
+        for rows, block in in_blocks(len(images), BLOCK, lambda rows: self.ask(images[rows], ask), self.kept, f"{name}-"):
+            out.append({place: block[model.name] for place, model in enumerate(self.models)})
+            self.count(before + rows.stop)
         return out
 
-    def ask(self, images: ImageSet, ask: Callable[[int, Tensor], Tensor]) -> dict[int, Tensor]:
+    def ask(self, images: ImageSet, ask: Callable[[int, Tensor], Tensor]) -> dict[str, Tensor]:
         parts: dict[int, list[Tensor]] = {place: [] for place in range(len(self.models))}
         for rows, pictures in batches(images, size=self.asked.size, fit=self.asked.fit, batch=self.asked.batch):
             for place, values in parts.items():
                 values.append(ask(place, pictures))
-            self.count(len(rows))
-        return {place: torch.cat(values) for place, values in parts.items()}
+            self.count(self.done[0] + len(rows))
+        return {self.models[place].name: torch.cat(values) for place, values in parts.items()}
 
-    def count(self, images: int) -> None:
-        self.done[0] += images
-        if self.progress is not None:
-            self.progress(self.done[0], self.total)
+    def count(self, done: int) -> None:
+        """Tell how many images are done, where they are more than before."""
+        more, self.done[0] = done > self.done[0], done
+        if more and self.progress is not None:
+            self.progress(done, self.total)
 
 
 def _chosen(train: ImageSet | None, asked: Asked) -> ImageSet | None:

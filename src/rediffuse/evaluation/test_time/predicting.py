@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import DataError
-from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.kept import Kept, fingerprint, in_noted_blocks
 from rediffuse.evaluation.test_time.ensembles import Ensemble, image_seeds
 from rediffuse.evaluation.test_time.predictions import Predictions
 
@@ -48,21 +49,16 @@ def predict_images(
     shape = Fit(mode=fit, size=size, multiple_of=ensemble.multiple_of)
     settings = {"ensemble": ensemble.settings, "size": size, "fit": fit, "images": fingerprint(images), **(identity or {})}
     kept = Kept(keep, settings) if keep is not None and len(images) > BLOCK else None
+
+    def make(rows: slice) -> tuple[dict[str, Tensor], dict[str, str]]:
+        part = _predict(ensemble, images[rows], shape, rows.start, len(images), progress)
+        return {"probabilities": part.probabilities, "decisions": part.decisions, "asked": part.asked}, {"seconds": repr(part.seconds)}
+
     parts = []
-    for start in range(0, len(images), BLOCK):
-        name = f"{start:09d}"
-        found = None if kept is None else kept.read(name)
-        if found is None:
-            part = _predict(ensemble, images[start : start + BLOCK], shape, start, len(images), progress)
-            if kept is not None:
-                tensors = {"probabilities": part.probabilities, "decisions": part.decisions, "asked": part.asked}
-                kept.write(name, tensors, {"seconds": repr(part.seconds)})
-        else:
-            tensors, notes = found
-            part = Predictions(members=ensemble.members, settings=ensemble.settings, seconds=float(notes["seconds"]), **tensors)
-        parts.append(part)
+    for rows, tensors, notes in in_noted_blocks(len(images), BLOCK, make, kept):
+        parts.append(Predictions(members=ensemble.members, settings=ensemble.settings, seconds=float(notes["seconds"]), **tensors))
         if progress is not None:
-            progress(min(start + BLOCK, len(images)), len(images))
+            progress(rows.stop, len(images))
     return Predictions.cat(parts)
 
 
