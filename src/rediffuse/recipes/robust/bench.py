@@ -70,7 +70,8 @@ class Bench:
         with Bar(unit="steps") as bar:
             bar.stage(f"training {cell.name}", budget.settings.steps)
             seconds = train(classifier, pool, objective, budget, cell.seed, checkpoint, bar.report)
-        right = judge(classifier, *self.test, self.work / "corrupted", ALL, self.natural)
+        numbers = budget.procedure.numbers(self.device)
+        right = judge(classifier, *self.test, self.work / "corrupted", ALL, self.natural, numbers)
         held = float((classifier.predict(self.held[0]).argmax(1) == self.held[1]).double().mean())
         classifier.save(self.work / "nets" / cell.name)
         checkpoint.unlink(missing_ok=True)

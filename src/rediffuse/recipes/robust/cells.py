@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rediffuse.denoisers.precision import trunk_region
 from rediffuse.evaluation.corruptions.constants import SEVERITIES
 from rediffuse.evaluation.kept import Kept
 from rediffuse.recipes.robust.arms import SIZE
@@ -83,12 +84,20 @@ def train(
 
 
 def judge(
-    classifier: Classifier, test: Tensor, labels: Tensor, folder: Path, corruptions: Sequence[str], natural: Shift | None = None
-) -> dict[str, NDArray[np.bool_]]:
-    """What it gets right of the test pictures (N, 3, H, W) uint8, of their corrupted copies, and of pictures of another make."""
+    classifier: Classifier, test: Tensor, labels: Tensor, folder: Path, corruptions: Sequence[str], natural: Shift | None = None,
+    numbers: torch.dtype = torch.float32,
+) -> dict[str, NDArray[np.bool_]]:  # fmt: skip
+    """What it gets right of the test pictures (N, 3, H, W) uint8, of their corrupted copies, and of pictures of another make.
+
+    numbers: of the trunk; those that it was trained in make half the time of float32.
+    """
+
+    def said(images: Tensor) -> Tensor:
+        with trunk_region(classifier.device, numbers):
+            return classifier.predict(images)
 
     def right(images: Tensor) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = (classifier.predict(images).argmax(1) == labels).numpy()
+        found: NDArray[np.bool_] = (said(images).argmax(1) == labels).numpy()
         return found
 
     found = {CLEAN: right(test)}
@@ -96,7 +105,7 @@ def judge(
         for severity in SEVERITIES:
             found[f"{name}-{severity}"] = right(read_corrupted(folder, name, severity, len(test)))
     if natural is not None:
-        answers = natural.shown[classifier.predict(natural.images)[:, natural.shown].argmax(1)]
+        answers = natural.shown[said(natural.images)[:, natural.shown].argmax(1)]
         found[NATURAL] = (answers == natural.labels).numpy()
     return found
 
