@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -34,6 +35,11 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 def short_hash(content: Mapping[str, Any]) -> str:
     """Twelve hex digits that tell two prints apart."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def identify(model: Denoiser) -> dict[str, Any]:

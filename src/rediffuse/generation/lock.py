@@ -7,11 +7,11 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from rediffuse.errors import PlanError
+from rediffuse.generation.environment import now
 
 _HELD: set[Path] = set()  # by this process
 
@@ -35,7 +35,7 @@ class Lock:
         self._mine = b""
 
     def __enter__(self) -> Self:
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "time": now()}
         self._mine = (json.dumps(owner) + "\n").encode()
         first: dict[str, Any] | None = None  # whose lock it was when it was asked for
         while not self._create():

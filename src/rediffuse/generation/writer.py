@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +17,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import PlanError
 from rediffuse.generation.card import data_card
 from rediffuse.generation.difference import difference
-from rediffuse.generation.environment import environment, short_hash
+from rediffuse.generation.environment import environment, now, short_hash
 from rediffuse.generation.files import sync_folder, write_image, write_json, write_table, write_whole
 from rediffuse.generation.lock import Lock, is_alive
 from rediffuse.generation.plan import REAL, Plan, Variant
@@ -147,7 +146,7 @@ class Writer:
         write_table(self.out / IMAGES / METADATA, rows, manifest_schema(), self.partial)
         self._info |= {
             "state": "complete" if complete else "open",
-            "finished": _now() if complete else None,
+            "finished": now() if complete else None,
             "seconds": round(self._info["seconds"] + seconds, 3),
             "made": sum(row["copy"] != REAL for row in rows),
         }
@@ -184,7 +183,7 @@ class Writer:
         return {
             "format": FORMAT,
             "state": "open",
-            "created": _now(),
+            "created": now(),
             "finished": None,
             "seconds": 0.0,
             "made": 0,
@@ -299,7 +298,3 @@ class OpenShard:
 def _encoders() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(8, cores))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
