@@ -11,7 +11,7 @@ import torch
 from tests.tiny import TEXT_WIDTH, tiny_stable
 from torch import Tensor
 
-from rediffuse.denoisers import stable
+from rediffuse.denoisers import precision, stable
 from rediffuse.denoisers.base import Condition, Prediction
 from rediffuse.denoisers.load import load
 from rediffuse.denoisers.stable import StableDenoiser
@@ -161,6 +161,25 @@ def test_half_precision_still_teaches_words(folders: dict[str, Path], model: Sta
         assert word.grad is not None
         gradients.append(word.grad.flatten())
     assert torch.cosine_similarity(*gradients, dim=0) > 0.95
+
+
+def test_few_tokens_are_attended_by_plain_products_where_gradients_flow(model: StableDenoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused: list[bool] = []
+    hook = model.unet.register_forward_pre_hook(lambda *_: fused.append(torch.backends.cuda.flash_sdp_enabled()))
+    x0, noise, gradients = some((4, 4, 8, 8)), some((4, 4, 8, 8), 1), []
+    try:
+        for few in (precision.FEW_TOKENS, 0):
+            monkeypatch.setattr(precision, "FEW_TOKENS", few)
+            word = some((1, TEXT_WIDTH)).requires_grad_()
+            model.loss(x0, T, noise, model.embed(["a <b>"] * 4, {"<b>": word})).mean().backward()
+            gradients.append(word.grad)
+        with torch.no_grad():
+            monkeypatch.setattr(precision, "FEW_TOKENS", 256)
+            model(x0, T, model.embed(["a cat"] * 4))
+    finally:
+        hook.remove()
+    assert fused == [False, True, True]
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_caller_may_run_float32_in_a_region_of_its_own(model: StableDenoiser) -> None:

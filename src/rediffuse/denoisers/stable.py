@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rediffuse.denoisers.base import Condition, Denoiser, DenoiserSpec, Prediction, clean_from_output, training_target
-from rediffuse.denoisers.precision import Float32Conv2d, lower_trunk, trunk_region
+from rediffuse.denoisers.precision import Float32Conv2d, attention_region, lower_trunk, trunk_region
 from rediffuse.denoisers.schedules import prediction_of, schedule_of
 from rediffuse.denoisers.text import PLACEHOLDER, encode_prompts, plain_ids
 from rediffuse.errors import ConfigError, ModelError
@@ -74,15 +75,22 @@ class StableDenoiser(Denoiser):
         self.multiple_of = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
         side = unet.config.sample_size
         self.size = side * self.factor if isinstance(side, int) else None
+        blocks = enumerate(unet.config.down_block_types)
+        self._first_attention = next((level for level, kind in blocks if "Attn" in kind), len(unet.config.down_block_types) - 1)
         self.tokens = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
 
     def network(self, x_t: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         """What the UNet puts out, in its own parameterisation, float32. x_t: (B, C, H, W); t: (B,) int64."""
         if condition is None or condition.embedding is None:
             raise ConfigError("this model needs a condition: pass condition=denoiser.embed(prompts), one prompt a sample; '' for none")
-        with trunk_region(x_t.device, self.dtype):
+        with trunk_region(x_t.device, self.dtype), self._attention(x_t):
             output: Tensor = self.unet(x_t, t, encoder_hidden_states=condition.embedding).sample
         return output.float()
+
+    def _attention(self, x_t: Tensor) -> AbstractContextManager[object]:
+        if not torch.is_grad_enabled():
+            return nullcontext()
+        return attention_region(x_t.device, x_t.shape[2] * x_t.shape[3] // 4**self._first_attention)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """x0_hat (B, C, H, W) in float32."""

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from rediffuse.denoisers.base import Denoiser, noise_from_clean
-from rediffuse.denoisers.precision import resolve_device
+from rediffuse.denoisers.precision import attention_region, resolve_device
 from rediffuse.denoisers.unet2d import UNet2DDenoiser
 from rediffuse.recipes.bundled.common import (
     Clock,
-    attention,
     cosine_rate,
     load_checkpoint,
     log_line,
@@ -47,6 +46,7 @@ UNET: dict[str, Any] = {
 }
 SCHEDULER: dict[str, Any] = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 BATCH = 128
+TOKENS = 64  # positions that are attended, 8x8
 DECAY = 0.9995
 GRID = 64
 
@@ -163,7 +163,7 @@ def train(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + learner.step)
         x0 = draw_batch(images, rows, generator)
         t = draw_times(batch, denoiser.schedule.ratio, generator).to(where)
-        with numbers(where), attention(where):
+        with numbers(where), attention_region(where, TOKENS):
             loss = denoiser.loss(x0, t, noise_like(x0, generator)).mean()
         learner.learn(loss, rate * cosine_rate(learner.step, steps, 400, floor=0.02), clip=1.0)
         losses.append(loss.detach())

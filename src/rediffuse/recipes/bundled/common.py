@@ -8,14 +8,13 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rediffuse.denoisers.precision import resolve_dtype, trunk_region
 from rediffuse.errors import DataError, RediffuseError
@@ -76,11 +75,6 @@ def numbers(device: torch.device) -> AbstractContextManager[object]:
     """Autocast to bfloat16 where the hardware computes it; float16 would need its losses scaled."""
     dtype = resolve_dtype("auto", device)
     return trunk_region(device, torch.float32 if dtype is torch.float16 else dtype)
-
-
-def attention(device: torch.device) -> AbstractContextManager[object]:
-    """64 tokens at most: on a processor the fused backward is slower than plain products."""
-    return sdpa_kernel([SDPBackend.MATH]) if device.type == "cpu" else nullcontext()
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:

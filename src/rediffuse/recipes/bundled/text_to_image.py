@@ -21,12 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rediffuse.concepts.prompts import TEMPLATES
-from rediffuse.denoisers.precision import resolve_device
+from rediffuse.denoisers.precision import attention_region, resolve_device
 from rediffuse.recipes.bundled.captions import Captions
 from rediffuse.recipes.bundled.common import (
     Clock,
     Ema,
-    attention,
     cosine_rate,
     load_checkpoint,
     log_line,
@@ -71,7 +70,7 @@ def residual(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kept
     """
     alpha, sigma = kept[t].sqrt().view(-1, 1, 1, 1), (1 - kept[t]).sqrt().view(-1, 1, 1, 1)
     x_t = (alpha * x0 + sigma * noise).to(memory_format=torch.channels_last)
-    with numbers(x0.device), attention(x0.device):
+    with numbers(x0.device), attention_region(x0.device, TOKENS):
         v: Tensor = pair(x_t, t, ids)
     return v - (alpha * noise - sigma * x0)
 
@@ -111,6 +110,7 @@ def sample(pair: Pair, captions: Captions, prompts: list[str], kept: Tensor, gui
     return x
 
 
+TOKENS = 64  # positions that are attended, 8x8
 DECAY = 0.9995  # of the averaged weights
 GRID = (
     "goldfish",
