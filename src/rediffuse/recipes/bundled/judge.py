@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,19 +100,97 @@ def one_class_each(pictures: Pictures, per_class: int, seed: int) -> Tensor:
     return torch.cat(chosen)
 
 
-def judge(given: argparse.Namespace) -> dict[str, Any]:
-    from transformers import AutoModelForImageClassification
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Court:
+    """The model, the nets that judge it, the real pictures, and what was asked."""
 
-    model = load(given.model, device=given.device)
-    recogniser, describer = (
-        AutoModelForImageClassification.from_pretrained(net, dtype=torch.float32).eval().to(model.device)
-        for net in (given.recogniser, given.features)
+    given: argparse.Namespace
+    model: Denoiser
+    recogniser: Any
+    describer: Any
+    held: Pictures
+    train: Pictures
+
+    @classmethod
+    def open(cls, given: argparse.Namespace) -> Court:
+        from transformers import AutoModelForImageClassification
+
+        from rediffuse.training.backbones import model_folder
+
+        model = load(given.model, device=given.device)
+        recogniser, describer = (
+            AutoModelForImageClassification.from_pretrained(model_folder(net), dtype=torch.float32).eval().to(model.device)
+            for net in (given.recogniser, given.features)
+        )
+        held, train = read_pictures(given.data, "validation"), read_pictures(given.data, "train")
+        return cls(given=given, model=model, recogniser=recogniser, describer=describer, held=held, train=train)
+
+    def right(self, made: Tensor, truth: Tensor) -> float:
+        """Share that the recogniser names as asked."""
+        return float((classify(self.recogniser, made) == truth).float().mean())
+
+    def drawn(self, per_class: int, guidance: float, seed: int) -> tuple[Tensor, Tensor]:
+        """Samples of every class from pure noise, and their classes."""
+        names = [name for name in self.held.names for _ in range(per_class)]
+        truth = torch.arange(len(self.held.names)).repeat_interleave(per_class)
+        return edits(self.model, names, None, strength=1.0, guidance=guidance, steps=self.given.steps, seed=seed), truth
+
+
+def round_trip_facts(court: Court) -> dict[str, Any]:
+    images, labels = (part[: court.given.images] for part in (court.held.images, court.held.labels))
+    back = round_trips(court.model, images)
+    error = (floats(back) - floats(images)).square().mean((1, 2, 3))
+    real = court.right(images, labels)
+    return {"psnr": float((-10 * error.log10()).mean()), "recogniser": real, "kept": court.right(back, labels) / real}
+
+
+def survival_facts(court: Court) -> dict[str, Any]:
+    """How often an edit keeps its label, as a share of round trips."""
+    given = court.given
+    images, labels = (part[: given.survival] for part in (court.held.images, court.held.labels))
+    names = [court.held.names[int(label)] for label in labels]
+    base, survival = court.right(round_trips(court.model, images), labels), {}
+    for strength in STRENGTHS:
+        made = edits(court.model, names, images, strength=strength, guidance=given.guidance, steps=given.steps, seed=1)
+        survival[str(strength)] = court.right(made, labels) / base
+    return {"survival": survival, "survival_images": len(names)}
+
+
+def guidance_facts(court: Court) -> dict[str, Any]:
+    scales = (1.0, 2.0, 4.0, 7.0)
+    return {"recognised": {str(scale): court.right(*court.drawn(court.given.per_class_guidance, scale, 2)) for scale in scales}}
+
+
+def sample_facts(court: Court, note: Callable[..., None]) -> None:
+    """Recognised share, distances, and the classification accuracy score of many samples; and a sheet of some."""
+    given, train, names = court.given, court.train, court.held.names
+    began = time.monotonic()
+    made, truth = court.drawn(given.per_class, given.guidance, 3)
+    note(samples=len(made), seconds=time.monotonic() - began, recognised_at_use=court.right(made, truth))
+    rows, others = one_class_each(train, 2 * given.per_class, 4).view(-1, 2, given.per_class).unbind(1)
+    rows, others = rows.flatten(), others.flatten()  # two sets of the same size without a picture in common
+    real, drawn = describe(court.describer, train.images[rows]), describe(court.describer, made)
+    near = manifold(real, drawn)
+    note(fid_like=frechet(real, drawn), precision=near.precision, recall=near.recall)
+    note(fid_like_real=frechet(real, describe(court.describer, train.images[others])))
+    synthetic = Pictures(images=made, labels=truth, terms=("",) * len(made), names=names)
+    genuine = Pictures(images=train.images[rows], labels=train.labels[rows], terms=("",) * len(rows), names=names)
+    device = court.model.device
+    on_made = accuracy_score(synthetic, court.held, given.out / "cas-made", given.cas_steps, device)
+    on_real = accuracy_score(genuine, court.held, given.out / "cas-real", given.cas_steps, device)
+    note(
+        cas_accuracy_made=on_made, cas_accuracy_real=on_real, classification_accuracy_score=on_made / on_real, cas_per_class=given.per_class
     )
-    held, train = read_pictures(given.data, "validation"), read_pictures(given.data, "train")
-    images, labels = held.images[: given.images], held.labels[: given.images]
+    picks = [index * given.per_class for index in range(0, len(names), 2)][:80]
+    save_grid(given.out / "samples.png", floats(made[picks]), 16)
+
+
+def judge(given: argparse.Namespace) -> dict[str, Any]:
+    court = Court.open(given)
+    spec = court.model.spec
     facts: dict[str, Any] = {
         "model": str(Path(given.model).name),
-        "weights_hash": model.spec.weights_hash if model.spec else "",
+        "weights_hash": spec.weights_hash if spec else "",
         "steps": given.steps,
         "guidance": given.guidance,
     }
@@ -119,57 +199,17 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
         facts.update(values)
         print(json.dumps(values), flush=True)
 
-    back = round_trips(model, images)
-    error = (floats(back) - floats(images)).square().mean((1, 2, 3))
-    real_accuracy = float((classify(recogniser, images) == labels).float().mean())
-    back_accuracy = float((classify(recogniser, back) == labels).float().mean())
-    note(psnr=float((-10 * error.log10()).mean()), recogniser=real_accuracy, kept=back_accuracy / real_accuracy)
-
-    subset = images[: given.survival], labels[: given.survival]
-    names = [held.names[int(label)] for label in subset[1]]
-    base = float((classify(recogniser, back[: given.survival]) == subset[1]).float().mean())
-    survival = {}
-    for strength in STRENGTHS:
-        made = edits(model, names, subset[0], strength=strength, guidance=given.guidance, steps=given.steps, seed=1)
-        survival[str(strength)] = float((classify(recogniser, made) == subset[1]).float().mean()) / base
-    note(survival=survival, survival_images=len(names))
-
-    prompts = [name for name in held.names for _ in range(given.per_class_guidance)]
-    truth = torch.arange(len(held.names)).repeat_interleave(given.per_class_guidance)
-    recognised = {}
-    for guidance in (1.0, 2.0, 4.0, 7.0):
-        made = edits(model, prompts, None, strength=1.0, guidance=guidance, steps=given.steps, seed=2)
-        recognised[str(guidance)] = float((classify(recogniser, made) == truth).float().mean())
-    note(recognised=recognised)
-
-    prompts = [name for name in held.names for _ in range(given.per_class)]
-    truth = torch.arange(len(held.names)).repeat_interleave(given.per_class)
-    began = time.monotonic()
-    made = edits(model, prompts, None, strength=1.0, guidance=given.guidance, steps=given.steps, seed=3)
-    note(samples=len(made), seconds=time.monotonic() - began, recognised_at_use=float((classify(recogniser, made) == truth).float().mean()))
-    rows, others = one_class_each(train, 2 * given.per_class, 4).view(-1, 2, given.per_class).unbind(1)
-    rows, others = rows.flatten(), others.flatten()  # two sets of the same size without a picture in common
-    real, drawn = describe(describer, train.images[rows]), describe(describer, made)
-    near = manifold(real, drawn)
-    note(fid_like=frechet(real, drawn), precision=near.precision, recall=near.recall)
-    note(fid_like_real=frechet(real, describe(describer, train.images[others])))
-    synthetic = Pictures(images=made, labels=truth, terms=("",) * len(made), names=held.names)
-    genuine = Pictures(images=train.images[rows], labels=train.labels[rows], terms=("",) * len(rows), names=held.names)
-    on_made = accuracy_score(synthetic, held, given.out / "cas-made", given.cas_steps, model.device)
-    on_real = accuracy_score(genuine, held, given.out / "cas-real", given.cas_steps, model.device)
-    note(
-        cas_accuracy_made=on_made, cas_accuracy_real=on_real, classification_accuracy_score=on_made / on_real, cas_per_class=given.per_class
-    )
-    picks = [index * given.per_class for index in range(0, len(held.names), 2)][:80]
-    save_grid(given.out / "samples.png", floats(made[picks]), 16)
+    for look in (round_trip_facts, survival_facts, guidance_facts):
+        note(**look(court))
+    sample_facts(court, note)
     return facts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--recogniser", required=True, help="transformers folder of the net that names pictures")
-    parser.add_argument("--features", required=True, help="transformers folder of another net, for distances")
+    parser.add_argument("--recogniser", required=True, help="transformers folder or name of the net that names pictures")
+    parser.add_argument("--features", required=True, help="folder or name of another net, for distances")
     parser.add_argument("--data", type=Path, required=True, help="folder tiny-imagenet-base")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--guidance", type=float, default=4.0, help="the guidance that generation uses")
