@@ -168,6 +168,15 @@ def test_a_name_with_a_dash_is_no_option_in_a_printed_command() -> None:
     )
 
 
+def test_a_folder_with_a_dash_is_told_how_to_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-photos").mkdir()
+    assert cli.run(["augment", "-photos", "more"]) == 2
+    assert "Write ./-photos for a name that begins with a dash" in capsys.readouterr().err
+
+
 def test_a_closed_pipe_is_no_error(root: Path) -> None:
     line = f"{sys.executable} -c 'import sys; from rediffuse.cli import main; sys.exit(main([\"doctor\"]))' | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=root / "src")

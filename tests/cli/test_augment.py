@@ -138,7 +138,7 @@ def test_no_flips_reaches_learning_and_run(rediffuse: Callable[..., Ended], phot
 
 
 def test_awkward_names_come_through(rediffuse: Callable[..., Ended], tmp_path: Path, model: Path) -> None:
-    names = ("-rf", "--help", "test", "train", "val_x", 'it\'s "quoted"', "größe [bold]", "日本 語", "a..b")
+    names = ("-rf", "--help", "test", "train", "val_x", 'it\'s "quoted"', "größe [bold]", "日本 語", "a..b", "<b>")
     photos = fill(tmp_path / "-my photos' (1)", dict.fromkeys(names, 1))
     where = Path("-out put")
     ended = rediffuse("augment", "--model", model, "--steps", 2, "--copies", 1, "--method", "real-guidance", "--", photos, where)

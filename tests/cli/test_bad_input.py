@@ -108,6 +108,8 @@ def test_a_running_writer_is_not_disturbed(augment: Callable[..., Ended]) -> Non
     [
         (("--strengths", "1.3"), "strength must be in (0, 1], got 1.3"),
         (("--strengths", "0"), "got 0"),
+        (("--guidance", "-2"), "guidance scale must be a number of at least 0, got -2"),
+        (("--guidance", "nan", "--method", "da-fusion"), "got nan"),
         (("--strengths", ".25", ".5"), "one strength"),
         (("--copies", "0"), "--copies must be at least 1, got 0"),
         (("--target-per-class", "0"), "--target-per-class must be at least 1, got 0"),

@@ -54,6 +54,14 @@ def test_cost_table_page_and_again(compare: Callable[..., Ended]) -> None:
     assert "of 12 " not in again.err
 
 
+def test_digits_are_held_against_raw_pixels_first(rediffuse: Callable[..., Ended], model: Path) -> None:
+    ended = rediffuse("compare", "digits", "--model", model, *small("--seeds", 1, "--dry-run"))
+    assert ended.status == 0, ended.err
+    settings = rediffuse("compare", "digits", "--model", model, *small("--seeds", 1, "--dry-run", "--arms", "standard")).err
+    assert "8 classifiers to train" in ended.err
+    assert "2 classifiers to train" in settings
+
+
 def test_a_dry_run_trains_nothing(compare: Callable[..., Ended]) -> None:
     ended = compare("--dry-run")
     assert ended.status == 0

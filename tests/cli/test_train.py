@@ -13,6 +13,7 @@ from tests.training.toys import resnet_folder
 from rediffuse.cli.pair import split_names
 from rediffuse.data import digits
 from rediffuse.training.backbones import Classifier
+from rediffuse.training.preprocessing import Preprocessing
 
 SHORT = ("--steps", 30, "--size", 16)
 
@@ -124,6 +125,26 @@ def test_a_folder_in_use_is_refused(rediffuse: Callable[..., Ended], photos: Pat
     assert ended.status == 2
     assert "holds a classifier already" in ended.err
     assert Path("net/config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("mode", ["whole", "linear"])
+def test_a_training_that_was_killed_while_it_was_saved_goes_on(
+    rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    start = () if mode == "whole" else ("--classifier", resnet_folder(tmp_path / "start"))
+    assert rediffuse("train", photos, "whole", *SHORT, *start).status == 0
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as once:
+        once.setattr(Preprocessing, "save", killed)
+        assert rediffuse("train", photos, "net", *SHORT, *start).status == 130
+    assert not Path("net/config.json").exists()
+    ended = rediffuse("train", photos, "net", *SHORT, *start)
+    assert ended.status == 0, ended.err
+    written = [{file.name: file.read_bytes() for file in Path(name).iterdir()} for name in ("net", "whole")]
+    assert written[0] == written[1]
 
 
 def test_test_photos_that_are_all_known_are_refused(rediffuse: Callable[..., Ended], photos: Path) -> None:

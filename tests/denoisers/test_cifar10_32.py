@@ -46,6 +46,11 @@ def test_it_is_in_the_package_and_small() -> None:
     assert "held-out" in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
+def test_every_bundled_folder_is_small() -> None:
+    for folder in (child for child in FOLDER.parent.iterdir() if child.is_dir()):
+        assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= 16 * 2**20, folder.name
+
+
 def test_its_schedule_and_size(model: PixelDenoiser) -> None:
     bar = np.cumprod(1 - np.asarray(linear_betas(), dtype=np.float64))
     assert np.allclose(model.schedule.alpha.double().numpy() ** 2, bar, atol=1e-6)

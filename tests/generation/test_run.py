@@ -14,6 +14,7 @@ from tests.generation.conftest import CLASSES, RESULT, SIDE, Make, Varied, far, 
 
 from rediffuse.data import Example, ImageSet
 from rediffuse.data.images import pixels_sha256
+from rediffuse.denoisers.base import DenoiserSpec
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.generation.plan import Plan, draw_of, variant_from_row
 from rediffuse.generation.run import generate
@@ -53,6 +54,13 @@ def test_every_row_says_how_it_was_made(make: Make):
     print_ = run.info["environments"][row["environment"]]
     assert print_["torch"] == torch.__version__
     assert print_["device"] == "cpu"
+
+
+def test_rows_name_the_commit_of_a_model_from_the_hub(make: Make):
+    model = mixture()
+    model.spec = DenoiserSpec(name="owner/name@main", path="nowhere", revision="c" * 40)
+    run = make(method=Varied(model, CLASSES), copies=1)
+    assert {row["denoiser"] for row in run.manifest.to_pylist()} == {f"owner/name@{'c' * 40}"}
 
 
 def test_rows_replay_to_the_pixels(make: Make):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,8 @@ def test_gains_carry_the_verdict_of_their_interval() -> None:
     assert "| animals | forty | +1.0 points: no evidence |  |" in lines
     assert drawn.index("animals") < drawn.index("toys")
     assert drawn.count("weak generator") == 1
+    strong = render_page(page("compare_toys gains"), [replace(comparison, notes=("**Mind** this", "and this"))])
+    assert strong.index("**Mind** this") < strong.index("| toys |") < strong.index("and this")
 
 
 @pytest.mark.parametrize(

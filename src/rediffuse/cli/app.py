@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -76,7 +77,9 @@ def run(argv: Sequence[str] | None = None) -> int:
         with warnings_in_words():
             status = build()(words, exit_on_error=False, print_error=False, console=terminal.help_out())
     except CycloptsError as error:
-        terminal.failed(f"{error} See {help_of(words)}.")
+        dashed = next((word for word in words if word.startswith("-") and Path(word).exists()), None)
+        hint = "" if dashed is None else f" Write ./{dashed} for a name that begins with a dash."
+        terminal.failed(f"{error}{hint} See {help_of(words)}.")
         return USER_ERROR
     except RediffuseError as error:
         terminal.failed(str(error))

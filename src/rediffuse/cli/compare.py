@@ -33,7 +33,7 @@ def compare(
     no_flips: bool = False,
     shots: Annotated[tuple[int, ...], Parameter(group=WHAT)] = (1, 2, 4, 8),
     seeds: Annotated[int, Parameter(group=WHAT)] = 4,
-    arms: Annotated[tuple[Arm, ...], Parameter(group=WHAT)] = ARMS,
+    arms: Annotated[tuple[Arm, ...] | None, Parameter(group=WHAT)] = None,
     classifier: Annotated[tuple[str, ...], Parameter(group=WHAT)] = ("scratch", "resnet-64"),
     train_steps: Annotated[int | None, Parameter(group=WHAT)] = None,
     view: Annotated[int | None, Parameter(group=WHAT)] = None,
@@ -60,7 +60,8 @@ def compare(
         no_flips: a mirrored photo would have another label (digits, text).
         shots: photos of each class to train on.
         seeds: how often all is done again with other photos. From 4 on, intervals are over seeds.
-        arms: pixels is logistic regression on raw pixels; standard is flips, crops and turns alone.
+        arms: pixels is logistic regression on raw pixels; standard is flips, crops and turns alone. [default: standard real-guidance
+            da-fusion; of digits pixels too]
         classifier: what classifiers know at the start: scratch, resnet-64, a transformers folder or hub name, NAME=FOLDER.
         train_steps: of a classifier from scratch. [default: 400]
         view: side in pixels at which classifiers see photos. [default: the model's]
@@ -76,6 +77,7 @@ def compare(
     from rediffuse.reports.page import write_page
 
     redrawing.check()
+    arms = arms or (("pixels", *ARMS) if data == "digits" else ARMS)
     if redrawing.strengths and "da-fusion" not in arms:
         raise ConfigError("--strengths are da-fusion's, which is not among --arms; real-guidance always redoes .5")
     probability, making = parse_alpha(alpha), to_making(copies, redrawing, learning)

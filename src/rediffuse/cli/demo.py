@@ -182,6 +182,6 @@ def write(results: Path, found: Comparison, seconds: float, peak: float | None) 
     device = str(found.provenance.hardware.get("device", "cpu"))
     made = found.provenance
     path = write_result(
-        results.stem, headline, found.rows(), seconds, command=made.command, folder=results.parent, device=device, notes=found.notes
+        results.stem, headline, found.rows(), seconds, command=made.command, folder=results.parent, device=device, notes=found.limits
     )
     terminal.say(f"The figures: {path}")

@@ -76,8 +76,11 @@ class Redrawing:
     def check(self) -> None:
         """Raise ConfigError where options are out of range or contradict each other, before any work."""
         from rediffuse.methods.editing import check_strengths
+        from rediffuse.sampling.guided import check_guidance
 
         check_strengths(self.chosen_strengths)
+        if self.guidance is not None:
+            check_guidance(self.guidance)
         for name in ("steps", "batch"):
             value = getattr(self, name)
             if value is not None and value < 1:

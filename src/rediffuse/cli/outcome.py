@@ -28,8 +28,8 @@ def show(found: Comparison, *, verdicts: bool = True) -> None:
     missing = len(found.missing())
     if missing:
         terminal.say(f"{missing} of {len(found.asked())} cells are missing; the same command tries them again.", style="yellow")
-    for line in found.notes:
-        terminal.say(line, style="dim")
+    for line in found.limits:
+        terminal.say(line.replace("**", ""), style="dim")
 
 
 def level_rows(found: Comparison, level: str) -> tuple[list[str], list[tuple[str, ...]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rediffuse.cli import terminal
+from rediffuse.cli.common import bar
 
 
 def report(folder: Path, /) -> int:
@@ -28,7 +29,8 @@ def verify(folder: Path, /) -> int:
     from rediffuse.generation.provenance import verify as problems
     from rediffuse.generation.store import read_manifest
 
-    found = problems(folder)
+    with bar(f"reading {folder}") as tick:
+        found = problems(folder, tick)
     for problem in found:
         terminal.say(problem, style="red")
     terminal.say(f"{len(found)} problems" if found else f"All {read_manifest(folder).num_rows:,} images are as they were written.")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = Group("Held out", sort_key=2)
 CHECKPOINT = ".training.pt"
+UNSAVED = ".saving"  # as `training.backbones` calls it
 LEFT = (CHECKPOINT, f"{CHECKPOINT}.partial")
 """What an interrupted training may leave."""
 
@@ -110,7 +111,9 @@ def check_out(out: Path) -> None:
     """Refuse a folder that holds something else than the beginnings of this training. Raises ConfigError."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder for the classifier")
-    if out.is_dir() and any(child.name not in LEFT for child in out.iterdir()):
+    there = {child.name for child in out.iterdir()} if out.is_dir() else set()
+    unfinished = "config.json" not in there and UNSAVED in there  # killed while it was saved
+    if not unfinished and CHECKPOINT not in there and there - set(LEFT):
         what = "a classifier" if (out / "config.json").exists() else "other files"
         raise ConfigError(f"{out} holds {what} already; give another folder, or empty this one")
 

@@ -54,6 +54,11 @@ def fill(template: str, word: str) -> str:
     return check_template(template).replace(SLOT, word)
 
 
+def as_words(name: str) -> str:
+    """A class name as a text may say it: without the brackets that mark a learned word."""
+    return " ".join(name.replace("<", " ").replace(">", " ").split())
+
+
 def check_template(template: str) -> str:
     """The template as it came, if it has exactly one slot."""
     if template.count(SLOT) != 1:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.concepts.draws import seeded
-from rediffuse.concepts.prompts import GENERATION_TEMPLATE, fill
+from rediffuse.concepts.prompts import GENERATION_TEMPLATE, as_words, fill
 from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.concepts.shots import Shots, in_chunks
 from rediffuse.denoisers.base import Condition, Denoiser
@@ -61,7 +61,7 @@ def choose_starts(model: Denoiser, recipe: InversionRecipe, shots: Shots, *, see
         candidates = [Start(rows=start_rows(words, word, recipe), word=word) for word in known]
         return nearest(model, candidates, shots, seed=seed, batch=batch, bar=bar)
     if recipe.start == "name":
-        return [Start(rows=start_rows(words, name, recipe), word=name) for name in shots.names]
+        return [Start(rows=start_rows(words, as_words(name), recipe), word=name) for name in shots.names]
     word = "the" if recipe.start == "auto" else recipe.start
     return [Start(rows=start_rows(words, word, recipe), word=word)] * len(shots.names)
 

@@ -158,7 +158,8 @@ def _labels(library: Any, rows: Any, given: str | None, image: str) -> tuple[lis
     column = given if given is not None else next((name for name in LABEL_COLUMNS if name in rows.features), None)
     if column is None or column not in rows.features:
         others = ", ".join(name for name in rows.features if name != image)
-        raise DataError(f"no label column {given or ''!r}; columns are {others}; name one with label_column=NAME, or use labelled=False")
+        fix = "call it label, or name one in Python: label_column=NAME; labelled=False reads the pictures alone"
+        raise DataError(f"no label column {given or ''!r}; columns are {others}; {fix}")
     cells = rows.with_format(None)[column][:]
     feature = rows.features[column]
     if isinstance(feature, library.ClassLabel):

@@ -193,7 +193,7 @@ def _label_column(header: Sequence[str], given: str | None, labelled: bool | Non
     if labelled is False or (labelled is None and given is None and not set(header) & set(LABEL_COLUMNS)):
         return None
     if given is None and len(header) > 0 and not set(header) & set(LABEL_COLUMNS):
-        fix = "name one with label_column=NAME, or read the pictures alone with labelled=False"
+        fix = "call it label, or name one in Python: label_column=NAME; labelled=False reads the pictures alone"
         raise DataError(f"no label column in {path}; it has {', '.join(header)}; {fix}")
     return _choose(header, given, LABEL_COLUMNS, path, "label_column")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from rediffuse.generation.plan import REAL
@@ -17,12 +18,12 @@ CITATION = """@software{rediffuse,
 }"""
 
 
-def verify(folder: str | Path) -> list[str]:
+def verify(folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Decode and hash every image again; what is missing, changed, or there without a row of the manifest, in sentences.
 
-    Empty when all is well.
+    Empty when all is well. progress: called with (images done, images in all).
     """
-    run = Run(folder)
+    run = Run(folder, progress=progress)
     info, expected = run.info, dict(zip(*(run.manifest.column(name).to_pylist() for name in ("file_name", "pixels_sha256")), strict=True))
     problems = [f"{line.id}: {line.reason}" for line in run.rejected]
     for name, digest in zip(run.ids, run.digests, strict=True):

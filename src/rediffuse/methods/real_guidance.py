@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from rediffuse.concepts.prompts import GENERATION_TEMPLATE
+from rediffuse.concepts.prompts import GENERATION_TEMPLATE, as_words
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError
 from rediffuse.methods.editing import BATCH, GUIDANCE_SCALE, SOLVER, STEPS, EditingMethod
@@ -67,7 +67,7 @@ class RealGuidance(EditingMethod):
         self.template = template
 
     def prompt(self, label: int) -> str:
-        return self.template.replace("{}", self.classes[label]) if "{}" in self.template else self.template
+        return self.template.replace("{}", as_words(self.classes[label])) if "{}" in self.template else self.template
 
     def settings(self) -> dict[str, Any]:
         return {

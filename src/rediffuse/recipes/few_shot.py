@@ -30,7 +30,6 @@ SEEDS = 4
 DECIDING = ("shots", "copies", "steps", "model", "features")
 """Options that decide what a comparison finds, beside the seeds."""
 ARMS = (STANDARD, REAL_GUIDANCE, DA_FUSION)
-WEAK = "**Weak generator**: a classifier trained on its images alone reaches less than half of what as many real ones give."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +127,7 @@ def conclude(comparison: Comparison, recipe: FewShot, out: Path, departed: Seque
     """Write the result and print its headline. One that departs from the recipe has a name of its own and says in what."""
     result = comparison.result(f"{'reduced_' if departed else ''}compare_{recipe.name}")
     reduced = (f"Not the recipe's run: {'; '.join(departed)}.",) if departed else ()
-    notes = dict.fromkeys((*reduced, *((WEAK,) if comparison.weak_generator else ()), *recipe.notes, *result.notes))
+    notes = dict.fromkeys((*reduced, *result.notes, *recipe.notes))
     result = replace(result, notes=tuple(notes))
     print("\n".join([*result.notes, render_headline(result)]))
     return save_result(result, out)

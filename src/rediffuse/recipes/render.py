@@ -11,6 +11,7 @@ NAME is a file of the results folder without its ending, or a pattern such as co
     headline   the quoted figures with their intervals (left out, this one is meant)
     rows       the full table; KEY=VALUE takes the rows that hold it, columns=a,b,c those columns in that order, of the rows that have an a
     gains      of comparisons: one line a set and level, what the method gains over each baseline, and the verdict
+A note that begins in bold stands above the table, the others below it.
 With --check nothing is written and a page that is not up to date is an error. Seconds, on any machine.
 """
 
@@ -62,8 +63,9 @@ def _block(spec: str, results: Sequence[Result]) -> str:
         raise DataError(f"the marker results:{spec} names no result; there is {known}. Run the experiment, or take the marker out")
     pairs = dict(_pair(option, spec) for option in options)
     notes = dict.fromkeys(note for result in found for note in result.notes)
-    lines = [*(f"{note}  " for note in notes), *(_origin(result) for result in found)]  # two blanks: a line of its own
-    return f"{VIEWS[view](found, pairs)}\n\n" + "\n".join(lines)
+    above, below = ([note for note in notes if note.startswith("**") is heads] for heads in (True, False))
+    lines = [*(f"{note}  " for note in below), *(_origin(result) for result in found)]  # two blanks: a line of its own
+    return "".join(f"{note}\n\n" for note in above) + f"{VIEWS[view](found, pairs)}\n\n" + "\n".join(lines)
 
 
 def _pair(option: str, spec: str) -> tuple[str, str]:

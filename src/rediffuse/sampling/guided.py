@@ -14,6 +14,12 @@ from rediffuse.denoisers.base import Condition, Denoiser
 from rediffuse.errors import ConfigError
 
 
+def check_guidance(scale: float) -> None:
+    """Raise ConfigError for a scale that is no number of at least 0."""
+    if not (math.isfinite(scale) and scale >= 0):
+        raise ConfigError(f"guidance scale must be a number of at least 0, got {scale}; 1 is no guidance")
+
+
 class ClassifierFree(Denoiser):
     """Classifier-free guidance: away from what the model believes without the prompt, towards what it believes with it.
 
@@ -36,8 +42,7 @@ class ClassifierFree(Denoiser):
 
     def __init__(self, denoiser: Denoiser, scale: float, empty: Condition | str = "") -> None:
         super().__init__()
-        if not (math.isfinite(scale) and scale >= 0):
-            raise ConfigError(f"guidance scale must be a number of at least 0, got {scale}; 1 is no guidance")
+        check_guidance(scale)
         self.denoiser = denoiser
         self.scale = float(scale)
         self.schedule = denoiser.schedule

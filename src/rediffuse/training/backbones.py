@@ -39,6 +39,10 @@ CHUNK = 128
 """Pictures a call when nothing is learned."""
 
 
+UNSAVED = ".saving"
+"""Folder in which a classifier is written before it is there."""
+
+
 class Classifier(nn.Module):
     """A transformers image classifier with its preprocessing and the names of its classes.
 
@@ -93,12 +97,19 @@ class Classifier(nn.Module):
         return torch.cat(kept) if kept else torch.zeros(0, self.head.in_features)
 
     def save(self, folder: str | Path) -> Path:
-        """Write configuration with class names, safetensors and preprocessing; returns the folder."""
+        """Write configuration with class names, safetensors and preprocessing; returns the folder.
+
+        All is written under `UNSAVED` first and config.json put in its place last: a folder that has it is whole.
+        """
         target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
+        partial = target / UNSAVED
+        partial.mkdir(parents=True, exist_ok=True)
         with quiet_transformers():
-            self.model.save_pretrained(target, safe_serialization=True)  # type: ignore[operator]  # a transformers module
-        self.preprocessing.save(target)
+            self.model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a transformers module
+        self.preprocessing.save(partial)
+        for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+            file.replace(target / file.name)
+        partial.rmdir()
         return target
 
     @classmethod

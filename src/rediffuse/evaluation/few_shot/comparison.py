@@ -29,6 +29,8 @@ from rediffuse.evaluation.statistics import (
 )
 from rediffuse.training.backbones import SCRATCH
 
+WEAK = "**Weak generator**: a classifier trained on its images alone reaches less than half of what as many real ones give."
+
 FILE_NAME, TABLE, CELLS, SAMPLES = "comparison.json", "table.parquet", "cells.parquet", "samples.parquet"
 FORMAT = 1
 
@@ -152,8 +154,13 @@ class Comparison:
             date=self.provenance.date,
             hardware=self.provenance.hardware,
             seconds=self.seconds,
-            notes=self.notes,
+            notes=self.limits,
         )
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What must stand beside every figure: a weak generator first, then the notes."""
+        return (WEAK, *self.notes) if self.weak_generator else self.notes
 
     @property
     def images(self) -> int:
