@@ -4,7 +4,7 @@
 
 Peak resident memory of this process after each stage: moments (FID) and neighbours (precision, recall, density, coverage) of a few random
 features, to the end; then of all of them in float32, each for some seconds of processor time, since neighbours among a million take days on
-a core. Blocks have their full size from the first on; what comes later are two radii and four flags a feature.
+a core. Blocks have their full size from the first on; what comes later are three radii and three flags a feature.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A set's manifold is the union of balls around its features, each as wide as the distance to the k-th nearest other feature of the set.
 
 Distances are made in blocks of `ROWS` x `COLUMNS` in float64 (32 MB), so a million features of 512 dimensions fit in 4 GB: 2.05 GB of
-features as float32 (1.02 GB as float16, or none in memory where they are mapped from a file), 0.02 GB of radii, and blocks under 0.2 GB.
+features as float32 (1.02 GB as float16, or none in memory where they are mapped from a file), 0.02 GB of radii, and blocks under 0.3 GB.
 Time is that of three N x M x D products.
 """
 

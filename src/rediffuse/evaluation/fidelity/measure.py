@@ -137,7 +137,7 @@ def measure_fidelity(
 ) -> FidelityResult:
     """Compare made pictures with real ones that nothing was made from, such as a test split, on the features of one network.
 
-    Memory: features, N x D x 4 bytes a set (in files under `keep`, else in memory), and blocks of distances under 0.2 GB.
+    Memory: features, N x D x 4 bytes a set (in files under `keep`, else in memory), and blocks of distances under 0.3 GB.
 
     Args:
         extractor: None takes the bundled `resnet-64`. Published FID asks for the published Inception network, which is not bundled.
