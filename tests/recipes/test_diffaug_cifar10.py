@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +16,20 @@ from tests.tiny_pixel import tiny_pixel
 
 from rediffuse.data.open import open_images
 from rediffuse.denoisers.load import load
+from rediffuse.errors import ConfigError
 from rediffuse.evaluation.corruptions.apply import corrupt
-from rediffuse.evaluation.corruptions.constants import ALL
+from rediffuse.evaluation.corruptions.constants import ALL, COMMON
 from rediffuse.recipes import diffaug_cheaper
 from rediffuse.recipes.diffaug_cifar10 import main
 from rediffuse.recipes.robust.arms import ARMS, BANKS, CHEAPER, FULL, PLAIN_FLOPS, REPEATED, equal_flops
 from rediffuse.recipes.robust.banks import make_bank
-from rediffuse.recipes.robust.cells import Cell, CellStore, Judgement, keys_of
+from rediffuse.recipes.robust.bench import cells_of, named, options, run_cells
+from rediffuse.recipes.robust.cells import Cell, CellStore, Diary, Judgement, keys_of
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
-from rediffuse.recipes.robust.nets import NETS, open_net
+from rediffuse.recipes.robust.nets import NETS, Lowered, lower_head, open_net
 from rediffuse.recipes.robust.sets import SHIFTED, UNCLEAR, natural_images, shift_of
 from rediffuse.recipes.robust.table import MEASURES, headline_of, kept_share, rows_of, too_weak
+from rediffuse.recipes.robust.trained import opened
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
 from rediffuse.training.objectives import Extra, plain
 from rediffuse.training.settings import TrainSettings
@@ -35,6 +41,7 @@ def test_an_arm_and_its_control_look_at_equally_many_views() -> None:
     views = {name: arm.build(None if arm.bank is None else Extra(source="independent")).samples for name, arm in ARMS.items()}
     for name in ("noise", "linear", "diffaug", PLAIN_FLOPS):
         assert views[name] == views[ARMS[name].control or ""] == 2
+    assert all(views[arm.name] == views[arm.control] for arm in ARMS.values() if arm.control is not None)
     assert views["augmix"] == views["augmix-diffaug"] == 4
     assert views["deepaugment"] == views["deepaugment-diffaug"] == 3
 
@@ -63,7 +70,7 @@ def test_banks_share_times_and_noise(tmp_path: Path) -> None:
     labels = torch.arange(6)
     banks = {name: make_bank(name, tmp_path / f"{name}.bank", denoiser, images, labels, draws=2) for name in BANKS}
     assert {bank.written for bank in banks.values()} == {12}
-    # Noise alone holds x + sigma z: of each entry the least noisy bank pictures are nearest to their photo, in all banks alike.
+    # Noise alone holds x + sigma z: the noisier an entry, the farther it is from its photo, and what a filter leaves follows the noise.
     far = {
         name: [float((bank._shown().images[k].float() - images[k % 6].float()).square().mean()) for k in range(12)]
         for name, bank in banks.items()
@@ -111,6 +118,60 @@ def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
     assert back is not None
     assert all(np.array_equal(back.right[key], value) for key, value in runs[0].right.items())
     assert back.facts == runs[0].facts
+
+
+def test_nets_have_seeds_of_their_own_and_results_names_of_their_own() -> None:
+    parser = options("diffaug_cifar10", "", ARMS)
+    given = parser.parse_args(["--net", "resnet-14", "cifar-vit:1", "--seeds", "2", "--arms", "plain"])
+    assert [(cell.net, cell.seed) for cell in cells_of(given)] == [("resnet-14", 0), ("resnet-14", 1), ("cifar-vit", 0)]
+    assert named("x", given) == "x"
+    assert named("x", parser.parse_args(["--net", "cifar-vit:1", "--pictures", "9"])) == "reduced_x_cifar-vit"
+    for wrong in ("resnet-15", "resnet-14:0", "resnet-14:two"):
+        with pytest.raises(ConfigError, match=r"NET:SEEDS such as cifar-vit:1, got 'resnet-1"):
+            cells_of(parser.parse_args(["--net", wrong]))
+
+
+def test_a_weak_plain_net_ends_the_experiment_at_once() -> None:
+    class Store:
+        def __init__(self, held: float) -> None:
+            self.held = held
+
+        def read(self, cell: Cell) -> Judgement:
+            return replace(judgement(cell.arm, cell.seed, 0.9), held=self.held)
+
+    bench: Any = SimpleNamespace(epochs=15.0)
+    cells = [Cell(net="resnet-14", arm=arm, seed=0) for arm in ("plain", "noise")]
+    assert len(run_cells(bench, Store(0.86), cells, None)) == 2
+    with pytest.raises(ConfigError, match=r"names 84.0% of the held-out pictures rightly"):
+        run_cells(bench, Store(0.84), cells, None)
+    assert len(run_cells(SimpleNamespace(epochs=1.0), Store(0.1), cells, None)) == 2  # a trial
+
+
+def test_a_diary_survives_a_kill(tmp_path: Path) -> None:
+    first = Diary(tmp_path / "cell.json")
+    for step in (300, 600):
+        first.note(step, {"loss": 1 / step})
+    again = Diary(tmp_path / "cell.json")
+    assert again.losses == [(300, 0.0033), (600, 0.0017)]
+    again.note(600, {"loss": 0.5})  # the checkpoint was that of step 300
+    assert Diary(tmp_path / "cell.json").losses == [(300, 0.0033), (600, 0.5)]
+    assert again.seconds >= again.before >= 0
+
+
+def test_a_lowered_net_says_what_it_says_in_float32(tmp_path: Path) -> None:
+    net = open_net(NETS[0], CLASSES, seed=0)
+    images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = net.eval()(images)
+        for numbers, near in ((torch.float32, 1e-5), (torch.bfloat16, 0.05)):
+            found = Lowered(open_net(NETS[0], CLASSES, seed=0).eval(), numbers)(images)
+            assert found.dtype is torch.float32
+            assert torch.allclose(found, exact, atol=near * float(exact.abs().max()))
+    net.save(tmp_path / "before")
+    lower_head(net)
+    net.save(tmp_path / "after")
+    assert (tmp_path / "before" / "model.safetensors").read_bytes() == (tmp_path / "after" / "model.safetensors").read_bytes()
+    assert opened(tmp_path / "after", torch.device("cpu"), "a").head.out_features == 10
 
 
 def test_natural_shift_counts_only_the_classes_that_it_shows(tmp_path: Path) -> None:
@@ -175,7 +236,11 @@ def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*asked, "--hours", "0"]) == 1
     assert main(asked) == 0
     first = json.loads((tmp_path / "out" / "reduced_diffaug_cifar10.json").read_text())
-    rows = {table: [row for row in first["rows"] if row["table"] == table] for table in ("arms", "ensemble")}
+    rows = {table: [row for row in first["rows"] if row["table"] == table] for table in ("arms", "ensemble", "corruptions")}
+    assert len(rows["corruptions"]) == 4 * 19 * 5
+    by = [row["accuracy"] for row in rows["corruptions"] if row["arm"] == "plain" and row["corruption"] in COMMON]
+    means = [row["corrupted"] for row in rows["arms"] if row["arm"] == "plain"]  # over classes of equal size
+    assert np.mean(by) == pytest.approx(means[0])
     assert [row["arm"] for row in rows["arms"]] == ["plain", "noise", "diffaug", "augmix-diffaug"]
     assert [row["arm"] for row in rows["ensemble"]] == ["plain", "noise", "diffaug"]
     assert all(0 <= row["natural"] <= 1 for row in rows["arms"])

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.recipes.test_bundled import write_pictures
 from tests.tiny_pixel import tiny_pixel
@@ -26,8 +28,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 42), ("test", 18)):
         write_pictures(data / "cifar10", split, count, size=32, names=NAMES)
     write_pictures(data / "tiny-imagenet-base", "validation", 10, names=("gondola", "goldfish", "police van"))
+    write_pictures(data / "cifar100", "test", 42, size=32, names=NAMES)  # all of them are training pictures
+    twice = pq.read_table(data / "cifar100" / "test-00000-of-00001.parquet").slice(0, 1)
     for count, (name, split) in enumerate((("cifar100", "test"), ("textures-64", "test"), ("eurosat", "test"), ("mnist-5k", "train"))):
         write_pictures(data / name, split, 7 + count, names=("a", "b"))
+    file = data / "cifar100" / "test-00000-of-00001.parquet"
+    own = pq.read_table(file)
+    extra = twice.set_column(twice.schema.get_field_index("id"), "id", [["twice"]]).cast(own.schema)
+    pq.write_table(pa.concat_tables([own, extra]).replace_schema_metadata(own.schema.metadata), file)
     for arm, first in zip(ARMS, (0, 7, 7), strict=True):
         for seed in (0, 1):
             open_net(NETS[0], NAMES, first + seed).save(home / "work" / "nets" / Cell(net=NETS[0], arm=arm, seed=seed).name)
@@ -60,23 +68,26 @@ def test_certificates(home: Path) -> None:
     given = asked(home, "--images", "4", "--sigmas", "0.25", "0.5", "--selection", "4", "--draws", "12", "--denoiser", str(home / "tiny"))
     assert certified_cifar10.main(given) == 0
     first = result(home, "certified_cifar10")
-    rows = first["rows"]
+    rows = [row for row in first["rows"] if row["table"] == "radii"]
     assert {(row["arm"], row["smoother"]) for row in rows} == {*((arm, "denoised") for arm in ARMS), ("noise", "no denoiser")}
     assert {row["sigma"] for row in rows} == {0.25, 0.5, "chosen"}
     assert all(row["certified_accuracy"] == 0 for row in rows if row["radius"] > row["ceiling"])
+    assert {row["arm"] for row in first["rows"] if row["table"] == "curve"} == set(ARMS)
     for radius in ("025", "050"):
         assert first["headline"][f"gain_over_noise_at_{radius}"] == {"value": 0.0, "low": 0.0, "high": 0.0}
         assert f"gain_at_{radius}" in first["headline"]
     assert certified_cifar10.main(given) == 0
-    assert result(home, "certified_cifar10")["rows"] == rows
+    assert result(home, "certified_cifar10")["rows"] == first["rows"]
     assert certified_cifar10.main([*given[:-1], str(home / "tiny"), "--seeds", "3"]) == 2  # no net has that seed
 
 
 def test_unknown_inputs(home: Path) -> None:
-    assert ood_cifar10.main(asked(home, "--bank", "20", "--neighbours", "3", "--held", "6")) == 0
+    assert ood_cifar10.main(asked(home, "--bank", "20", "--neighbours", "3", "--held", "6", "--arms", *ARMS)) == 0
     found = result(home, "ood_cifar10")
-    assert {row["group"] for row in found["rows"]} == {"near", "far"}
-    by = {(row["arm"], row["group"], row["score"]): row for row in found["rows"]}
+    assert {row["score"] for row in found["rows"] if row["table"] == "histogram"} == {"msp", "energy", "knn"}
+    scores = [row for row in found["rows"] if row["table"] == "scores"]
+    assert {row["group"] for row in scores} == {"near", "far"}
+    by = {(row["arm"], row["group"], row["score"]): row for row in scores}
     for group in ("near", "far"):
         three = [by["plain", group, score]["auroc"] for score in ("msp", "energy", "knn")]
         assert by["plain", group, "headline"]["auroc"] == pytest.approx(sum(three) / 3)
@@ -84,15 +95,17 @@ def test_unknown_inputs(home: Path) -> None:
         gain = by["diffaug", group, "headline"]["auroc"] - by["plain", group, "headline"]["auroc"]
         assert found["headline"][f"{group}_auroc_gain"]["value"] == pytest.approx(gain)
     assert "tiny-imagenet (near, 3)" in found["notes"][0]  # neither the gondola nor the police van
+    assert "cifar100 (near, 7)" in found["notes"][0]  # the one that is among the training pictures is left out
 
 
 def test_calibration(home: Path) -> None:
-    given = asked(home, "--entropy-images", "3", "--held", "6", "--denoiser", str(home / "tiny"))
+    given = asked(home, "--entropy-images", "3", "--held", "6", "--denoiser", str(home / "tiny"), "--arms", *ARMS)
     assert calibration_cifar10.main(given) == 0
     found = result(home, "calibration_cifar10")
     rows = {row["arm"]: row for row in found["rows"] if row["table"] == "calibration"}
     assert found["headline"]["ece_gain"]["value"] == pytest.approx(rows["diffaug"]["ece"] - rows["plain"]["ece"])
     assert found["headline"]["nll_scaled_gain_over_noise"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert sum(next(row["counts"] for row in found["rows"] if row["table"] == "diagram")) == 18
     curve = [row for row in found["rows"] if row["table"] == "entropy" and row["arm"] == "plain"]
     assert [row["t"] for row in curve][:2] == [0, 37]
     assert all(0 <= row["share"] <= 1 + 1e-6 for row in curve)

@@ -10,8 +10,9 @@ choices are made on the 5,000 others and on the 4 corruptions that are not repor
 network, filter and noise, with the same times and noise, and shared by all arms and seeds. Beside them stands a natural shift: Tiny
 ImageNet's pictures of CIFAR-10's things. Then some nets are asked at test time through the DiffAug ensemble and through DDA.
 Expected: not measured yet. The same command goes on where the last one stopped, cell by cell, and no cell begins that
-would pass --hours. Time: about 27 cells of half an hour on one core with AVX512-BF16; with an accelerator `--net cifar-resnet cifar-vit
---seeds 5 --epochs 30` takes minutes.
+would pass --hours; a plain net below 85 % ends it. Time: 17 hours of one core with AVX512-BF16 for 27 cells (22 minutes of two views,
+twice that of AugMix's four and of equal operations, and 5 to judge); with an accelerator `--net cifar-resnet cifar-vit --seeds 5
+--epochs 30` takes minutes. `--net resnet-14 cifar-vit:1` adds one seed of another net.
 """
 
 from __future__ import annotations
@@ -23,17 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.errors import RediffuseError
+from rediffuse.evaluation.corruptions.frost import frost_overlays
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import Interval
 from rediffuse.evaluation.suite.settings import chosen
 from rediffuse.progress import Bar
 from rediffuse.recipes.robust import ensembles
-from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN
-from rediffuse.recipes.robust.bench import Bench, cells_of, open_bench, open_store, options, run_cells
+from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN, SIZE
+from rediffuse.recipes.robust.bench import Bench, cells_of, named, nets_of, open_bench, open_store, options, run_cells
 from rediffuse.recipes.robust.cells import Judgement
 from rediffuse.recipes.robust.sets import natural_images, test_images
-from rediffuse.recipes.robust.table import headline_of, rows_of, too_weak
+from rediffuse.recipes.robust.table import corruption_rows, headline_of, rows_of, too_weak
 from rediffuse.recipes.robust.trained import Trained
 
 NAME = "diffaug_cifar10"
@@ -50,7 +52,8 @@ def at_test_time(given: argparse.Namespace, bench: Bench) -> tuple[list[dict[str
     headline: dict[str, Interval] = {}
     if not arms or not any(pictures.values()):
         return rows, headline
-    trained = Trained.open(bench.work, given.net[0], arms, range(given.seeds), bench.device)
+    net, seeds = nets_of(given)[0]
+    trained = Trained.open(bench.work, net, arms, range(seeds), bench.device)
     test, natural = test_images(given.data), natural_images(given.data)
     for kind, count in pictures.items():
         if not count:
@@ -58,7 +61,8 @@ def at_test_time(given: argparse.Namespace, bench: Bench) -> tuple[list[dict[str
         images, shifted = chosen(test, count, 0), None if natural is None else chosen(natural, count, 0)
         with Bar(unit="pictures") as bar:
             bar.stage(f"asking by {kind}", 17 * len(images) + len(shifted or ()))
-            told = ensembles.ask(kind, trained, bench.denoiser, images, shifted, bench.work / "ensembles", bar.report)
+            keep = trained.keep(argparse.Namespace(net=net, images=count, work=bench.work), "ensembles")
+            told = ensembles.ask(kind, trained, bench.denoiser, images, shifted, keep, bar.report)
         rows += ensembles.rows_of(kind, told, trained)
         headline |= ensembles.headline_of(kind, told, trained, DIFFAUG)
     return rows, headline
@@ -76,14 +80,18 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
     asked, more = at_test_time(given, bench)
     for kind in dict.fromkeys(row["table"] for row in asked):
         print(render_table([row for row in asked if row["table"] == kind]))
-    name = NAME if given.pictures is None else f"reduced_{NAME}"
+    rows += [{"table": "corruptions", **row} for row in corruption_rows(judgements, bench.truth)]
     seconds = sum(run.facts["seconds"] for run in judgements)
     spec = bench.denoiser.spec
     notes.append(f"denoiser {'in memory' if spec is None else spec.name}, {given.draws} views a picture, {given.epochs:g} epochs")
     notes.append("natural: pictures of another make" if bench.natural is not None else "no natural shift: tiny-imagenet-base is not there")
-    notes.append("seconds are those of training")
+    frost = frost_overlays(SIZE)
+    notes.append("frost as published" if frost.comparable else "frost is drawn: not comparable with published figures")
+    notes.append("seconds are those of training; in the tables of ensembles natural is a mean over pictures, elsewhere over classes")
     device, headline = str(bench.device), headline_of(judgements, bench.truth) | more
-    return write_result(name, headline, [*rows, *asked], seconds, command=given.command, folder=given.out, device=device, notes=notes)
+    return write_result(
+        named(NAME, given), headline, [*rows, *asked], seconds, command=given.command, folder=given.out, device=device, notes=notes
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

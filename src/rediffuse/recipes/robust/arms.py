@@ -78,24 +78,29 @@ ARMS: Mapping[str, Arm] = {
         Arm(name=NOISE, bank=NOISE, build=_sum, control=PLAIN),
         Arm(name=LINEAR, bank=LINEAR, build=_sum, control=NOISE),
         Arm(name=DIFFAUG, bank=DIFFAUG, build=_sum, control=NOISE),
-        Arm(name="augmix", build=_augmix, control=PLAIN),
+        Arm(name="augmix", build=_augmix),
         Arm(name="augmix-diffaug", bank=DIFFAUG, build=_augmix, control="augmix"),
-        Arm(name="deepaugment", build=_deepaugment, control=PLAIN),
+        Arm(name="deepaugment", build=_deepaugment),
         Arm(name="deepaugment-diffaug", bank=DIFFAUG, build=_deepaugment, control="deepaugment"),
     )
 }
-"""In the order of tables. The gain that counts is that of diffaug over noise."""
+"""In the order of tables. The gain that counts is that of diffaug over noise. AugMix and DeepAugment see more views than plain, and are
+controls themselves."""
 
 
 def _fresh(share: float) -> Callable[[Denoiser, int], Extra]:
-    return lambda denoiser, seed: Extra(method=DiffAug(denoiser), share=share)
+    return lambda denoiser, seed: Extra(method=DiffAug(denoiser), source="independent", share=share)
 
 
 def _banked(rate: float, source: Literal["denoised", "original"] = "denoised", share: float = 1.0) -> Callable[[Denoiser, int], Extra]:
     return lambda denoiser, seed: Extra(method=Bank(DiffAug(denoiser), rate, source=source, seed=seed), share=share)
 
 
-FULL, REPEATED = "full", "repeated"
+def _quarter(extra: Extra | None) -> Objective:
+    return plain(2) if extra is None else Objective(extras=(replace(extra, share=0.25),))
+
+
+FULL, REPEATED, MADE_BEFORE = "full", "repeated", "made-before"
 CHEAPER: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
@@ -106,10 +111,12 @@ CHEAPER: Mapping[str, Arm] = {
         Arm(name="bank-10", build=_sum, online=_banked(0.1), control=REPEATED),
         Arm(name="bank-5", build=_sum, online=_banked(0.05), control=REPEATED),
         Arm(name="bank-5-quarter", build=_sum, online=_banked(0.05, share=0.25), control=REPEATED),
-        Arm(name="made-before", build=_sum, bank=DIFFAUG, control=REPEATED),
+        Arm(name=MADE_BEFORE, build=_sum, bank=DIFFAUG, control=REPEATED),
+        Arm(name=f"{MADE_BEFORE}-quarter", build=_quarter, bank=DIFFAUG, control=REPEATED),
     )
 }
-"""Ways to pay less for DiffAug. Their control looks at as many views from a bank of re-crops that no denoiser has seen."""
+"""Ways to pay less for DiffAug. Every view starts from a crop of its own, as a bank's do. Their control looks at two views a picture, the
+second from a bank of re-crops that no denoiser has seen; the quarters look at 1.25."""
 
 
 def denoiser_of(bank: str, denoiser: Denoiser, images: Tensor) -> Denoiser:
@@ -117,8 +124,8 @@ def denoiser_of(bank: str, denoiser: Denoiser, images: Tensor) -> Denoiser:
     if bank == DIFFAUG:
         return denoiser
     if bank == LINEAR:
-        return WienerDenoiser.fit(images, denoiser.schedule)
-    return NoDenoiser(denoiser.schedule, size=SIZE)
+        return WienerDenoiser.fit(images, denoiser.schedule).to(denoiser.device)
+    return NoDenoiser(denoiser.schedule, size=SIZE).to(denoiser.device)
 
 
 def equal_flops(settings: TrainSettings, classifier: Classifier, denoiser: Denoiser, pictures: int, draws: int) -> TrainSettings:

@@ -16,18 +16,25 @@ import torch
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
 from rediffuse.denoisers.precision import resolve_device
+from rediffuse.errors import ConfigError
 from rediffuse.evaluation.corruptions.constants import ALL
+from rediffuse.evaluation.corruptions.frost import frost_overlays
 from rediffuse.progress import Bar, roughly
 from rediffuse.recipes.bundled.common import read_pictures
 from rediffuse.recipes.cifar10_split import HELD, read_split
-from rediffuse.recipes.robust.arms import PLAIN_FLOPS, SIZE, Arm, equal_flops
+from rediffuse.recipes.robust.arms import PLAIN, PLAIN_FLOPS, SIZE, Arm, equal_flops
 from rediffuse.recipes.robust.banks import make_bank
 from rediffuse.recipes.robust.cells import TEST, Cell, CellStore, Judgement, judge, train
 from rediffuse.recipes.robust.corrupted import make_corrupted
-from rediffuse.recipes.robust.nets import NETS, SMALL, SMALL_SHAPE, Budget, budget_of, open_net
+from rediffuse.recipes.robust.nets import NETS, SMALL, SMALL_SHAPE, Budget, budget_of, lower_head, open_net
 from rediffuse.recipes.robust.sets import NATURAL, Shift, Split, natural_images, shift_of
 from rediffuse.training.objectives import Extra, Objective
 from rediffuse.training.pool import Pool
+
+LEAST_CLEAN = 0.85
+"""Figures of nets whose plain arm is below it are not to be quoted."""
+WHOLE_EPOCHS = 15
+"""With fewer, which is a trial, nothing is asked of it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,13 +76,15 @@ class Bench:
         objective = self.objective(cell)
         with Bar(unit="steps") as bar:
             bar.stage(f"training {cell.name}", budget.settings.steps)
-            seconds = train(classifier, pool, objective, budget, cell.seed, checkpoint, bar.report)
+            diary = train(classifier, pool, objective, budget, cell.seed, checkpoint, bar.report)
         numbers = budget.procedure.numbers(self.device)
+        lower_head(classifier)
         right = judge(classifier, *self.test, self.work / "corrupted", ALL, self.natural, numbers)
         held = float((classifier.predict(self.held[0]).argmax(1) == self.held[1]).double().mean())
         classifier.save(self.work / "nets" / cell.name)
         checkpoint.unlink(missing_ok=True)
-        facts = {"seconds": seconds, "views": objective.samples, **asdict(budget.settings)}
+        facts = {"seconds": diary.seconds, "loss": diary.losses, "views": objective.samples, **asdict(budget.settings)}
+        diary.file.unlink(missing_ok=True)
         return Judgement(cell=cell, right=right, held=held, facts=facts)
 
     @property
@@ -120,6 +129,7 @@ def open_bench(given: argparse.Namespace, arms: Mapping[str, Arm]) -> Bench:
 def run_cells(bench: Bench, store: CellStore, cells: Sequence[Cell], hours: float | None) -> list[Judgement]:
     """Every cell that is there or fits into the hours, in order."""
     began, slowest, found = time.monotonic(), 0.0, []
+    whole = bench.epochs >= WHOLE_EPOCHS
     for cell in cells:
         there = store.read(cell)
         if there is None:
@@ -133,19 +143,42 @@ def run_cells(bench: Bench, store: CellStore, cells: Sequence[Cell], hours: floa
             clean = float(there.right["clean"].mean())
             print(f"{cell.name}: clean {clean:.1%}, held out {there.held:.1%}, {roughly(there.facts['seconds'])}", flush=True)
         found.append(there)
+        if whole and cell.arm == PLAIN and there.held < LEAST_CLEAN:
+            raise ConfigError(
+                f"{cell.name} names {there.held:.1%} of the held-out pictures rightly, and below {LEAST_CLEAN:.0%} no figure is to be "
+                "quoted: train longer (--epochs) or another --net, in another --work"
+            )
     return found
 
 
 def open_store(given: argparse.Namespace, bench: Bench) -> CellStore:
     """Where judgements are kept. Raises ConfigError where the folder holds those of another experiment."""
     identity = {name: getattr(given, name) for name in ("draws", "epochs", "pictures", "held")}
+    identity["frost"] = frost_overlays(SIZE).digest  # photos where they are installed, else drawn
     identity[NATURAL] = 0 if bench.natural is None else len(bench.natural.labels)
     return CellStore(given.work / "judged", {**identity, "denoiser": bench.denoiser.fingerprint(), SMALL: SMALL_SHAPE})
 
 
 def cells_of(given: argparse.Namespace) -> list[Cell]:
     """Seed by seed, so that an early end leaves whole seeds."""
-    return [Cell(net=net, arm=arm, seed=seed) for net in given.net for seed in range(given.seeds) for arm in given.arms]
+    return [Cell(net=net, arm=arm, seed=seed) for net, seeds in nets_of(given) for seed in range(seeds) for arm in given.arms]
+
+
+def nets_of(given: argparse.Namespace) -> list[tuple[str, int]]:
+    """(net, seeds) as they were typed: NET or NET:SEEDS. Raises ConfigError."""
+    found = []
+    for word in given.net:
+        net, _, count = word.partition(":")
+        if net not in NETS or not (count or str(given.seeds)).isdigit() or int(count or given.seeds) < 1:
+            raise ConfigError(f"--net takes {', '.join(NETS)}, or NET:SEEDS such as {NETS[-1]}:1, got {word!r}")
+        found.append((net, int(count or given.seeds)))
+    return found
+
+
+def named(name: str, given: argparse.Namespace) -> str:
+    """Of the result: a trial and another net than the recipe's have names of their own, so that nothing is written over."""
+    other = "" if nets_of(given)[0][0] == NETS[0] else f"_{nets_of(given)[0][0]}"
+    return f"{'' if given.pictures is None else 'reduced_'}{name}{other}"
 
 
 def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.ArgumentParser:
@@ -158,7 +191,7 @@ def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.Ar
         "--data", type=Path, default=sets, help="folder of the sets; it holds cifar10, and tiny-imagenet-base for the natural shift"
     )
     parser.add_argument("--denoiser", default="cifar10-32", help="unconditional pixel model that has seen nothing but the 45,000")
-    parser.add_argument("--net", nargs="+", choices=NETS, default=[NETS[0]])
+    parser.add_argument("--net", nargs="+", metavar="NET[:SEEDS]", default=[NETS[0]], help=f"of {', '.join(NETS)}")
     parser.add_argument("--arms", nargs="+", choices=list(arms), default=list(arms))
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--epochs", type=float, default=15.0)

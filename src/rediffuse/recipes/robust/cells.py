@@ -17,6 +17,7 @@ from torch import Tensor
 from rediffuse.denoisers.precision import trunk_region
 from rediffuse.evaluation.corruptions.constants import SEVERITIES
 from rediffuse.evaluation.kept import Kept
+from rediffuse.evaluation.results import write_json
 from rediffuse.recipes.robust.arms import SIZE
 from rediffuse.recipes.robust.corrupted import read_corrupted
 from rediffuse.recipes.robust.nets import Budget
@@ -70,17 +71,35 @@ def keys_of(corruptions: Sequence[str], severities: Sequence[int] = SEVERITIES) 
     return [f"{name}-{severity}" for name in corruptions for severity in severities]
 
 
+class Diary:
+    """Seconds and losses of a training, on the disk beside its checkpoint, so that a kill loses none."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.began = file, time.monotonic()
+        held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        self.before, self.losses = float(held.get("seconds", 0.0)), [(int(step), float(loss)) for step, loss in held.get("losses", [])]
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    def note(self, step: int, values: Mapping[str, float]) -> None:
+        self.losses = [(done, loss) for done, loss in self.losses if done < step] + [(step, round(values["loss"], 4))]
+        write_json(self.file, {"seconds": round(self.seconds, 1), "losses": self.losses})
+
+
 def train(
     classifier: Classifier, pool: Pool, objective: Objective, budget: Budget, seed: int, checkpoint: Path,
     progress: Callable[[int, int], None] | None = None,
-) -> float:  # fmt: skip
-    """Train in place; a killed training goes on. Returns seconds of this call."""
-    began = time.monotonic()
+) -> Diary:  # fmt: skip
+    """Train in place; a killed training goes on. Returns what it took and how its loss went."""
+    diary = Diary(checkpoint.with_suffix(".json"))
     fit_network(
         classifier, pool, settings=budget.settings, views=CropViews(), objective=objective, procedure=budget.procedure,
         view_size=(SIZE, SIZE), seed=seed, checkpoint=checkpoint, checkpoint_every=CHECKPOINT_EVERY, progress=progress,
+        watch=diary.note, watch_every=CHECKPOINT_EVERY,
     )  # fmt: skip
-    return time.monotonic() - began
+    return diary
 
 
 def judge(

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor, nn
+
+from rediffuse.denoisers.precision import Float32Linear, trunk_region
 from rediffuse.training.backbones import CIFAR_RESNET, CIFAR_VIT, Classifier, open_backbone, seeded
 from rediffuse.training.preprocessing import Preprocessing
 from rediffuse.training.presets import usual
@@ -26,6 +30,37 @@ class Budget:
 
     settings: TrainSettings
     procedure: Procedure
+
+
+class Lowered(nn.Module):
+    """A trained net that computes its trunk in the numbers that it was trained in, and its head in float32.
+
+    Args:
+        classifier: (B, 3, H, W) in [0, 1] -> logits.
+        numbers: of the trunk.
+    """
+
+    def __init__(self, classifier: Classifier, numbers: torch.dtype) -> None:
+        super().__init__()
+        lower_head(classifier)
+        self.classifier, self.numbers = classifier, numbers
+        self.register_buffer("told", torch.zeros(0, dtype=numbers))  # what is kept of a net is told apart by its state
+
+    def forward(self, images: Tensor) -> Tensor:
+        with trunk_region(images.device, self.numbers):
+            logits: Tensor = self.classifier(images)
+        return logits.float()
+
+
+def lower_head(classifier: Classifier) -> None:
+    """Let the head stay in float32 inside a half precision region, so that no two classes tie by rounding."""
+    for module in classifier.modules():
+        for name, child in module.named_children():
+            if child is classifier.head:
+                exact = Float32Linear(child.in_features, child.out_features, child.bias is not None)
+                exact.load_state_dict(child.state_dict())
+                setattr(module, name, exact.to(classifier.device))
+                return
 
 
 def open_net(name: str, classes: Sequence[str], seed: int, size: int = 32) -> Classifier:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -93,14 +93,22 @@ def shift_of(images: ImageSet, classes: tuple[str, ...]) -> Shift:
     return Shift(images=pictures, labels=labels, shown=labels.unique())
 
 
-def unknown_images(data: Path) -> tuple[dict[str, ImageSet], dict[str, ImageSet]]:
-    """(near, far): what CIFAR-10's classifiers do not know. Raises DataError where a set is missing."""
+def unknown_images(data: Path, known: Iterable[str]) -> tuple[dict[str, ImageSet], dict[str, ImageSet]]:
+    """(near, far): what CIFAR-10's classifiers do not know. Raises DataError where a set is missing.
+
+    known: digests of CIFAR-10's own pictures; a few of CIFAR-100's are among them, and are left out.
+    """
     other = open_images(data / ELSEWHERE, split="validation")
     taken = {*UNCLEAR, *(term for terms in SHIFTED.values() for term in terms)}
     rows = [row for row, label in enumerate(other.labels) if other.classes[label or 0] not in taken]
     near = {"cifar100": open_images(data / "cifar100", split="test"), "tiny-imagenet": other.subset(rows)}
     far = {name: open_images(data / name, split="train" if name.startswith("mnist") else "test") for name in FAR}
-    return {name: _named(images, name) for name, images in near.items()}, {name: _named(images, name) for name, images in far.items()}
+    own = set(known)
+
+    def others(images: ImageSet, name: str) -> ImageSet:
+        return _named(images.subset([row for row, digest in enumerate(images.digests) if digest not in own]), name)
+
+    return {name: others(images, name) for name, images in near.items()}, {name: others(images, name) for name, images in far.items()}
 
 
 def _part(data: Path, held: int, which: int) -> ImageSet:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rediffuse.evaluation.corruptions.constants import COMMON, GROUPS
+from rediffuse.evaluation.corruptions.constants import ALL, COMMON, GROUPS, SEVERITIES
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, bootstrap, paired_bootstrap, paired_t_interval, t_interval
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN, PLAIN_FLOPS, Arm
+from rediffuse.recipes.robust.bench import LEAST_CLEAN
 from rediffuse.recipes.robust.cells import CLEAN, TEST, Judgement, keys_of
+from rediffuse.recipes.robust.nets import NETS
 from rediffuse.recipes.robust.sets import NATURAL
 
 CALM = tuple(name for name in COMMON if name not in GROUPS["noise"])
@@ -27,8 +29,6 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
 Truth = Mapping[str, Sequence[int]]
 """Labels of the test pictures and, where there are any, of those of another make."""
 RESAMPLES = 1000
-LEAST_CLEAN = 0.85
-"""Figures of nets whose plain arm is below it are not to be quoted."""
 
 
 def labels_of(truth: Truth, measure: str) -> Sequence[int]:
@@ -78,8 +78,22 @@ def rows_of(judgements: Sequence[Judgement], truth: Truth, arms: Mapping[str, Ar
             ours, theirs = [own[seed] for seed in both], [other[seed] for seed in both]
             for measure in measures([*ours, *theirs]) if both else ():
                 row |= _flat(f"gain_{measure}", gain(ours, theirs, measure, truth))
+            row["held"] = [run.held for run in own.values()]
             row["facts"] = [dict(run.facts) for run in own.values()]
             rows.append(row)
+    return rows
+
+
+def corruption_rows(judgements: Sequence[Judgement], truth: Truth, arms: Mapping[str, Arm] = ARMS) -> list[dict[str, Any]]:
+    """A row for each net, arm, corruption and severity: the share named rightly, a mean over seeds."""
+    rows = []
+    for net in dict.fromkeys(judgement.cell.net for judgement in judgements):
+        for arm in arms:
+            own = [judgement for judgement in judgements if (judgement.cell.net, judgement.cell.arm) == (net, arm)]
+            for name in ALL if own else ():
+                for severity in SEVERITIES:
+                    right = float(np.mean([run.right[f"{name}-{severity}"].mean() for run in own]))
+                    rows.append({"net": net, "arm": arm, "seeds": len(own), "corruption": name, "severity": severity, "accuracy": right})
     return rows
 
 
@@ -119,7 +133,7 @@ QUOTED: Mapping[str, tuple[str, str, str]] = {
 
 
 def headline_of(judgements: Sequence[Judgement], truth: Truth) -> dict[str, Interval]:
-    """The quoted figures, of the seeds that both arms have. Those of a second net have its name before them."""
+    """The quoted figures, of the seeds that both arms have. Those of another net than the recipe's have its name before them."""
     runs = {(run.cell.net, run.cell.arm, run.cell.seed): run for run in judgements}
     nets = list(dict.fromkeys(run.cell.net for run in judgements))
     found: dict[str, Interval] = {}
@@ -128,7 +142,7 @@ def headline_of(judgements: Sequence[Judgement], truth: Truth) -> dict[str, Inte
             seeds = sorted(seed for own, name, seed in runs if (own, name) == (net, arm) and (net, other, seed) in runs)
             ours, theirs = ([runs[net, name, seed] for seed in seeds] for name in (arm, other))
             if seeds and measure in measures([*ours, *theirs]):
-                found[key if net == nets[0] else f"{net}_{key}"] = gain(ours, theirs, measure, truth)
+                found[key if net == NETS[0] else f"{net}_{key}"] = gain(ours, theirs, measure, truth)
     return found
 
 

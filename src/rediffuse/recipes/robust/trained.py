@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,9 @@ from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, bootstrap, paired_bootstrap, paired_t_interval, t_interval
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN
 from rediffuse.recipes.robust.cells import Cell
-from rediffuse.recipes.robust.nets import NETS
+from rediffuse.recipes.robust.nets import NETS, Lowered
+from rediffuse.training.backbones import Classifier
+from rediffuse.training.procedure import Procedure
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,9 +45,27 @@ class Trained:
                 if not (folder / "config.json").exists():
                     told = f"--net {net} --arms {arm} --seeds {cell.seed + 1} --work {work}"
                     raise ConfigError(f"{folder} is not there; python -m rediffuse.recipes.diffaug_cifar10 {told} makes it")
-                models.append(Judged.open(str(folder), device=device, name=f"{arm} {cell.seed}"))
+                models.append(opened(folder, device, f"{arm} {cell.seed}"))
             named[arm] = tuple(f"{arm} {cell.seed}" for cell in cells)
         return cls(models=tuple(models), arms=named)
+
+    def some(self, arms: Iterable[str]) -> Trained:
+        """Those of some arms."""
+        own = {arm: self.arms[arm] for arm in arms}
+        names = {name for part in own.values() for name in part}
+        return Trained(models=tuple(model for model in self.models if model.name in names), arms=own)
+
+    def keep(self, given: argparse.Namespace, what: str) -> Path:
+        """Where finished pieces of a yardstick lie: a place for each choice of nets and pictures, so that a larger one is another's."""
+        nets = hashlib.sha256(repr((given.net, [model.name for model in self.models])).encode()).hexdigest()[:8]
+        return Path(given.work) / "yardsticks" / f"{what}-{nets}-{getattr(given, 'images', None) or 'all'}"
+
+
+def opened(folder: Path, device: torch.device, name: str) -> Judged:
+    """A trained net as yardsticks ask it: in half the time of float32, where the hardware computes bfloat16."""
+    classifier = Classifier.load(folder).to(device).eval()
+    classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Judged(Lowered(classifier, Procedure(dtype="auto").numbers(device)), classifier.classes, name=name)
 
 
 def figure(values: NDArray[Any]) -> Interval:
@@ -66,7 +87,7 @@ def flat(name: str, found: Interval) -> dict[str, Any]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def options(name: str, text: str | None, images: int | None) -> argparse.ArgumentParser:
+def options(name: str, text: str | None, images: int | None, arms: Sequence[str] = (PLAIN, NOISE, DIFFAUG)) -> argparse.ArgumentParser:
     """What every yardstick of trained nets can be told. images: how many test pictures, by default; None for all."""
     parser = argparse.ArgumentParser(
         prog=f"python -m rediffuse.recipes.{name}", description=text, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -74,7 +95,7 @@ def options(name: str, text: str | None, images: int | None) -> argparse.Argumen
     sets = Path(os.environ.get("REDIFFUSE_DATA", "../shared/data"))
     parser.add_argument("--data", type=Path, default=sets, help="folder of the sets")
     parser.add_argument("--net", choices=NETS, default=NETS[0])
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=[PLAIN, NOISE, DIFFAUG])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(arms))
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--images", type=int, default=images, help=f"test pictures, a seeded choice; by default {images or 'all'}")
     parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="folder of the trained nets, and of what is done")
