@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from tests.recipes.test_bundled import write_pictures
 from tests.tiny_pixel import tiny_pixel
 
-from rediffuse.recipes import calibration_cifar10, certified_cifar10, ood_cifar10
+from rediffuse.evaluation.test_time.dda import DDASettings
+from rediffuse.recipes import calibration_cifar10, certified_cifar10, dda_guidance, ood_cifar10
 from rediffuse.recipes.robust.cells import Cell
 from rediffuse.recipes.robust.nets import NETS, open_net
 
@@ -109,6 +111,18 @@ def test_calibration(home: Path) -> None:
     curve = [row for row in found["rows"] if row["table"] == "entropy" and row["arm"] == "plain"]
     assert [row["t"] for row in curve][:2] == [0, 37]
     assert all(0 <= row["share"] <= 1 + 1e-6 for row in curve)
+
+
+def test_the_guidance_of_dda_is_chosen_where_no_table_looks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dda_guidance, "DDASettings", partial(DDASettings, steps=2))
+    given = asked(home, "--images", "6", "--held", "6", "--denoiser", str(home / "tiny"), "--guidance", "0", "3")
+    assert dda_guidance.main(given) == 0
+    found = result(home, "dda_guidance")
+    rows = {row["guidance"]: row for row in found["rows"]}
+    assert list(rows) == ["no DDA", 0.0, 3.0]
+    assert rows[3.0]["gain_corrupted"] == pytest.approx(rows[3.0]["corrupted"] - rows["no DDA"]["corrupted"])
+    best = found["headline"]["best_guidance"]["value"]
+    assert rows[best]["corrupted"] == max(rows[weight]["corrupted"] for weight in (0.0, 3.0))
 
 
 def test_nets_that_are_not_there_are_asked_for(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
