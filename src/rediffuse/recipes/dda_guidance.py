@@ -93,7 +93,8 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
     headline = {"best_guidance": float(best["guidance"]), "gain_at_best": float(best["gain_corrupted"])}
     device, seconds = str(denoiser.device), found.seconds
     notes = [
-        f"{len(images)} training pictures that were held out; at 32 px each weight is multiplied by 32 / 224; corruptions {', '.join(GROUPS['extra'])} at severity {SEVERITY}"
+        f"{len(images)} training pictures that were held out; corruptions {', '.join(GROUPS['extra'])} at severity {SEVERITY}",
+        "at 32 px each weight is multiplied by 32 / 224",
     ]
     return write_result(NAME, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)
 
