@@ -35,8 +35,8 @@ class DDASettings:
         start: time of the reference schedule (ADM's, 1,000 steps) to which the image is noised, 1 to 999; the paper's is about 500.
         steps: denoiser calls on the way back.
         guidance: w of Eq. 4 at the reference size, at least 0; 0 lets go of the image. The published program divides the gradient by the
-            norm over its whole batch of 4 images, which makes its 6 a 3 for each image. On small pictures it is scaled (`reference_size`), not
-            tuned; `recipes.dda_guidance` measures what other weights do.
+            norm over its whole batch of 4 images, which makes its 6 a 3 for each image. On small pictures it is scaled
+            (`reference_size`), not tuned; `recipes.dda_guidance` measures what other weights do.
         factor: of the low-pass filter, in pixels.
         clamp: whether beliefs are clamped to the range of images, as in the published program.
         self_ensemble: ask the classifier about the raw image too and take the mean (DDA-SE).
