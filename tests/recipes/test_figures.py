@@ -1,0 +1,61 @@
+"""Figures are drawn from results, each from its own, and none without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.recipes.test_render import result
+
+from rediffuse.evaluation.results import Figure, save_result
+from rediffuse.recipes.figures import FIGURES, main, table
+
+ARMS = ("plain", "diffaug")
+INTERVAL = Figure(value=0.05, low=0.01, high=0.09)
+
+
+def robust_row(arm: str) -> dict[str, Any]:
+    ends = {"": 0.6, "_low": 0.5, "_high": 0.7}
+    shown = {f"{name}{end}": value for name in ("clean", "corrupted", "corrupted_5") for end, value in ends.items()}
+    return {"table": "arms", "net": "resnet-14", "arm": arm, **shown}
+
+
+RESULTS = {
+    "gains": result("compare_toys", {"gain_over_standard_scratch": INTERVAL, "gain_over_real_guidance_scratch": Figure(value=0.0)}),
+    "robustness": result("diffaug_cifar10", {}, [robust_row(arm) for arm in ARMS] + [{"table": "corruptions", "arm": "plain"}]),
+    "certificates": result(
+        "certified_cifar10",
+        {},
+        [{"table": "curve", "arm": arm, "sigma": sigma, "points": [[0.0, 0.8], [sigma, 0.2]]} for arm in ARMS for sigma in (0.25, 0.5)],
+    ),
+    "entropy": result(
+        "calibration_cifar10", {}, [{"table": "entropy", "arm": arm, "t": t, "share": t / 999} for arm in ARMS for t in (0, 500, 999)]
+    ),
+    "reliability": result(
+        "calibration_cifar10", {}, [{"table": "diagram", "arm": arm, "confidence": [None, 0.9], "accuracy": [None, 0.8]} for arm in ARMS]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_each_figure_has_a_result_of_its_own(tmp_path: Path, name: str) -> None:
+    save_result(RESULTS[name], tmp_path / "results")
+    assert main(["--results", str(tmp_path / "results"), "--out", str(tmp_path / "docs")]) == 0
+    assert [file.name for file in (tmp_path / "docs").iterdir()] == [f"{name}.png"]
+    with Image.open(tmp_path / "docs" / f"{name}.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 8  # something is drawn
+
+
+def test_without_results_nothing_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--results", str(tmp_path), "--out", str(tmp_path / "docs")]) == 2
+    assert "holds no results" in capsys.readouterr().err
+    save_result(result("bench_toy", {"speedup": INTERVAL}), tmp_path)
+    assert main(["--results", str(tmp_path), "--out", str(tmp_path / "docs")]) == 0
+    assert "nothing to draw" in capsys.readouterr().out
+    assert not (tmp_path / "docs").exists()
+
+
+def test_rows_are_those_of_the_table() -> None:
+    assert len(table({"diffaug_cifar10": RESULTS["robustness"]}, "diffaug_cifar10", "arms")) == 2
