@@ -27,7 +27,8 @@ def killable(root: Path) -> Iterator[Killable]:
     helper.close()
 
 
-@pytest.fixture(scope="module", params=list(PARTS))
+# Every part of robust is in full too.
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "robust")) for name in PARTS])
 def whole(request: pytest.FixtureRequest, killable: Killable, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """An undisturbed evaluation, and the seconds that a kept file takes."""
     out = tmp_path_factory.mktemp("whole") / request.param
