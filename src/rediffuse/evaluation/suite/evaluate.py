@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,12 +89,14 @@ class Bench:
     Attributes:
         parts: those that can be run; skipped: those that cannot.
         keep: folder for what is done. Each part has a place of its own there, named after all that decides its numbers.
+        places: those that were asked for: weights and images are hashed once.
     """
 
     asking: Asking
     parts: tuple[Part, ...]
     skipped: tuple[Skipped, ...]
     keep: Path | None
+    places: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def prepare(
@@ -202,6 +204,11 @@ class Bench:
         return result
 
     def _place(self, part: Part) -> Path:
+        if part.name not in self.places:
+            self.places[part.name] = self._named(part)
+        return self.places[part.name]
+
+    def _named(self, part: Part) -> Path:
         from rediffuse import __version__
 
         own = self.asking.settings
