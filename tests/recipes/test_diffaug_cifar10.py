@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from rediffuse.recipes import diffaug_cheaper
 from rediffuse.recipes.diffaug_cifar10 import main
 from rediffuse.recipes.robust.arms import ARMS, BANKS, CHEAPER, FULL, PLAIN_FLOPS, REPEATED, equal_flops
 from rediffuse.recipes.robust.banks import make_bank
-from rediffuse.recipes.robust.bench import cells_of, named, options, run_cells
+from rediffuse.recipes.robust.bench import cells_of, missing_of, named, options, run_cells
 from rediffuse.recipes.robust.cells import Cell, CellStore, Diary, Judgement, keys_of
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
 from rediffuse.recipes.robust.nets import NETS, Lowered, lower_head, open_net
@@ -139,12 +139,28 @@ def test_a_weak_plain_net_ends_the_experiment_at_once() -> None:
         def read(self, cell: Cell) -> Judgement:
             return replace(judgement(cell.arm, cell.seed, 0.9), held=self.held)
 
-    bench: Any = SimpleNamespace(epochs=15.0)
+    bench: Any = SimpleNamespace(gated=True)
+    store: Any = Store(0.84)
     cells = [Cell(net="resnet-14", arm=arm, seed=0) for arm in ("plain", "noise")]
-    assert len(run_cells(bench, Store(0.86), cells, None)) == 2
-    with pytest.raises(ConfigError, match=r"names 84.0% of the held-out pictures rightly"):
-        run_cells(bench, Store(0.84), cells, None)
-    assert len(run_cells(SimpleNamespace(epochs=1.0), Store(0.1), cells, None)) == 2  # a trial
+    assert len(run_cells(bench, cast(Any, Store(0.86)), cells, None)) == 2
+    with pytest.raises(ConfigError, match=r"plain resnet-14 names fewer than 85% of the held-out pictures rightly"):
+        run_cells(bench, store, cells, None)
+    assert len(run_cells(cast(Any, SimpleNamespace(gated=False)), store, cells, None)) == 2
+
+
+def test_a_weak_net_is_given_up_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    class Store:
+        def read(self, cell: Cell) -> Judgement:
+            assert (cell.net, cell.arm) != ("cifar-vit", "noise")
+            return replace(judgement(cell.arm, cell.seed, 0.9), cell=cell, held=0.9 if cell.net == "resnet-14" else 0.6)
+
+    bench: Any = SimpleNamespace(gated=True)
+    cells = [Cell(net=net, arm=arm, seed=0) for net in ("resnet-14", "cifar-vit") for arm in ("plain", "noise")]
+    found = run_cells(bench, cast(Any, Store()), cells, None)
+    assert [run.cell for run in found] == cells[:3]
+    assert missing_of(bench, cells, found) == []
+    assert missing_of(bench, cells, found[:1]) == cells[1:]
+    assert "plain cifar-vit names fewer" in capsys.readouterr().err
 
 
 def test_a_diary_survives_a_kill(tmp_path: Path) -> None:
@@ -234,6 +250,7 @@ def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFi
         "--held", "6", "--ensemble-pictures", "6", "--dda-pictures", "0", "--device", "cpu",
     ]  # fmt: skip
     assert main([*asked, "--hours", "0"]) == 1
+    assert main([*asked[:-2], "--net", "resnet-15"]) == 2
     assert main(asked) == 0
     first = json.loads((tmp_path / "out" / "reduced_diffaug_cifar10.json").read_text())
     rows = {table: [row for row in first["rows"] if row["table"] == table] for table in ("arms", "ensemble", "corruptions")}
@@ -249,6 +266,7 @@ def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFi
     assert first["headline"]["ensemble_gain"]["value"] == pytest.approx(row["ensemble_gain_corrupted_5"])
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "work" / "judged").glob("*.kept")}
     assert len(stamps) == 4
+    assert not list((tmp_path / "work" / "cells").iterdir())
     assert main(asked) == 0
     assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
     again = json.loads((tmp_path / "out" / "reduced_diffaug_cifar10.json").read_text())

@@ -20,7 +20,7 @@ from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import Interval
 from rediffuse.recipes.robust.arms import CHEAPER, FULL, MADE_BEFORE
-from rediffuse.recipes.robust.bench import cells_of, named, open_bench, open_store, options, run_cells
+from rediffuse.recipes.robust.bench import cells_of, missing_of, named, open_bench, open_store, options, run_cells
 from rediffuse.recipes.robust.cells import Judgement
 from rediffuse.recipes.robust.nets import NETS
 from rediffuse.recipes.robust.table import kept_share, rows_of
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = options(NAME, __doc__, CHEAPER).parse_args(arguments)
     command = module_command(f"rediffuse.recipes.{NAME}", sys.argv[1:] if arguments is None else arguments)
     try:
-        bench = open_bench(given, CHEAPER)
         cells = cells_of(given)
+        bench = open_bench(given, CHEAPER)
         judgements = run_cells(bench, open_store(given, bench), cells, given.hours)
     except RediffuseError as error:
         print(error, file=sys.stderr)
@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = rows_of(judgements, bench.truth, CHEAPER)
     headline = with_kept(rows, judgements)
     print(render_table(rows, COLUMNS))
-    if len(judgements) < len(cells):
-        print(f"{len(cells) - len(judgements)} cells are missing: the same command goes on. No result was written", file=sys.stderr)
+    if missing := missing_of(bench, cells, judgements):
+        print(f"{len(missing)} cells are missing: the same command goes on. No result was written", file=sys.stderr)
         return 1
     seconds = sum(run.facts["seconds"] for run in judgements)
     name = named(NAME, given)

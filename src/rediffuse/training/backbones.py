@@ -107,6 +107,7 @@ class Classifier(nn.Module):
         with quiet_transformers():
             self.model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a transformers module
         self.preprocessing.save(partial)
+        (target / "config.json").unlink(missing_ok=True)  # of an older one
         for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
             file.replace(target / file.name)
         partial.rmdir()

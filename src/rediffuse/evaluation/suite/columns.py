@@ -18,6 +18,9 @@ from rediffuse.evaluation.corruptions.sources import Live
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 
+TURN = 64
+"""Images that all classifiers are asked about in turn: few, so that the views which they share are still there (`SharedViews`)."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Columns:
@@ -95,12 +98,12 @@ def ask_columns(
     every = [*models, *columns]
     both = len(images) * (2 + 15 * len(severities))
     first, second = (None, None) if keep is None else (keep.with_name(f"{keep.name}-{end}") for end in ("clean", "corrupted"))
-    clean = calibrate(every, images, size=size, fit=fit, keep=first, progress=_shift(progress, 0, both))
+    clean = calibrate(every, images, size=size, fit=fit, batch=TURN, keep=first, progress=_shift(progress, 0, both))
     corrupted, reason = None, ""
     try:
         live = Live(images, size=size, fit=fit, seed=seed)
         corrupted = corruption_accuracy(
-            every, live, severities=severities, batch=64, keep=second, progress=_shift(progress, len(images), both)
+            every, live, severities=severities, batch=TURN, keep=second, progress=_shift(progress, len(images), both)
         )
     except DataError as error:
         reason = str(error)

@@ -162,7 +162,7 @@ def entropy(asking: Asking) -> Part:
 
 def ensemble(asking: Asking) -> Part:
     images, denoiser, own = asking.some(asking.settings.ensemble_images), asking.pixels, asking.settings
-    views, shared = len(own.diffaug.times), SharedViews()
+    views, shared = len(own.diffaug.times), SharedViews() if len(asking.models) > 1 else None
 
     def made(classifier: nn.Module) -> DiffAugEnsemble:
         asked = DiffAugEnsemble(classifier, denoiser, own.diffaug, seed=own.seed)
@@ -170,12 +170,12 @@ def ensemble(asking: Asking) -> Part:
         return asked
 
     columns = [judged_by(model, made, f"{model.name}, {names.ENSEMBLE}") for model in asking.models]
-    return _columns(asking, names.ENSEMBLE, columns, images, views=views, beliefs=views - 1, key=asdict(own.diffaug))
+    return _columns(asking, names.ENSEMBLE, columns, images, views=views, beliefs=views - 1, key=asdict(own.diffaug), shared=shared)
 
 
 def adapted(asking: Asking) -> Part:
     images, denoiser, own = asking.some(asking.settings.adapted_images), asking.pixels, asking.settings
-    shared = SharedViews()
+    shared = SharedViews() if len(asking.models) > 1 else None
 
     def made(classifier: nn.Module) -> DDA:
         asked = DDA(classifier, denoiser, own.dda, seed=own.seed)
@@ -184,19 +184,25 @@ def adapted(asking: Asking) -> Part:
 
     columns = [judged_by(model, made, f"{model.name}, {names.ADAPTED}") for model in asking.models]
     views = 1 + own.dda.self_ensemble
-    return _columns(asking, names.ADAPTED, columns, images, views=views, beliefs=BACKWARD * own.dda.steps, key=asdict(own.dda))
+    return _columns(
+        asking, names.ADAPTED, columns, images, views=views, beliefs=BACKWARD * own.dda.steps, key=asdict(own.dda), shared=shared
+    )
 
 
 def _columns(
-    asking: Asking, name: str, columns: Sequence[Judged], images: ImageSet, *, views: int, beliefs: int, key: Mapping[str, Any]
-) -> Part:
+    asking: Asking, name: str, columns: Sequence[Judged], images: ImageSet, *, views: int, beliefs: int, key: Mapping[str, Any],
+    shared: SharedViews | None,
+) -> Part:  # fmt: skip
     severities = asking.settings.severities
 
     def run(keep: Path | None, progress: Progress | None) -> Columns:
-        return ask_columns(
+        found = ask_columns(
             name, asking.models, columns, images, severities=severities, seed=asking.settings.seed, keep=keep, progress=progress,
             **asking.where,
         )  # fmt: skip
+        if shared is not None:
+            shared.clear()
+        return found
 
     copies = len(COMMON) * len(severities)
     asked = len(asking.models) * len(images) * (copies + 2)  # once for calibration, once for the accuracy beside corrupted copies

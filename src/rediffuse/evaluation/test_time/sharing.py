@@ -40,6 +40,11 @@ class SharedViews:
             self._keep(key, found)
         return found
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._views.clear()
+        self.held = 0
+
     def _keep(self, key: bytes, views: Tensor) -> None:
         size = views.numel() * views.element_size()
         if size > self.room:

@@ -21,7 +21,7 @@ from rediffuse.evaluation.results import write_json
 from rediffuse.recipes.robust.arms import SIZE
 from rediffuse.recipes.robust.corrupted import read_corrupted
 from rediffuse.recipes.robust.nets import Budget
-from rediffuse.recipes.robust.sets import NATURAL, Shift
+from rediffuse.recipes.robust.sets import NATURAL, Shift, Split
 from rediffuse.training.augment import CropViews
 from rediffuse.training.backbones import Classifier
 from rediffuse.training.loop import fit_network
@@ -103,13 +103,14 @@ def train(
 
 
 def judge(
-    classifier: Classifier, test: Tensor, labels: Tensor, folder: Path, corruptions: Sequence[str], natural: Shift | None = None,
+    classifier: Classifier, test: Split, held: Split, folder: Path, corruptions: Sequence[str], natural: Shift | None = None,
     numbers: torch.dtype = torch.float32,
-) -> dict[str, NDArray[np.bool_]]:  # fmt: skip
-    """What it gets right of the test pictures (N, 3, H, W) uint8, of their corrupted copies, and of pictures of another make.
+) -> tuple[dict[str, NDArray[np.bool_]], float]:  # fmt: skip
+    """What it gets right of the test pictures, of their corrupted copies and of pictures of another make; the share of the held-out ones.
 
     numbers: of the trunk; those that it was trained in make half the time of float32.
     """
+    pictures, labels = test
 
     def said(images: Tensor) -> Tensor:
         with trunk_region(classifier.device, numbers):
@@ -119,14 +120,14 @@ def judge(
         found: NDArray[np.bool_] = (said(images).argmax(1) == labels).numpy()
         return found
 
-    found = {CLEAN: right(test)}
+    found = {CLEAN: right(pictures)}
     for name in corruptions:
         for severity in SEVERITIES:
-            found[f"{name}-{severity}"] = right(read_corrupted(folder, name, severity, len(test)))
+            found[f"{name}-{severity}"] = right(read_corrupted(folder, name, severity, len(pictures)))
     if natural is not None:
         answers = natural.shown[said(natural.images)[:, natural.shown].argmax(1)]
         found[NATURAL] = (answers == natural.labels).numpy()
-    return found
+    return found, float((said(held[0]).argmax(1) == held[1]).double().mean())
 
 
 class CellStore:
