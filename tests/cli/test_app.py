@@ -189,6 +189,7 @@ def test_defaults_and_choices_are_those_of_the_library() -> None:
     import inspect
     import typing
 
+    from rediffuse.cli.compare import ARMS as COMPARED
     from rediffuse.cli.options import Learning, Redrawing, Writing
     from rediffuse.concepts.textual_inversion import learn
     from rediffuse.evaluation.few_shot.compare import compare
@@ -212,6 +213,7 @@ def test_defaults_and_choices_are_those_of_the_library() -> None:
         assert getattr(Writing(), name) == made[name]
     assert Learning().recipe == defaults(learn)["recipe"]
     verb = defaults(cli.compare)
-    for ours, theirs in (("shots", "shots"), ("seeds", "seeds"), ("arms", "arms"), ("classifier", "levels"), ("copies", "copies")):
+    for ours, theirs in (("shots", "shots"), ("seeds", "seeds"), ("classifier", "levels"), ("copies", "copies")):
         assert verb[ours] == compared[theirs]
+    assert compared["arms"] == COMPARED
     assert set(typing.get_args(cli.compare.__globals__["Arm"])) == set(ARMS)

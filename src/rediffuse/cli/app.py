@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,6 +32,9 @@ STEPS = Group("Step by step", sort_key=2)
 DONE, PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 CONTINUES = ("augment", "compare", "demo", "evaluate", "generate", "learn", "predict", "train")
 """Verbs that go on where they stopped when the same command is given again."""
+
+USAGE: Mapping[Callable[..., int], str] = {evaluate: "evaluate MODEL [OTHER] PHOTOS [OPTIONS]"}
+"""Where what stands before the options cannot be told from the parameters."""
 
 HELP = """A folder of labelled photos in; more photos, and a better classifier, out.
 
@@ -60,7 +63,8 @@ def build() -> App:
     steps: list[Callable[..., int]] = [learn, generate]
     for group, verbs in ((EVERYDAY, everyday), (STEPS, steps)):
         for place, verb in enumerate(verbs):
-            app.command(verb, group=group, sort_key=place)
+            usage = {"usage": f"Usage: rediffuse {USAGE[verb]}"} if verb in USAGE else {}
+            app.command(verb, group=group, sort_key=place, **usage)
     runs = App(name="run", help="Look into the folder of a run: report, verify, cite.", help_format="plaintext", group=STEPS, sort_key=2)
     for question in (report, verify, cite):
         runs.command(question)

@@ -43,8 +43,8 @@ def evaluate(
     Says first what that costs. The same command continues an interrupted one; further sets and larger suites join what is there.
 
     Args:
-        places: one classifier or two (a transformers folder, such as train writes, or a hub name), then labelled photos that they were not
-            trained on: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
+        places: MODEL [OTHER] PHOTOS: one classifier or two (a transformers folder, such as train writes, or a hub name), then labelled
+            photos that they were not trained on: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
         suite: few-shot: accuracy and calibration; robust: also corruptions, unknown inputs, entropy on noisy views, the DiffAug ensemble;
             full: also certificates, an attack and DDA.
         out: folder for the page, evaluation.json and what is done so far.
