@@ -78,7 +78,9 @@ def test_gains_carry_the_verdict_of_their_interval() -> None:
     assert "| toys | resnet-64 | -0.1 points (-2.0 to +1.8): no evidence |  |" in lines
     assert "| animals | forty | +1.0 points: no evidence |  |" in lines
     assert drawn.index("animals") < drawn.index("toys")
-    assert drawn.count("weak generator") == 1
+    assert drawn.count("compare_toys: weak generator") == 1
+    both = render_page(page("compare_* gains"), [comparison, replace(other, notes=("weak generator",))])
+    assert "\nweak generator  \n" in both
     strong = render_page(page("compare_toys gains"), [replace(comparison, notes=("**Mind** this", "and this"))])
     assert strong.index("**Mind** this") < strong.index("| toys |") < strong.index("and this")
 

@@ -62,10 +62,16 @@ def _block(spec: str, results: Sequence[Result]) -> str:
         known = ", ".join(sorted(result.name for result in results)) or "nothing"
         raise DataError(f"the marker results:{spec} names no result; there is {known}. Run the experiment, or take the marker out")
     pairs = dict(_pair(option, spec) for option in options)
-    notes = dict.fromkeys(note for result in found for note in result.notes)
+    notes = dict.fromkeys(_told(note, found) for result in found for note in result.notes)
     above, below = ([note for note in notes if note.startswith("**") is heads] for heads in (True, False))
     lines = [*(f"{note}  " for note in below), *(_origin(result) for result in found)]  # two blanks: a line of its own
     return "".join(f"{note}\n\n" for note in above) + f"{VIEWS[view](found, pairs)}\n\n" + "\n".join(lines)
+
+
+def _told(note: str, results: Sequence[Result]) -> str:
+    """A note, with the names of those that it is about where it is not about all of them."""
+    own = [result.name for result in results if note in result.notes]
+    return note if len(own) == len(results) else f"{', '.join(own)}: {note}"
 
 
 def _pair(option: str, spec: str) -> tuple[str, str]:
