@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rediffuse.concepts.prompts import GENERATION_TEMPLATE, TEMPLATES, check_templates, fill
+from rediffuse.concepts.prompts import GENERATION_TEMPLATE, TEMPLATES, as_words, check_templates, fill
 from rediffuse.errors import ConfigError
 
 
@@ -27,3 +27,10 @@ def test_a_template_without_its_slot_is_refused(template: str) -> None:
 def test_templates_that_are_none(templates: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError):
         check_templates(templates)
+
+
+def test_a_class_name_says_no_learned_word() -> None:
+    assert as_words("<b> bold") == "b bold"
+    assert as_words("a<b") == "a b"
+    for name in ("goldfish", " spaces  stay ", "a\nb"):
+        assert as_words(name) == name

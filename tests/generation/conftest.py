@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rediffuse.concepts.prompts import as_words
 from rediffuse.data import Example, ImageSet
 from rediffuse.denoisers.base import NoiseSchedule
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
@@ -44,7 +45,7 @@ def take_photos(classes: Sequence[str] = CLASSES, each: int = 3, size: tuple[int
 
 def mixture(classes: Sequence[str] = CLASSES) -> GaussianMixtureDenoiser:
     means = torch.rand((len(classes), 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    prompts = {f"a photo of a {name}": place for place, name in enumerate(classes)}
+    prompts = {f"a photo of a {as_words(name)}": place for place, name in enumerate(classes)}
     schedule = NoiseSchedule.from_betas(scaled_linear_betas())
     return GaussianMixtureDenoiser(means, torch.full((len(classes),), 0.05), torch.ones(len(classes)), schedule, prompts)
 

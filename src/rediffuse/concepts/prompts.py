@@ -55,7 +55,9 @@ def fill(template: str, word: str) -> str:
 
 
 def as_words(name: str) -> str:
-    """A class name as a text may say it: without the brackets that mark a learned word."""
+    """A class name as a text may say it: without the brackets that mark a learned word. Other names stay as they are."""
+    if not {"<", ">"} & set(name):
+        return name
     return " ".join(name.replace("<", " ").replace(">", " ").split())
 
 
