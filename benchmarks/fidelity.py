@@ -10,7 +10,6 @@ a core. Blocks have their full size from the first on; what comes later are thre
 from __future__ import annotations
 
 import argparse
-import resource
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 from benchmarks.common import Measured, options, run
+from benchmarks.machine import peak
 from torch import Tensor
 
 from rediffuse.errors import ConfigError
@@ -52,12 +52,6 @@ def at_most(seconds: float) -> Iterator[list[bool]]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
-
-
-def peak() -> float:
-    """GB of resident memory of this process, at most so far."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / 1e9 if sys.platform == "darwin" else size * 1024 / 1e9
 
 
 def measure(features: int, width: int, seconds: float) -> list[dict[str, Any]]:

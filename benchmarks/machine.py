@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -66,3 +68,9 @@ def count_flops(network: nn.Module, *arguments: object) -> float:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(*arguments)
     return float(counter.get_total_flops())
+
+
+def peak() -> float:
+    """GB of resident memory of this process, at most so far."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / 1e9 if sys.platform == "darwin" else size * 1024 / 1e9

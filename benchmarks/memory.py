@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.common import Measured, options, run
+from benchmarks.machine import peak
 
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.results import Figure, render_table
@@ -80,12 +80,6 @@ def work(suite: str, images: int) -> None:
         far, train = pictures(max(60, images // 3), 1), pictures(max(60, images // 3), 2)
         judge(score_sets(net, data, asked=Asked(size=SIDE), far={"far": far}, train=train))
     print(json.dumps({"peak_gb": peak(), "opened_gb": before, "seconds": time.perf_counter() - began}))
-
-
-def peak() -> float:
-    """GB of resident memory of this process, at most so far."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / 1e9 if sys.platform == "darwin" else size * 1024 / 1e9
 
 
 def benchmark(given: argparse.Namespace) -> Measured:
