@@ -124,7 +124,9 @@ def test_nets_have_seeds_of_their_own_and_results_names_of_their_own() -> None:
     parser = options("diffaug_cifar10", "", ARMS)
     given = parser.parse_args(["--net", "resnet-14", "cifar-vit:1", "--seeds", "2", "--arms", "plain"])
     assert [(cell.net, cell.seed) for cell in cells_of(given)] == [("resnet-14", 0), ("resnet-14", 1), ("cifar-vit", 0)]
-    assert named("x", given) == "x"
+    assert named("x", given) == "reduced_x"
+    assert named("x", parser.parse_args([])) == "x"
+    assert named("x", parser.parse_args(["--seeds", "5", "--net", "resnet-14", "cifar-vit:1"])) == "x"
     assert named("x", parser.parse_args(["--net", "cifar-vit:1", "--pictures", "9"])) == "reduced_x_cifar-vit"
     for wrong in ("resnet-15", "resnet-14:0", "resnet-14:two"):
         with pytest.raises(ConfigError, match=r"NET:SEEDS such as cifar-vit:1, got 'resnet-1"):

@@ -62,7 +62,7 @@ def asked(home: Path, *more: str) -> list[str]:
 
 
 def result(home: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((home / "out" / f"{name}.json").read_text())
+    found: dict[str, Any] = json.loads((home / "out" / f"reduced_{name}.json").read_text())
     return found
 
 

@@ -133,7 +133,7 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
         "a gain below 0 is less error; last_entropy is the share of log K at the last time",
     ]
     seconds, device = found.seconds + curve.seconds, str(denoiser.device)
-    return write_result(NAME, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)
+    return write_result(given.name, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -113,7 +113,7 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
     rows += curve_rows(found, trained)
     headline, device = headline_of(found, trained), str(denoiser.device)
     said = found.conditions()
-    return write_result(NAME, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=said)
+    return write_result(given.name, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=said)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

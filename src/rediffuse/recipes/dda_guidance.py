@@ -97,7 +97,7 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
         f"{len(images)} training pictures that were held out; corruptions {', '.join(GROUPS['extra'])} at severity {SEVERITY}",
         "what the best weight gains is not quoted: it was chosen on these pictures; at 32 px each weight is multiplied by 32 / 224",
     ]
-    return write_result(NAME, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)
+    return write_result(given.name, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

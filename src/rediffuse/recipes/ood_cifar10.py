@@ -124,7 +124,7 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
     sets = ", ".join(f"{part.name} ({part.group}, {len(part):,})" for part in scored.sets)
     notes = [sets, *(f"{key}: {value}" for key, value in scored.settings.items())]
     headline = headline_of(areas, trained)
-    return write_result(NAME, headline, rows, scored.seconds, command=given.command, folder=given.out, device=device, notes=notes)
+    return write_result(given.name, headline, rows, scored.seconds, command=given.command, folder=given.out, device=device, notes=notes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

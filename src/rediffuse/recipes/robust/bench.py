@@ -31,6 +31,8 @@ from rediffuse.recipes.robust.sets import NATURAL, Shift, Split, natural_images,
 from rediffuse.training.objectives import Extra, Objective
 from rediffuse.training.pool import Pool
 
+SEEDS, EPOCHS, DRAWS = 3, 15.0, 4
+"""Of the recipe; with less of any a result is a reduced one."""
 LEAST_CLEAN = 0.85
 """Figures of nets whose plain arm is below it are not to be quoted."""
 
@@ -207,9 +209,11 @@ def nets_of(given: argparse.Namespace) -> list[tuple[str, int]]:
 
 
 def named(name: str, given: argparse.Namespace) -> str:
-    """Of the result: a trial and another net than the recipe's have names of their own, so that nothing is written over."""
-    other = "" if nets_of(given)[0][0] == NETS[0] else f"_{nets_of(given)[0][0]}"
-    return f"{'' if given.pictures is None else 'reduced_'}{name}{other}"
+    """Of the result: what departs from the recipe and another net than its own have names of their own, so that nothing is written over."""
+    net, seeds = nets_of(given)[0]
+    less = given.arms != given.every_arm or seeds < SEEDS or given.epochs < EPOCHS or given.draws < DRAWS
+    other = "" if net == NETS[0] else f"_{net}"
+    return f"{'reduced_' if less or given.pictures is not None or given.held != HELD else ''}{name}{other}"
 
 
 def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.ArgumentParser:
@@ -224,9 +228,9 @@ def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.Ar
     parser.add_argument("--denoiser", default="cifar10-32", help="unconditional pixel model that has seen nothing but the 45,000")
     parser.add_argument("--net", nargs="+", metavar="NET[:SEEDS]", default=[NETS[0]], help=f"of {', '.join(NETS)}")
     parser.add_argument("--arms", nargs="+", choices=list(arms), default=list(arms))
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--epochs", type=float, default=15.0)
-    parser.add_argument("--draws", type=int, default=4, help="views of each picture in a bank")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
+    parser.add_argument("--epochs", type=float, default=EPOCHS)
+    parser.add_argument("--draws", type=int, default=DRAWS, help="views of each picture in a bank")
     parser.add_argument("--pictures", type=int, help="the first so many of training and test pictures; for a trial")
     parser.add_argument("--held", type=int, default=HELD, help="training pictures that choices are made on")
     parser.add_argument("--weak", action="store_true", help="go on with a net whose plain arm is below 85 %% clean; it is not to be quoted")
@@ -234,4 +238,5 @@ def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.Ar
     parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="folder of banks, corrupted pictures, cells and nets")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
     parser.add_argument("--device", default="auto")
+    parser.set_defaults(every_arm=list(arms))
     return parser

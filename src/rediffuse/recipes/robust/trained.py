@@ -21,6 +21,7 @@ from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, bootstrap, paired_bootstrap, paired_t_interval, t_interval
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN
+from rediffuse.recipes.robust.bench import SEEDS
 from rediffuse.recipes.robust.cells import Cell
 from rediffuse.recipes.robust.nets import NETS, Lowered
 from rediffuse.training.backbones import Classifier
@@ -96,7 +97,7 @@ def options(name: str, text: str | None, images: int | None, arms: Sequence[str]
     parser.add_argument("--data", type=Path, default=sets, help="folder of the sets")
     parser.add_argument("--net", choices=NETS, default=NETS[0])
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(arms))
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
     parser.add_argument("--images", type=int, default=images, help=f"test pictures, a seeded choice; by default {images or 'all'}")
     parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="folder of the trained nets, and of what is done")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
@@ -107,8 +108,11 @@ def options(name: str, text: str | None, images: int | None, arms: Sequence[str]
 def run(
     name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace, Trained], Path], arguments: Sequence[str] | None
 ) -> int:
-    """A yardstick from its command line to the file that it writes."""
+    """A yardstick from its command line to the file that it writes; one that departs from the recipe has a name of its own."""
     given = parser.parse_args(arguments)
+    decides = [key for key in vars(given) if key not in ("data", "work", "out", "device")]
+    departs = any(getattr(given, key) != parser.get_default(key) for key in decides if key != "seeds") or given.seeds < SEEDS
+    given.name = f"reduced_{name}" if departs else name
     given.command = module_command(f"rediffuse.recipes.{name}", sys.argv[1:] if arguments is None else arguments)
     try:
         trained = Trained.open(given.work, given.net, given.arms, range(given.seeds), resolve_device(given.device))
