@@ -33,7 +33,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.pixel import PixelDenoiser
 from rediffuse.denoisers.precision import resolve_device
 from rediffuse.evaluation.certify.bounds import decide, noise_time
-from rediffuse.evaluation.certify.certifying import certify, default_call
+from rediffuse.evaluation.certify.certifying import certify, default_chunk
 from rediffuse.evaluation.certify.smoothing import Smoothing
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.results import render_table
@@ -53,7 +53,7 @@ class Work:
     images: ImageSet
     size: int
     plan: Smoothing
-    call: int
+    chunk: int
 
     @property
     def draws(self) -> int:
@@ -61,7 +61,7 @@ class Work:
 
 
 def ours(work: Work, denoiser: PixelDenoiser, models: Sequence[Judged]) -> Answers:
-    found = certify(models, work.images, denoiser, work.plan, size=work.size, call=work.call)
+    found = certify(models, work.images, denoiser, work.plan, size=work.size, chunk=work.chunk)
     return [[(row.predict, row.radius) for row in series.rows] for series in found.series]
 
 
@@ -134,9 +134,9 @@ def benchmark(given: argparse.Namespace) -> Measured:
     device = resolve_device(given.device)
     fast, exact = opened(given.model, given.dtype, device), opened(given.model, "float32", device)
     images = open_images(given.data, split="test")[: given.images]
-    size, call = given.size or exact.size or 32, given.call or default_call(device)
+    size, chunk = given.size or exact.size or 32, given.chunk or default_chunk(device)
     plan = Smoothing(sigmas=(given.sigma,), selection=given.selection, draws=given.draws)
-    work = Work(models=classifiers(given.classifiers, images, size, device), images=images, size=size, plan=plan, call=call)
+    work = Work(models=classifiers(given.classifiers, images, size, device), images=images, size=size, plan=plan, chunk=chunk)
     print(describe(device))
     arms: dict[str, Callable[[], Answers]] = {
         "together": lambda: ours(work, fast, work.models),
@@ -154,7 +154,7 @@ def benchmark(given: argparse.Namespace) -> Measured:
     print(render_table(rows, ["arm", "classifiers", "images", "seconds", "draws_per_second", "same_class"]))
     memory = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")]
     notes = [
-        f"sigma {given.sigma:g}, N0 = {plan.selection}, N = {plan.draws}, {size} px, at most {call} draws a call",
+        f"sigma {given.sigma:g}, N0 = {plan.selection}, N = {plan.draws}, {size} px, at most {chunk} draws a call",
         f"trunk of the denoiser: {str(fast.dtype).removeprefix('torch.')}",
         f"settings of the allocator: {', '.join(memory) or 'none'}",
     ]
@@ -172,7 +172,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--sigma", type=float, default=0.25)
     made.add_argument("--selection", type=int, default=100)
     made.add_argument("--draws", type=int, default=1000)
-    made.add_argument("--call", type=int, help="most draws in a call of `certify`; its own choice by default")
+    made.add_argument("--chunk", type=int, help="most draws in a call of `certify`; its own choice by default")
     return made
 
 

@@ -17,7 +17,7 @@ from rediffuse.evaluation.certify.smoothing import Smoothing
 def test_both_loops_find_the_same_radii() -> None:
     images, plan = noise_pictures(2, 8), Smoothing(sigmas=(0.25,), selection=20, draws=500)
     denoiser = UNet2DDenoiser(tiny_unet(sample_size=8), {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000})
-    work = Work(models=[half_space(8)], images=images, size=8, plan=plan, call=260)
+    work = Work(models=[half_space(8)], images=images, size=8, plan=plan, chunk=260)
     for (one, near), (two, far) in zip(ours(work, denoiser, work.models)[0], published(work, denoiser)[0], strict=True):
         assert one == two
         assert near == pytest.approx(far, abs=0.06)  # other noise, the same network

@@ -49,7 +49,7 @@ def asked(given: argparse.Namespace, trained: Trained, denoiser: Denoiser) -> Ce
     folder = trained.keep(given, f"certificates-{smoother.replace(' ', '-')}")
     with Bar(unit="pictures") as bar:
         bar.stage(smoother, len(images) * len(plan.sigmas))
-        return certify(trained.models, images, denoiser, plan, size=SIZE, fit=FIT, folder=folder, progress=bar.report)
+        return certify(trained.models, images, denoiser, plan, size=SIZE, fit=FIT, keep=folder, progress=bar.report)
 
 
 def right(found: Certified, names: Sequence[str], radius: float, sigma: float | None) -> NDArray[np.bool_]:

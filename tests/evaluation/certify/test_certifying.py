@@ -39,7 +39,7 @@ def test_at_most_a_tenth_of_certificates_at_alpha_a_tenth_is_wrong() -> None:
     The chance of error is at most .1 for each, and less for most since counts are whole numbers. Fixed seeds, and no tolerance on top.
     """
     images = noise_pictures(2000, 2, seed=5)
-    found = certify(half_space(2), images, smoothing=Smoothing(sigmas=(0.25,), selection=14, draws=50, alpha=0.1), size=2, call=12_800)
+    found = certify(half_space(2), images, smoothing=Smoothing(sigmas=(0.25,), selection=14, draws=50, alpha=0.1), size=2, chunk=12_800)
     rows, true = found.series[0].rows, distances(2, images)
     wrong = [row.predict >= 0 and (not row.correct or row.radius > distance) for row, distance in zip(rows, true, strict=True)]
     rate = float(np.mean(wrong))
@@ -49,7 +49,7 @@ def test_at_most_a_tenth_of_certificates_at_alpha_a_tenth_is_wrong() -> None:
 
 def test_many_draws_find_the_true_radius() -> None:
     images = noise_pictures(3, SIZE, seed=2)
-    found = certify(half_space(SIZE), images, smoothing=Smoothing(sigmas=(0.5,), draws=20_000, seed=3), size=SIZE, call=10_000)
+    found = certify(half_space(SIZE), images, smoothing=Smoothing(sigmas=(0.5,), draws=20_000, seed=3), size=SIZE, chunk=10_000)
     for row, distance in zip(found.series[0].rows, distances(images=images), strict=True):
         assert row.correct
         assert row.radius <= distance
@@ -66,11 +66,11 @@ def test_draws_are_fresh_and_neither_calls_nor_company_change_them() -> None:
     network: HalfSpace = judged.network  # type: ignore[assignment]
     assert len(network.seen[0]) == 600
     assert len(network.seen[0].flatten(1).unique(dim=0)) == 600  # no draw is used twice
-    for call in (7, 60, 61):
+    for chunk in (7, 60, 61):
         network.seen.clear()
-        again = count([judged], pictures, IMAGES.digests, smoother, PLAN, call)
+        again = count([judged], pictures, IMAGES.digests, smoother, PLAN, chunk)
         assert all(np.array_equal(a, b) for a, b in zip(again[0], whole[0], strict=True))
-        assert max(map(len, network.seen)) <= call
+        assert max(map(len, network.seen)) <= chunk
         assert max(map(len, network.seen)) - min(map(len, network.seen)) <= 1
     alone = count([judged], pictures[3:4], IMAGES.digests[3:4], smoother, PLAN)[0]
     assert (alone[0][0].tolist(), alone[1][0].tolist()) == (selection[3].tolist(), estimation[3].tolist())
@@ -84,17 +84,17 @@ def test_all_models_see_the_same_denoised_draws() -> None:
         return x_t
 
     judged = [half_space(SIZE, name="first"), half_space(SIZE, seed=4, name="second")]
-    found = certify(judged, IMAGES, Function(denoise), PLAN, size=SIZE, call=120)
+    found = certify(judged, IMAGES, Function(denoise), PLAN, size=SIZE, chunk=120)
     assert sum(calls) == 2 * 10 * 60  # two sigmas, once for both models
     first, second = (torch.cat(model.network.seen) for model in judged)  # type: ignore[arg-type]
     assert torch.equal(first, second)
-    alone = certify(judged[1], IMAGES, Function(denoise), PLAN, size=SIZE, call=120)
+    alone = certify(judged[1], IMAGES, Function(denoise), PLAN, size=SIZE, chunk=120)
     assert facts(alone) == [fact for fact in facts(found) if fact[0] == "second"]
     assert found.models == ("first", "second")
 
 
-@pytest.mark.parametrize("call", [50, 180])  # several calls an image; three images a call
-def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path, call: int) -> None:
+@pytest.mark.parametrize("chunk", [50, 180])  # several calls an image; three images a call
+def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path, chunk: int) -> None:
     def run(folder: Path, stop: int = 99) -> Certified:
         def progress(done: int, total: int) -> None:
             assert total == 20
@@ -102,7 +102,7 @@ def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path, call: int) -> No
                 raise KeyboardInterrupt
 
         models = [half_space(SIZE, name="one"), half_space(SIZE, seed=1, name="two/three")]
-        return certify(models, IMAGES, mixture(size=SIZE), PLAN, size=SIZE, call=call, folder=folder, progress=progress)
+        return certify(models, IMAGES, mixture(size=SIZE), PLAN, size=SIZE, chunk=chunk, keep=folder, progress=progress)
 
     whole = run(tmp_path / "whole")
     for stop in (4, 13):
@@ -121,29 +121,29 @@ def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path, call: int) -> No
         assert len(list(folder.glob("*.tsv"))) == 4
     network = HalfSpace(SIZE)
     done = certify([Judged(network, CLASSES, name="one"), half_space(SIZE, seed=1, name="two/three")], IMAGES, mixture(size=SIZE), PLAN,
-                   size=SIZE, call=call, folder=tmp_path / "whole")  # fmt: skip
+                   size=SIZE, chunk=chunk, keep=tmp_path / "whole")  # fmt: skip
     assert facts(done) == facts(whole)
     assert network.seen == []
     assert done.seconds == pytest.approx(whole.seconds, abs=1e-4)
 
 
 def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
-    certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, folder=tmp_path / "run")
+    certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=tmp_path / "run")
     before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
     other = Smoothing(sigmas=(0.3,), selection=10, draws=51, alpha=0.05)
     with pytest.raises(ConfigError, match=r"another call \(draws 50 there, 51 here\)"):
-        certify(half_space(SIZE), IMAGES, None, other, size=SIZE, folder=tmp_path / "run")
+        certify(half_space(SIZE), IMAGES, None, other, size=SIZE, keep=tmp_path / "run")
     with pytest.raises(ConfigError, match=r"another call \(.*weights"):
-        certify(half_space(SIZE, seed=3), IMAGES, None, PLAN, size=SIZE, folder=tmp_path / "run")
+        certify(half_space(SIZE, seed=3), IMAGES, None, PLAN, size=SIZE, keep=tmp_path / "run")
     with pytest.raises(ConfigError, match="denoiser none there"):
-        certify(half_space(SIZE), IMAGES, mixture(size=SIZE), PLAN, size=SIZE, folder=tmp_path / "run")
+        certify(half_space(SIZE), IMAGES, mixture(size=SIZE), PLAN, size=SIZE, keep=tmp_path / "run")
     assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
     wider = Smoothing(sigmas=(0.3, 0.6, 0.9), selection=10, draws=50, alpha=0.05)
-    assert len(certify(half_space(SIZE), IMAGES, None, wider, size=SIZE, folder=tmp_path / "run").series) == 3
+    assert len(certify(half_space(SIZE), IMAGES, None, wider, size=SIZE, keep=tmp_path / "run").series) == 3
     foreign = tmp_path / "run" / "plane-0.3.tsv"
     foreign.write_text(foreign.read_text().replace("\n0\t", "\n5\t", 1))
     with pytest.raises(DataError, match=r"of another run: image 5 .* there, 0 .* here"):
-        certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, folder=tmp_path / "run")
+        certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=tmp_path / "run")
     assert foreign.exists()
 
 
@@ -156,11 +156,11 @@ def test_broken_logits_lose_nothing(tmp_path: Path) -> None:
     network.breaks = True  # type: ignore[assignment]
     models = Judged(network, CLASSES, name="net")
     with pytest.raises(ModelError, match="net gives logits that are NaN"):
-        certify(models, IMAGES, None, PLAN, size=SIZE, call=30, folder=tmp_path / "run")
+        certify(models, IMAGES, None, PLAN, size=SIZE, chunk=30, keep=tmp_path / "run")
     assert len(read_rows(tmp_path / "run" / "net-0.3.tsv")) == 3  # two calls an image
     network.breaks = False  # type: ignore[assignment]
     network.seen.clear()
-    found = certify(models, IMAGES, None, PLAN, size=SIZE, call=30, folder=tmp_path / "run")
+    found = certify(models, IMAGES, None, PLAN, size=SIZE, chunk=30, keep=tmp_path / "run")
     assert len(network.seen) == 2 * (2 * 10 - 3)
     assert [fact[1:] for fact in facts(found)] == [fact[1:] for fact in facts(certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE))]
     with pytest.raises(ModelError, match="the denoiser gives images that are NaN"):
@@ -181,8 +181,8 @@ def test_what_does_not_fit_is_refused_before_any_work() -> None:
         certify([], IMAGES, None, PLAN, size=SIZE)
     with pytest.raises(DataError, match="no images to certify"):
         certify(judged, IMAGES.subset([]), None, PLAN, size=SIZE)
-    with pytest.raises(ConfigError, match=r"call .* at least 1"):
-        certify(judged, IMAGES, None, PLAN, size=SIZE, call=0)
+    with pytest.raises(ConfigError, match=r"chunk .* at least 1"):
+        certify(judged, IMAGES, None, PLAN, size=SIZE, chunk=0)
     with pytest.raises(DataError, match="does not know"):
         certify(Judged(nn.Identity(), ["left", "right"]), IMAGES, None, PLAN, size=SIZE)
     assert judged.network.seen == []

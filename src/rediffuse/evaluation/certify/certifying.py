@@ -25,9 +25,9 @@ from rediffuse.evaluation.certify.smoothing import Draws, Smoother, Smoothing
 from rediffuse.evaluation.judged import Judged, check_models
 from rediffuse.evaluation.kept import claim, fingerprint, numbers_of
 
-CALL = 256
+CHUNK = 256
 """Draws in one call of denoiser and classifiers, at most, on an accelerator."""
-PROCESSOR_CALL = 64
+PROCESSOR_CHUNK = 64
 """On a processor, where larger calls cost as much again: glibc hands blocks of more than 32 MiB back at once, so that the kernel has to map
 the memory of every layer anew."""
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -42,8 +42,8 @@ def certify(
     *,
     size: int,
     fit: Literal["pad", "crop", "squash"] = "squash",
-    call: int | None = None,
-    folder: str | Path | None = None,
+    chunk: int | None = None,
+    keep: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Certified:
     """Radii within which no perturbation changes what smoothed classifiers say, and how often they are right there.
@@ -58,9 +58,9 @@ def certify(
         smoothing: sigmas, numbers of draws, alpha, seed.
         size: side in pixels of the tensor that is certified, a multiple of the denoiser's.
         fit: how other shapes become that square, before the noise.
-        call: draws in one call, at most; default: 64 on a processor, 256 elsewhere.
-        folder: for the certificates, one table a model and sigma in the published format, written image by image. The same call continues
-            from it with the same noise; another is refused. Further sigmas may join later.
+        chunk: draws in one call, at most; default: 64 on a processor, 256 elsewhere.
+        keep: folder of one table a model and sigma, in the published format, written image by image. The same call continues from it
+            with the same noise; another is refused. Further sigmas may join later.
         progress: called with (images done, images in all), counting an image once for each sigma.
     Raises:
         ConfigError: a denoiser, size, sigma or folder that does not fit.
@@ -72,14 +72,14 @@ def certify(
     if not len(images):
         raise DataError(f"{images.name} holds no images to certify")
     device = judged[0].device if denoiser is None else denoiser.device
-    call = default_call(device) if call is None else call
-    if call < 1:
-        raise ConfigError(f"call is the number of draws in one call and must be at least 1, got {call}")
+    chunk = default_chunk(device) if chunk is None else chunk
+    if chunk < 1:
+        raise ConfigError(f"chunk is the number of draws in one call and must be at least 1, got {chunk}")
     shape = Fit(mode=fit, size=size, multiple_of=1 if denoiser is None else denoiser.multiple_of)
     smoothers = [Smoother(denoiser, sigma) for sigma in plan.sigmas]  # all are checked before the first one works
     truth = [model.truth(images).tolist() for model in judged]
-    work = _Work(judged=judged, truth=truth, images=images, plan=plan, shape=shape, call=call, device=device)
-    home = None if folder is None else Path(folder)
+    work = _Work(judged=judged, truth=truth, images=images, plan=plan, shape=shape, chunk=chunk, device=device)
+    home = None if keep is None else Path(keep)
     if home is not None:
         claim(home, work.identity(denoiser))
     series: list[Series] = []
@@ -99,9 +99,9 @@ def certify(
     return Certified(smoothing=plan, smoother=kind, images=len(images), models=names, series=tuple(series))
 
 
-def default_call(device: torch.device) -> int:
+def default_chunk(device: torch.device) -> int:
     """Draws in one call where nobody says."""
-    return PROCESSOR_CALL if device.type == "cpu" else CALL
+    return PROCESSOR_CHUNK if device.type == "cpu" else CHUNK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +113,13 @@ class _Work:
     images: ImageSet
     plan: Smoothing
     shape: Fit
-    call: int
+    chunk: int
     device: torch.device
 
     def rows(self, smoother: Smoother, home: Path | None, tick: Callable[[int], None]) -> list[list[Certificate]]:
         """The certificates of each model at one sigma, those first that lie in the folder."""
         # Images that share calls: a function of the plan alone, so that a resumed run makes the calls that were missing, and no others.
-        group = max(1, self.call // self.plan.total)
+        group = max(1, self.chunk // self.plan.total)
         files = None if home is None else self._files(home, smoother.sigma)
         rows: list[list[Certificate]] = [[] for _ in self.judged] if files is None else self._left(files, group)
         done = len(rows[0])
@@ -149,7 +149,7 @@ class _Work:
         """New certificates of each model for a group of images."""
         began = time.perf_counter()
         pictures = torch.stack([self.shape.to_model(example.image)[0] for example in part]).to(self.device)
-        counts = count(self.judged, pictures, part.digests, smoother, self.plan, self.call)
+        counts = count(self.judged, pictures, part.digests, smoother, self.plan, self.chunk)
         took = (time.perf_counter() - began) / len(part)
         made = []
         for labels, (selection, estimation) in zip(self.truth, counts, strict=True):
@@ -180,18 +180,18 @@ class _Work:
 
 @torch.no_grad()
 def count(
-    judged: Sequence[Judged], pictures: Tensor, keys: Sequence[str], smoother: Smoother, plan: Smoothing, call: int = CALL
+    judged: Sequence[Judged], pictures: Tensor, keys: Sequence[str], smoother: Smoother, plan: Smoothing, chunk: int = CHUNK
 ) -> list[Counts]:
     """How often each model names each class: of an image's draws the first N0 select, the next N estimate.
 
     Args:
         pictures: (B, 3, H, W) in [0, 1], as they are certified.
         keys: what the noise of each picture is a function of.
-        call: draws in one call, at most; draws of all pictures share calls, all of nearly one size.
+        chunk: draws in one call, at most; draws of all pictures share calls, all of nearly one size.
     """
     streams = [Draws(plan.seed, key, pictures.shape[1:]) for key in keys]
     everything = len(pictures) * plan.total
-    calls = -(-everything // call)
+    calls = -(-everything // chunk)
     ends = [everything * k // calls for k in range(calls + 1)]
     sums = [np.zeros(len(pictures) * 2 * len(model.classes), dtype=np.int64) for model in judged]
 

@@ -13,6 +13,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import DataError
 from rediffuse.evaluation.calibrating import Calibrations, calibrate
 from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
+from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.corruptions.sources import Live
 from rediffuse.evaluation.judged import Judged
@@ -96,7 +97,7 @@ def ask_columns(
         severities: of the fifteen common corruptions.
     """
     every = [*models, *columns]
-    both = len(images) * (2 + 15 * len(severities))
+    both = len(images) * looks(severities)
     first, second = (None, None) if keep is None else (keep.with_name(f"{keep.name}-{end}") for end in ("clean", "corrupted"))
     clean = calibrate(every, images, size=size, fit=fit, batch=TURN, keep=first, progress=_shift(progress, 0, both))
     corrupted, reason = None, ""
@@ -109,6 +110,11 @@ def ask_columns(
         reason = str(error)
     pairs = tuple((model.name, column.name) for model, column in zip(models, columns, strict=True))
     return Columns(kind=kind, pairs=pairs, images=len(images), clean=clean, corrupted=corrupted, reason=reason)
+
+
+def looks(severities: Sequence[int]) -> int:
+    """How often `ask_columns` reports each image: as it is, twice, and under each corruption and severity."""
+    return 2 + len(COMMON) * len(severities)
 
 
 def _shift(progress: Callable[[int, int], None] | None, before: int, total: int) -> Callable[[int, int], None] | None:

@@ -217,7 +217,7 @@ def certificates(asking: Asking) -> Part:
     smoothing = replace(asking.settings.smoothing, seed=asking.settings.seed)
 
     def run(keep: Path | None, progress: Progress | None) -> Certified:
-        return certify(asking.models, images, denoiser, smoothing, folder=keep, progress=progress, **asking.where)
+        return certify(asking.models, images, denoiser, smoothing, keep=keep, progress=progress, **asking.where)
 
     draws = len(images) * len(smoothing.sigmas) * smoothing.total
     calls = Calls(classifier=len(asking.models) * draws, denoiser=draws)

@@ -16,7 +16,7 @@ from rediffuse.denoisers.base import Denoiser
 from rediffuse.evaluation.corruptions.subsets import SubsetResult, subset_accuracy
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.statistics import Interval
-from rediffuse.evaluation.suite.columns import Columns, ask_columns
+from rediffuse.evaluation.suite.columns import Columns, ask_columns, looks
 from rediffuse.evaluation.test_time.dda import DDA
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
 from rediffuse.evaluation.test_time.ensembles import Ensemble
@@ -75,7 +75,7 @@ def ask(
         return ensemble
 
     beside: list[Judged] = [judged_by(model, made, _asked(model.name, kind)) for model in trained.models]
-    both = len(images) * 17  # clean twice, and fifteen copies
+    both = len(images) * looks([SEVERITY])
     total = both + (0 if natural is None else len(natural))
 
     def shifted(before: int) -> Progress | None:
