@@ -51,7 +51,8 @@ def train(
 ) -> int:
     """Train a classifier and say how often it is right on photos that it has not seen.
 
-    The result is a plain transformers folder. An interrupted training continues with the same command. With --augment, or an option of
+    The result is a plain transformers folder. An interrupted training of the whole network continues with the same
+    command; a head on frozen features takes little and begins anew. With --augment, or an option of
     long trainings, the whole network learns from many photos; torchrun -m rediffuse train ... spreads that over several devices.
 
     Args:
@@ -71,7 +72,7 @@ def train(
         holdout: without --test: share of each class that is held out.
     """
     from rediffuse.data.splits import few_shot
-    from rediffuse.training.fit import fit_classifier
+    from rediffuse.training.fit import fit_classifier, mode_of
 
     views.check()
     robust = views != NO_VIEWS or budget != USUAL
@@ -93,13 +94,14 @@ def train(
         )  # fmt: skip
     else:
         side = DEFAULT_SIZE if size is None else size
-        with bar("training", "steps", quiet=common.quiet) as report:
+        unit = "steps" if mode_of(classifier, mode) == "whole" else "pictures"
+        with bar("training", unit, quiet=common.quiet) as report:
             trained = fit_classifier(
                 mixed, images.classes, level=classifier, mode=mode, steps=steps, seed=common.seed, size=side, fit=fit, flips=images.flips,
                 device=common.device, checkpoint=out / CHECKPOINT, progress=report,
             )  # fmt: skip
     if first:
-        accuracy = judge(trained, held, side, fit)
+        accuracy = judge(trained, held, side, fit, common.quiet)
         trained.save(out)
         for left in LEFT:
             (out / left).unlink(missing_ok=True)
@@ -157,13 +159,14 @@ def mix(images: ImageSet, held: ImageSet, synthetic: str | None, alpha: float, c
     return mixed
 
 
-def judge(trained: Classifier, held: ImageSet, size: int, fit: Literal["pad", "crop", "squash"]) -> Accuracy:
+def judge(trained: Classifier, held: ImageSet, size: int, fit: Literal["pad", "crop", "squash"], quiet: bool) -> Accuracy:
     """How often the classifier is right on the held-out photos."""
     from rediffuse.evaluation.accuracy import measure
     from rediffuse.training.pool import PixelBank, labels_of
 
     labels = labels_of(held).tolist()
-    predicted = trained.predict(PixelBank(size, fit).of(held)).argmax(1).tolist()
+    with bar("judging", "pictures", quiet=quiet) as report:
+        predicted = trained.predict(PixelBank(size, fit).of(held), report).argmax(1).tolist()
     return measure(predicted, labels, trained.classes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -37,6 +37,8 @@ CIFAR_PATCHES = 8
 """Patches along a side."""
 CHUNK = 128
 """Pictures a call when nothing is learned."""
+Progress = Callable[[int, int], None]
+"""Called with (done, in all)."""
 
 
 UNSAVED = ".saving"
@@ -79,19 +81,27 @@ class Classifier(nn.Module):
         return logits
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) on the CPU, in evaluation mode, a chunk at a time; uint8 pictures are taken as [0, 255]."""
+    def predict(self, images: Tensor, progress: Progress | None = None) -> Tensor:
+        """Logits (N, classes) on the CPU, in evaluation mode, a chunk at a time; uint8 pictures are taken as [0, 255].
+
+        Args:
+            progress: called with (pictures done, in all).
+        """
+        chunks: list[Tensor] = []
         with evaluating(self):
-            chunks = [self(to_unit(chunk.to(self.device))).cpu() for chunk in images.split(CHUNK)]
+            for place, chunk in enumerate(images.split(CHUNK) if len(images) else ()):
+                chunks.append(self(to_unit(chunk.to(self.device))).cpu())
+                if progress is not None:
+                    progress(min((place + 1) * CHUNK, len(images)), len(images))
         return torch.cat(chunks) if chunks else torch.zeros(0, len(self.classes))
 
     @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """(N, D): what the head sees, in evaluation mode (BatchNorm with its stored statistics)."""
+    def features(self, images: Tensor, progress: Progress | None = None) -> Tensor:
+        """(N, D): what the head sees, in evaluation mode (BatchNorm with its stored statistics). progress: as in `predict`."""
         kept: list[Tensor] = []
         hook = self.head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1).cpu()))
         try:
-            self.predict(images)
+            self.predict(images, progress)
         finally:
             hook.remove()
         return torch.cat(kept) if kept else torch.zeros(0, self.head.in_features)

@@ -16,8 +16,8 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.precision import resolve_device
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.training.augment import StandardViews
-from rediffuse.training.backbones import FROM_RANDOM, SCRATCH, Classifier, open_backbone
-from rediffuse.training.linear import Progress, features, fit_head
+from rediffuse.training.backbones import FROM_RANDOM, SCRATCH, Classifier, Progress, open_backbone
+from rediffuse.training.linear import features, fit_head
 from rediffuse.training.loop import fit_network
 from rediffuse.training.pool import PixelBank, Pool, pool_of
 from rediffuse.training.settings import DEFAULTS, MODES, Mode, TrainSettings
@@ -62,27 +62,33 @@ def fit_classifier(
         flips: whether a mirrored picture keeps its label; None asks the set.
         device: where the network is: auto, cpu, cuda, ...
         checkpoint: file from which a killed training of the whole network continues.
-        progress: called with (steps done, in all).
+        progress: called with (steps done, in all), in mode linear with (pictures seen, in all): its head takes seconds then.
     Returns:
         The classifier, in evaluation mode.
     Raises:
         ConfigError: linear from random weights, or a setting outside its range.
         DataError: no labels, or fewer than two classes.
     """
-    chosen: Mode = ("whole" if level in FROM_RANDOM else "linear") if mode is None else mode
-    if chosen not in MODES:
-        raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if chosen == "linear" and level in FROM_RANDOM:
-        raise ConfigError("mode linear needs features that know something; choose level resnet-64, a folder or a hub name, or mode whole")
+    chosen = mode_of(level, mode)
     given: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay}
     settings = replace(DEFAULTS[chosen], **{name: value for name, value in given.items() if value is not None})
     pool, own_flips = as_pool(train_set, classes, size, fit)
     mirrored = own_flips if flips is None else flips
     start = open_backbone(level, classes, seed=seed, size=size).to(resolve_device(device))
     if chosen == "linear":
-        return with_head(start, replace(pool, items=features(start, pool.items, mirrored)), settings, seed)
+        return with_head(start, replace(pool, items=features(start, pool.items, mirrored, progress)), settings, seed)
     views = StandardViews(flips=mirrored)
     return fit_network(start, pool, settings=settings, views=views, seed=seed, checkpoint=checkpoint, progress=progress)
+
+
+def mode_of(level: str, mode: Mode | None = None) -> Mode:
+    """The mode that is asked for, or the usual one of a level: whole from random weights, else linear. Raises ConfigError."""
+    chosen: Mode = ("whole" if level in FROM_RANDOM else "linear") if mode is None else mode
+    if chosen not in MODES:
+        raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if chosen == "linear" and level in FROM_RANDOM:
+        raise ConfigError("mode linear needs features that know something; choose level resnet-64, a folder or a hub name, or mode whole")
+    return chosen
 
 
 def with_head(classifier: Classifier, pool: Pool, settings: TrainSettings, seed: int) -> Classifier:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,12 +9,9 @@ from torch.nn import functional as F
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.training.augment import generator_of
-from rediffuse.training.backbones import CHUNK, Classifier, start_head, to_unit
+from rediffuse.training.backbones import CHUNK, Classifier, Progress, start_head, to_unit
 from rediffuse.training.pool import PixelBank, Pool
 from rediffuse.training.settings import LINEAR, TrainSettings
-
-Progress = Callable[[int, int], None]
-"""Called with (done, in all)."""
 
 
 class FeatureBank:
@@ -55,11 +50,15 @@ class FeatureBank:
         return torch.stack([self._held[digest] for digest in images.digests])
 
 
-def features(classifier: Classifier, images: Tensor, flips: bool) -> Tensor:
-    """(N, views, D) of pictures (N, 3, H, W), uint8 or in [0, 1]."""
+def features(classifier: Classifier, images: Tensor, flips: bool, progress: Progress | None = None) -> Tensor:
+    """(N, views, D) of pictures (N, 3, H, W), uint8 or in [0, 1]. progress: called with (views done, in all)."""
     unit = to_unit(images)  # (N, 3, H, W)
     views = [unit, unit.flip(-1)] if flips else [unit]
-    return torch.stack([classifier.features(view) for view in views], 1)
+
+    def behind(views_before: int) -> Progress | None:
+        return None if progress is None else lambda done, own: progress(views_before * own + done, len(views) * own)
+
+    return torch.stack([classifier.features(view, behind(place)) for place, view in enumerate(views)], 1)
 
 
 def fit_head(pool: Pool, classes: int, *, settings: TrainSettings = LINEAR, seed: int = 0) -> nn.Linear:

@@ -14,10 +14,9 @@ from rediffuse.denoisers.precision import trunk_region
 from rediffuse.errors import DataError
 from rediffuse.methods.bank import Bank
 from rediffuse.training.augment import StandardViews, ViewLaw, generator_of
-from rediffuse.training.backbones import Classifier, seeded
+from rediffuse.training.backbones import Classifier, Progress, seeded
 from rediffuse.training.checkpoint import keep_checkpoint, read_checkpoint
 from rediffuse.training.ema import Ema
-from rediffuse.training.linear import Progress
 from rediffuse.training.numbers import forward_numbers
 from rediffuse.training.objectives import Objective, Views, plain, terms_of
 from rediffuse.training.pool import Pool

@@ -8,7 +8,7 @@ Reference: Trabucco et al., ICLR 2024, arXiv 2302.07944, section on balancing re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,11 +121,17 @@ class PixelBank:
     def size(self) -> int:
         return self.fit.size
 
-    def of(self, images: ImageSet) -> Tensor:
-        """(N, 3, size, size) uint8, in the set's order. Pictures are told apart by their pixels' hash."""
+    def of(self, images: ImageSet, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """(N, 3, size, size) uint8, in the set's order. Pictures are told apart by their pixels' hash.
+
+        Args:
+            progress: called with (pictures done, in all).
+        """
         for row, digest in enumerate(images.digests):
             if digest not in self._held:
                 self._held[digest] = self.fit.to_model(images[row].image)[0].mul(255).round().to(torch.uint8)
+            if progress is not None:
+                progress(row + 1, len(images))
         if len(images) == 0:
             return torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
         return torch.stack([self._held[digest] for digest in images.digests])

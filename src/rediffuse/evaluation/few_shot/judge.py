@@ -92,11 +92,16 @@ class Judge:
                 checkpoint.unlink(missing_ok=True)
             return [int(label) for label in guessed]
         bank = self.features(cell.level)
-        items = None if made is None else bank.of(made)
-        pool = Pool.build(bank.of(real), labels_of(real), items, Mixed(real, made, alpha).copies, alpha)
+        items = None if made is None else self._of(bank, made)
+        pool = Pool.build(self._of(bank, real), labels_of(real), items, Mixed(real, made, alpha).copies, alpha)
         head = fit_head(pool, len(self.pool.classes), settings=self.settings.linear, seed=cell.seed)
         with torch.no_grad():
-            return [int(label) for label in head(bank.of(self.test if held is None else held)[:, 0]).argmax(1)]
+            return [int(label) for label in head(self._of(bank, self.test if held is None else held)[:, 0]).argmax(1)]
+
+    def _of(self, bank: FeatureBank, images: ImageSet) -> Tensor:
+        with Bar(self.copies.progress, "pictures") as bar:
+            bar.stage("features")
+            return bank.of(images, bar.report)
 
     def _network(self, real: ImageSet, made: ImageSet | None, alpha: float, seed: int, checkpoint: Path | None) -> Classifier:
         items = None if made is None else self.pixels.of(made)
@@ -138,7 +143,9 @@ class Judge:
     def test_pixels(self) -> Tensor:
         """(N, 3, size, size) uint8, decoded once."""
         if self._test_pixels is None:
-            self._test_pixels = self.pixels.of(self.test)
+            with Bar(self.copies.progress, "pictures") as bar:
+                bar.stage("reading the test photos")
+                self._test_pixels = self.pixels.of(self.test, bar.report)
         return self._test_pixels
 
     def forget(self) -> None:
