@@ -108,7 +108,7 @@ def attack_images(
     attack: Attack | None = None,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "squash",
+    fit: Literal["pad", "crop", "squash"] = "pad",
     keep: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attacked:

@@ -134,7 +134,7 @@ def calibrate(
     images: ImageSet,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "squash",
+    fit: Literal["pad", "crop", "squash"] = "pad",
     temperature_images: ImageSet | None = None,
     bins: int = BINS,
     batch: int = 256,

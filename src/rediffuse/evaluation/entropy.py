@@ -130,7 +130,7 @@ def entropy_curve(
     settings: DiffAugSettings = WHOLE,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "squash",
+    fit: Literal["pad", "crop", "squash"] = "pad",
     seed: int = 0,
     chunk: int = CHUNK,
     keep: str | Path | None = None,

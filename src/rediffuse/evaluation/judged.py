@@ -172,7 +172,7 @@ def check_models(judged: Judged | Sequence[Judged]) -> tuple[Judged, ...]:
 
 
 def batches(
-    images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "squash", batch: int = 256
+    images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad", batch: int = 256
 ) -> Iterator[tuple[list[int], Tensor]]:
     """(rows, pictures (B, 3, size, size) float32 in [0, 1]) of a set, in order; no more than one batch is held.
 

@@ -41,7 +41,7 @@ def certify(
     smoothing: Smoothing | None = None,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "squash",
+    fit: Literal["pad", "crop", "squash"] = "pad",
     chunk: int | None = None,
     keep: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,

@@ -68,7 +68,7 @@ class Live:
         images: ImageSet,
         *,
         size: int | None = None,
-        fit: Literal["pad", "crop", "squash"] = "squash",
+        fit: Literal["pad", "crop", "squash"] = "pad",
         seed: int = 0,
         frost: FrostSource = "auto",
     ) -> None:

@@ -35,7 +35,7 @@ class Asked:
     """
 
     size: int
-    fit: Literal["pad", "crop", "squash"] = "squash"
+    fit: Literal["pad", "crop", "squash"] = "pad"
     scores: tuple[str, ...] = rules.SCORES
     bank: int = BANK
     neighbours: int = NEIGHBOURS
@@ -54,7 +54,7 @@ class Asked:
         return any(name in rules.FITTED_SCORES for name in self.scores)
 
 
-def askable(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "squash") -> tuple[str, ...]:
+def askable(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> tuple[str, ...]:
     """The scores that make sense for a network: without ReAct, ASH and SCALE where its first images have negative features."""
     _, pictures = next(batches(images[:64], size=size, fit=fit))
     features, _ = model.features(pictures)

@@ -37,7 +37,7 @@ def evaluate(
     *,
     suite: Suite = "robust",
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "squash",
+    fit: Literal["pad", "crop", "squash"] = "pad",
     denoiser: Denoiser | None = None,
     near: Sequence[ImageSet] = (),
     far: Sequence[ImageSet] = (),

@@ -45,7 +45,7 @@ class SuiteSettings:
 
     suite: Suite = "robust"
     size: int
-    fit: Literal["pad", "crop", "squash"] = "squash"
+    fit: Literal["pad", "crop", "squash"] = "pad"
     seed: int = 0
     ensemble_images: int = 500
     entropy_images: int = 500
