@@ -44,6 +44,11 @@ def pace(rate: float) -> str:
     return f"{rate * 3600:.1f}/h"
 
 
+def notes(shown: bool) -> Callable[[str], None]:
+    """Prints sentences for the user on the standard error stream, or keeps silent."""
+    return (lambda text: print(text, file=sys.stderr, flush=True)) if shown else (lambda _: None)
+
+
 class Meter:
     """How fast a piece of work goes, from counts and a clock; what an earlier life had done is no speed.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Condition, Denoiser
-from rediffuse.errors import ModelError
+from rediffuse.denoisers.memory import Room
 from rediffuse.generation.plan import REAL, Plan, Settings, Variant, draw_of
 from rediffuse.methods.editing import EditingMethod
 from rediffuse.sampling.sampler import run_jobs
@@ -67,30 +67,30 @@ class Engine:
 
     def _fill(self, number: int, variants: Sequence[Variant], batch: int, writer: Writer, tick: Tick) -> tuple[OpenShard, int]:
         """Make one shard, its files still on their way; also returns the batch that memory allowed."""
-        while True:
-            shard = writer.shard(number)
-            try:
-                for variant, render in self.make(variants, batch, tick):
-                    shard.put(variant, render, None if variant.copy == REAL else batch)
-                return shard, batch
-            except (RuntimeError, MemoryError) as error:
-                shard.discard()
-                if not is_out_of_memory(error):
-                    raise
-                if batch == 1:
-                    raise ModelError(
-                        f"not even one image of {self.settings.side} pixels fits into the memory of {self.method.model.device}; "
-                        "use a smaller side, or another device"
-                    ) from error
-            except BaseException:
-                shard.discard()
-                raise
-            batch //= 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+
+        def told(slots: int) -> None:
             self.note(
-                f"out of memory: shard {number} begins again with batches of {batch}; its images agree within rounding, not to the bit"
+                f"out of memory: shard {number} begins again with batches of {slots}; its images agree within rounding, not to the bit"
             )
+
+        def hopeless() -> str:
+            return (
+                f"not even one image of {self.settings.side} pixels fits into the memory of {self.method.model.device}; "
+                "use a smaller side, or another device"
+            )
+
+        room = Room(batch=batch, told=told, hopeless=hopeless)
+        return room.fit(lambda slots: self._shard(number, variants, slots, writer, tick)), room.batch
+
+    def _shard(self, number: int, variants: Sequence[Variant], batch: int, writer: Writer, tick: Tick) -> OpenShard:
+        shard = writer.shard(number)
+        try:
+            for variant, render in self.make(variants, batch, tick):
+                shard.put(variant, render, None if variant.copy == REAL else batch)
+        except BaseException:
+            shard.discard()
+            raise
+        return shard
 
     def make(self, variants: Sequence[Variant], batch: int, tick: Tick) -> Iterator[tuple[Variant, Render]]:
         """The images of these rows, each as a function that gives it as a picture; sources are encoded once for all their copies."""
@@ -181,10 +181,3 @@ def default_batch(model: Denoiser, side: int) -> int:
     room = (46_000 / numbers) ** 2 * (1 if model.device.type == "cpu" else 8)
     most = 64 if model.device.type == "cpu" else 256
     return int(2 ** max(0, min(log2(most), int(log2(max(1.0, room))))))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the processor or an accelerator."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "alloc" in str(error) and "memory" in str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -25,7 +24,7 @@ from rediffuse.generation.pricing import Cost, gigabytes, price
 from rediffuse.generation.store import Run, finished_shards
 from rediffuse.generation.writer import Writer, check_folder
 from rediffuse.methods.editing import EditingMethod
-from rediffuse.progress import Bar
+from rediffuse.progress import Bar, notes
 
 SAME = "the same call of rediffuse.generate"
 
@@ -110,7 +109,7 @@ def generate(
         copies=copies, seed=seed, side=_side(method, side), fit=fit, size=size, format=format, keep_real=keep_real,
         target_per_class=target_per_class
     )  # fmt: skip
-    note = _notes(progress)
+    note = notes(bool(progress))
     method.model.eval()
     engine = Engine(photos, method, settings, note)
     plan, left = _price(_plan(photos, method, settings, out, batch, engine), out, engine, rate, shown=progress is True or dry_run)
@@ -208,7 +207,3 @@ def _side(method: EditingMethod, side: int | None) -> int:
             f"{type(method.model).__name__} has no image size of its own; give side, a multiple of {method.model.multiple_of}"
         )
     return side
-
-
-def _notes(progress: Progress) -> Callable[[str], None]:
-    return (lambda text: print(text, file=sys.stderr, flush=True)) if progress else (lambda _: None)

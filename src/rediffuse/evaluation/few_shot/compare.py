@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from rediffuse.evaluation.few_shot.bench import Bench
 from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.cost import estimate
 from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Cell, Making, make_settings
-from rediffuse.progress import roughly
+from rediffuse.progress import notes, roughly
 from rediffuse.training.backbones import SCRATCH
 
 LARGEST = 224
@@ -84,7 +83,7 @@ def compare(
     )  # fmt: skip
     bench = Bench.prepare(images, test, model, settings, Path(out).expanduser(), progress)
     bench.store.check(bench.plan)
-    note = _notes(progress or dry_run)
+    note = notes(progress or dry_run)
     cells = list(settings.cells())
     left = [cell for cell in cells if bench.store.read(cell) is None]
     each: Sequence[float] = ()
@@ -127,7 +126,3 @@ def describe(cell: Cell) -> str:
     """`seed 0, 2 shots, da-fusion, scratch`."""
     level = "" if cell.level == cell.arm else f", {cell.level}"
     return f"seed {cell.seed}, {cell.shots} shot{'' if cell.shots == 1 else 's'}, {cell.arm}{level}"
-
-
-def _notes(shown: bool) -> Callable[[str], None]:
-    return (lambda text: print(text, file=sys.stderr, flush=True)) if shown else (lambda _: None)
