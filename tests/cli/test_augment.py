@@ -193,3 +193,36 @@ def test_ctrl_c_leaves_a_folder_that_the_printed_command_continues(photos: Path,
     subprocess.run([*program, *words], cwd=cut, env=environment, check=True, capture_output=True)
     assert pixels(cut / "more") == pixels(straight / "more")
     shutil.rmtree(straight)
+
+
+def test_a_folder_inside_the_photos_is_continued_and_no_class(
+    rediffuse: Callable[..., Ended], photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    command = ("augment", ".", "more", "--model", model, *QUICK)
+    assert rediffuse(*command, "--preview", 2).status == 0
+    assert rediffuse(*command).status == 0
+    before = pixels(Path("more"))
+    again = rediffuse(*command)
+    assert again.status == 0, again.err
+    assert "36 copies of 12 photos" in again.out
+    assert pixels(Path("more")) == before
+    read = folder(".")
+    assert read.classes == ("cat", "dog", "red bird")
+    assert [line.id for line in read.rejected] == ["more/", "more-preview/", "more.words/"]
+    mixed = rediffuse("train", ".", "net", "--synthetic", "more", "--steps", 2, "--size", 16)
+    assert mixed.status == 0, mixed.err
+    assert Run("more").classes == read.classes
+
+
+@pytest.mark.parametrize("verb", ["augment", "learn", "generate"])
+@pytest.mark.parametrize("place", [".", "cat"])
+def test_the_photos_themselves_are_no_place_to_write(
+    rediffuse: Callable[..., Ended], photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch, verb: str, place: str
+) -> None:
+    monkeypatch.chdir(photos)
+    before = sorted(photos.rglob("*"))
+    ended = rediffuse(verb, ".", place, "--model", model)
+    assert ended.status == 2
+    assert f"{place} holds the photos; give a folder of its own" in ended.err
+    assert sorted(photos.rglob("*")) == before

@@ -54,6 +54,23 @@ def test_cost_table_page_and_again(compare: Callable[..., Ended]) -> None:
     assert "of 12 " not in again.err
 
 
+def test_a_comparison_inside_the_photos_goes_on_and_is_no_class(
+    compare: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "few")
+    options = ("--arms", "real-guidance", "standard", "--shots", 1, "--seeds", 1)
+    first = compare(*options)
+    assert first.status == 0, first.err
+    assert list(Path("comparison").rglob("*.png"))  # pictures that would be a class
+    again = compare(*options)
+    assert again.status == 0, again.err
+    assert again.out == first.out
+    assert "comparison/ (a comparison, written by rediffuse" in again.err
+    ended = compare(*options, "--out", ".")
+    assert ended.status == 2
+    assert "holds the photos" in ended.err
+
+
 def test_digits_are_held_against_raw_pixels_first(rediffuse: Callable[..., Ended], model: Path) -> None:
     ended = rediffuse("compare", "digits", "--model", model, *small("--seeds", 1, "--dry-run"))
     assert ended.status == 0, ended.err

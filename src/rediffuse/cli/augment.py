@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, load_model, open_photos
+from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_model, open_photos
 from rediffuse.cli.generate import check_out, make
 from rediffuse.cli.learn import CHECKPOINT, check_folder, learn_into
 from rediffuse.cli.options import LEARNING, MAKING, WRITING, Learning, Making, Writing
@@ -52,6 +52,7 @@ def augment(
     making.check()
     writing.check()
     chosen = learning.find()
+    check_apart(photos, out)
     check_out(out)
     learns = making.method == "da-fusion" and words is None
     if learns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
@@ -72,6 +73,20 @@ def open_photos(spec: str, *, split: str | None = None, flips: bool = True, quie
         more = f" and {len(images.rejected) - 1} more" if len(images.rejected) > 1 else ""
         note(f"Left out: {first.id} ({first.reason}){more}.", quiet=quiet, style="yellow")
     return images
+
+
+def check_apart(photos: str, out: Path) -> None:
+    """Refuse to write where photos of the set lie, before any work; a folder of its own among them is fine. Raises ConfigError."""
+    from rediffuse.data.folder import holds_pictures
+    from rediffuse.data.outputs import output_kind
+    from rediffuse.errors import ConfigError
+
+    root = Path(photos).expanduser()
+    if photos == "digits" or not root.is_dir() or not out.is_dir():
+        return
+    ours, theirs = out.resolve(), root.resolve()
+    if ours == theirs or (ours.is_relative_to(theirs) and output_kind(out) is None and holds_pictures(out)):
+        raise ConfigError(f"{out} holds the photos; give a folder of its own, such as {out / 'new'}")
 
 
 def load_model(spec: str, common: Common) -> Denoiser:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, load_model
+from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_model
 from rediffuse.cli.options import COPIES, LEARNING, REDRAWING, Learning, Redrawing
 from rediffuse.cli.pair import open_pair
 from rediffuse.errors import ConfigError
@@ -77,6 +77,7 @@ def compare(
     from rediffuse.reports.page import write_page
 
     redrawing.check()
+    check_apart(data, out)
     arms = arms or (("pixels", *ARMS) if data == "digits" else ARMS)
     if redrawing.strengths and "da-fusion" not in arms:
         raise ConfigError("--strengths are da-fusion's, which is not among --arms; real-guidance always redoes .5")

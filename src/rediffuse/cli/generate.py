@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, load_model, open_photos
+from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_model, open_photos
 from rediffuse.cli.options import MAKING, WRITING, Making, Writing
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def generate(
         )  # fmt: skip
     if out is None or classes:
         raise ConfigError("give photos and the folder to write, or with --from-noise the folder alone; --classes belongs to --from-noise")
+    check_apart(photos, out)
     check_out(out)
     if making.method == "da-fusion" and words is None:
         learned = terminal.command("learn", photos, "words")

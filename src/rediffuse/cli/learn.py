@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, load_model, open_photos
+from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_model, open_photos
 from rediffuse.cli.options import LEARNING, Learning
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def learn(
     from rediffuse.data.splits import few_shot
 
     chosen = learning.find()
+    check_apart(photos, words)
     check_folder(words)
 
     def price(_: int, classes: int) -> Work:

@@ -36,6 +36,7 @@ def _open_judged(data: str, judged: str, there: tuple[str, ...], flips: bool, qu
 
 def split_names(data: str) -> tuple[str, ...]:
     """Splits that a set has by its layout: shards, folders called like splits, the two halves of the digits; () where there are none."""
+    from rediffuse.data.folder import photo_folders
     from rediffuse.data.table import shards
 
     if data == "digits":
@@ -46,6 +47,6 @@ def split_names(data: str) -> tuple[str, ...]:
     found = tuple(shards(path))
     if found:
         return found
-    folders = tuple(sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith(".")))
+    folders = tuple(photo_folders(path))
     named = bool(folders) and set(folders) <= {*TRAIN_NAMES, *TEST_NAMES} and not set(folders).isdisjoint(TRAIN_NAMES)
     return folders if named and all(any(inner.is_dir() for inner in (path / name).iterdir()) for name in folders) else ()

@@ -13,6 +13,7 @@ from typing import Any
 
 from rediffuse.data.decoding import Entry, FilePayload, decode
 from rediffuse.data.images import EXTENSIONS, FOREIGN_EXTENSIONS
+from rediffuse.data.outputs import IMAGES, RUN, enter, output_kind
 from rediffuse.data.types import ImageSet, Progress, Rejected
 from rediffuse.errors import DataError
 
@@ -24,8 +25,8 @@ def folder(path: str | Path, *, flips: bool = True, allow_outside: bool = False,
     """Read class folders, sorted by name; pictures right inside the folder and no class folders give an unlabelled set.
 
     Choose it for pictures sorted into folders, with any depth of folders inside a class, and for the `out/` or `out/images` of a
-    Rediffuse run, whose `metadata.parquet` gives true class names, sources and copies. Hidden files are passed over; ids are paths
-    relative to the folder, with `/`.
+    Rediffuse run, whose `metadata.parquet` gives true class names, sources and copies. Hidden files are passed over, and folders inside
+    that Rediffuse wrote are rejected by name; ids are paths relative to the folder, with `/`.
 
     Args:
         path: the folder.
@@ -39,8 +40,8 @@ def folder(path: str | Path, *, flips: bool = True, allow_outside: bool = False,
     if not root.is_dir():
         what = "is a file; give the folder that it lies in" if root.exists() else f"does not exist (looked in {root.absolute().parent})"
         raise DataError(f"folder {str(path)!r} {what}")
-    if (root / "run.json").is_file() and (root / "images").is_dir():
-        root = root / "images"
+    if (root / RUN).is_file() and (root / IMAGES).is_dir():
+        root = root / IMAGES
     found, rejected = _scan(root, allow_outside)
     if not found and not rejected:
         raise DataError(f"no picture in folder {str(path)!r}; endings that are read: {' '.join(EXTENSIONS)}")
@@ -53,6 +54,22 @@ def folder(path: str | Path, *, flips: bool = True, allow_outside: bool = False,
 def is_picture(name: str) -> bool:
     """Whether a file name ends like a picture, readable or foreign."""
     return name.lower().endswith(EXTENSIONS + FOREIGN_EXTENSIONS)
+
+
+def photo_folders(path: Path) -> list[str]:
+    """Names of the folders in a folder that hold pictures, sorted; hidden ones and our own outputs are none."""
+    names = [child.name for child in path.iterdir() if child.is_dir()]
+    enter(path, names)
+    return [name for name in names if holds_pictures(path / name)]
+
+
+def holds_pictures(path: Path) -> bool:
+    """Whether a picture lies in a folder, at any depth; those of our own outputs do not count."""
+    for base, folders, files in os.walk(path):
+        enter(base, folders)
+        if any(is_picture(name) and not name.startswith(".") for name in files):
+            return True
+    return False
 
 
 def leaves(path: Path, root: Path) -> bool:
@@ -92,7 +109,9 @@ def _walk(root: Path, rejected: list[Rejected]) -> Iterator[tuple[Path, str]]:
         rejected.append(Rejected(id=name, reason=f"the folder cannot be listed: {error.strerror}"))
 
     for base, folders, files in os.walk(root, followlinks=False, onerror=closed):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name, kind in enter(base, folders).items():
+            inside = (Path(base) / name).relative_to(root).as_posix()
+            rejected.append(Rejected(id=f"{inside}/", reason=f"{kind}, written by rediffuse; not photos of this set"))
         names = [name for name in folders if (Path(base) / name).is_symlink()] + sorted(filter(is_picture, files))
         for name in names:
             if not name.startswith("."):
@@ -136,7 +155,11 @@ def _from_class_folders(root: Path, found: list[_Found]) -> tuple[list[Entry], t
     empty = [
         Rejected(id=f"{child.name}/", reason="a folder without a readable picture; it is no class")
         for child in sorted(root.iterdir())
-        if child.is_dir() and not child.is_symlink() and not child.name.startswith(".") and _nfc(child.name) not in places
+        if child.is_dir()
+        and not child.is_symlink()
+        and not child.name.startswith(".")
+        and _nfc(child.name) not in places
+        and output_kind(child) is None
     ]
     return entries, classes, stray + empty
 
@@ -162,11 +185,11 @@ def _run_rows(root: Path) -> list[dict[str, Any]] | None:
 def _run_flips(root: Path) -> bool:
     """What the run of this images folder says of flips; True where its run.json is not beside it."""
     try:
-        return json.loads((root.parent / "run.json").read_text(encoding="utf-8")).get("flips") is not False
+        return json.loads((root.parent / RUN).read_text(encoding="utf-8")).get("flips") is not False
     except FileNotFoundError:
         return True
     except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{root.parent / 'run.json'} cannot be read: {error}; it was changed or damaged") from error
+        raise DataError(f"{root.parent / RUN} cannot be read: {error}; it was changed or damaged") from error
 
 
 def _from_run(found: list[_Found], rows: list[dict[str, Any]]) -> tuple[list[Entry], tuple[str, ...], list[Rejected]]:

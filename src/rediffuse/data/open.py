@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.data.digits import digits
-from rediffuse.data.folder import folder, is_picture
+from rediffuse.data.folder import folder, is_picture, photo_folders
+from rediffuse.data.outputs import RUN
 from rediffuse.data.table import shards, table
 from rediffuse.data.types import ImageSet, Progress
 from rediffuse.errors import DataError
@@ -61,15 +62,16 @@ def _object(spec: Any, split: str | None, flips: bool, labelled: bool | None, pr
 
 
 def _directory(path: Path, split: str | None, flips: bool, labelled: bool | None, progress: Progress | None) -> ImageSet:
-    if shards(path) and not (path / "run.json").exists():
+    if shards(path) and not (path / RUN).exists():
         return table(path, split=split, flips=flips, labelled=labelled, progress=progress)
-    folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     if split is not None:
+        folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
         if split not in folders:
             raise DataError(
                 f"no split {split!r} in {path}; its folders are {', '.join(folders[:10]) or '(none)'}; leave split out to read it whole"
             )
         return folder(path / split, flips=flips, progress=progress)
+    folders = photo_folders(path)
     if folders and {name.lower() for name in folders} <= _SPLIT_NAMES and all(_holds_folders(path / name) for name in folders):
         raise DataError(
             f"{path} looks like splits ({', '.join(folders)}) with class folders in them; choose one with split={folders[0]!r} "

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from rediffuse.data.folder import is_picture
+from rediffuse.data.outputs import enter
 
 PATIENCE = 5000
 """Headers that are read at most."""
@@ -21,7 +22,7 @@ def peek_photos(path: str | Path) -> list[tuple[str, tuple[int, int]]]:
     root = Path(path).expanduser()
     found: list[tuple[str, tuple[int, int]]] = []
     for base, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        enter(base, folders)
         inside = Path(base).relative_to(root).parts
         for name in sorted(files):
             if len(found) >= PATIENCE:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rediffuse.data import outputs
 from rediffuse.data.decoding import Entry, FilePayload, decode
 from rediffuse.data.types import ImageSet, Progress
 from rediffuse.errors import DataError, PlanError
@@ -15,7 +16,8 @@ from rediffuse.generation.plan import REAL, Variant, variant_from_row
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RUN, PLAN, MANIFEST, REJECTED, CARD, IMAGES = "run.json", "plan.parquet", "manifest", "rejected.jsonl", "README.md", "images"
+RUN, IMAGES = outputs.RUN, outputs.IMAGES
+PLAN, MANIFEST, REJECTED, CARD = "plan.parquet", "manifest", "rejected.jsonl", "README.md"
 PARTIAL, LOCK, METADATA = "partial", "run.lock", "metadata.parquet"
 FORMAT = 1
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.data.names import is_safe_name, slug
+from rediffuse.data.outputs import CELLS, SETTINGS
 from rediffuse.errors import DataError, PlanError
 from rediffuse.evaluation.few_shot.settings import Cell
 from rediffuse.evaluation.results import write_json
 
-SETTINGS = "settings.json"
 GROWS = ("shots", "seeds", "arms", "levels")
 """Settings that a later call may extend: what they add are further cells."""
 
@@ -81,7 +81,7 @@ class CellStore:
 
     def path(self, cell: Cell) -> Path:
         level = cell.level if is_safe_name(cell.level) else slug(cell.level)
-        return self.out / "cells" / level / cell.arm / f"shots-{cell.shots}" / f"seed-{cell.seed}.json"
+        return self.out / CELLS / level / cell.arm / f"shots-{cell.shots}" / f"seed-{cell.seed}.json"
 
     def read(self, cell: Cell) -> CellResult | None:
         """A finished cell; None where there is none yet. A damaged file counts as none: it is made again."""
@@ -127,6 +127,7 @@ class CellStore:
         if stored is not None and not plan.get("model"):
             grown["model"] = stored.get("model", {})
         write_json(self.out / SETTINGS, {**plan, **grown})
+        (self.out / CELLS).mkdir(exist_ok=True)  # by both, readers of photos know the folder from the start
 
     def check(self, plan: Mapping[str, Any]) -> dict[str, Any] | None:
         """As `claim`, but nothing is written; returns what the folder holds, None where it is new."""
