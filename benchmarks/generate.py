@@ -139,8 +139,10 @@ def benchmark(given: argparse.Namespace) -> Measured:
         print(f"\n{render_table([{key.replace('_', ' '): value for key, value in row.items() if key != 'table'} for row in table])}")
     work = arms[EQUAL].work()
     print(f"\n{work.images_a_call:.1f} images a call, slot use {work.slot_use:.3f}; images a second as in the first table")
+    in_float32 = next((name for name in rates if name.startswith(EQUAL) and name != EQUAL), None)
     headline: dict[str, Figure | float] = {
         "speedup_equal_steps": ratio(rates[EQUAL], rates[PUBLISHED]),
+        **({} if in_float32 is None else {"speedup_equal_steps_float32": ratio(rates[in_float32], rates[PUBLISHED])}),
         "speedup_default": ratio(rates[DEFAULT], rates[PUBLISHED]),
         "slot_use": work.slot_use,
         "images_per_call": work.images_a_call,
