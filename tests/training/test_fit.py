@@ -119,7 +119,9 @@ def test_linear_training_counts_every_view_and_predicting_every_picture(tmp_path
     images = toys.striped(70, classes=2)  # 140 pictures: two calls
     folder = toys.resnet_folder(tmp_path / "net")
     said: list[tuple[int, int]] = []
-    made = fit_classifier(images, images.classes, level=str(folder), steps=2, size=16, flips=True, progress=lambda *given: said.append(given))
+    made = fit_classifier(
+        images, images.classes, level=str(folder), steps=2, size=16, flips=True, progress=lambda *given: said.append(given)
+    )
     assert said == [(128, 280), (140, 280), (268, 280), (280, 280)]
     said.clear()
     made.predict(PixelBank(16).of(images, lambda *given: said.append(given)), lambda *given: said.append(given))

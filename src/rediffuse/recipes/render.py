@@ -142,7 +142,8 @@ def _no_options(view: str, options: Mapping[str, str]) -> None:
 
 def _origin(result: Result) -> str:
     """Where the figures come from, in one line."""
-    machine = f"{result.hardware.get('processor', '?')}, {result.hardware.get('cores', '?')} cores"
+    cores = result.hardware.get("cores", "?")
+    machine = f"{result.hardware.get('processor', '?')}, {cores} core{'' if cores == 1 else 's'}"
     device = str(result.hardware.get("device", "cpu"))
     parts = [
         result.date[:10],

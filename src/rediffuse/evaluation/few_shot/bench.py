@@ -195,6 +195,6 @@ def read_card(model: Denoiser | None) -> dict[str, Any]:
 def facts(pool: ImageSet, model: Denoiser | None, card: dict[str, Any]) -> list[str]:
     """What a reader must know of the generator."""
     bundled = model is not None and model.spec is not None and model.spec.name == "tiny-imagenet-64"
-    digits = [DIGITS_NOTE] if pool.name.startswith("digits") and bundled else []
+    digits = [DIGITS_NOTE] if pool.name.partition(" (")[0] == "digits" and bundled else []
     said = card.get("notes", [])
     return [*digits, *(str(line) for line in (said if isinstance(said, list) else [said]))]
