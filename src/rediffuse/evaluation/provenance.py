@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,12 @@ def instruction_sets() -> list[str]:
     return [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16") if name in flags]
 
 
+@cache
 def commit() -> str:
-    """The commit of the code that runs, "+changes" behind it when its files differ; "" outside a checkout."""
+    """The commit of the code that runs, "+changes" behind it when its files differ; "" outside a checkout.
+
+    Asked once in a process, when work begins: what is committed during hours of work did not make its figures.
+    """
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str | None:
@@ -106,5 +111,6 @@ def command_line() -> str:
 
 
 def module_command(module: str, arguments: Sequence[str]) -> str:
-    """`python -m MODULE ARGUMENTS`, with the last part alone of every absolute path."""
+    """`python -m MODULE ARGUMENTS`, with the last part alone of every absolute path; as work begins, so `commit` is asked too."""
+    commit()
     return shlex.join(["python", "-m", module, *(Path(word).name if Path(word).is_absolute() else word for word in arguments)])

@@ -21,7 +21,7 @@ from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.judge import Judge
 from rediffuse.evaluation.few_shot.samples import collect_samples
 from rediffuse.evaluation.few_shot.settings import GENERATED, CompareSettings
-from rediffuse.evaluation.provenance import provenance
+from rediffuse.evaluation.provenance import commit, provenance
 from rediffuse.generation.environment import identify
 from rediffuse.training.backbones import SCRATCH, model_folder
 from rediffuse.training.pool import labels_of
@@ -64,6 +64,7 @@ class Bench:
             ModelError: a level that is no classifier.
             ConfigError: arms that make copies, and no model.
         """
+        commit()  # is remembered from here on: work of hours may outlast it
         pool, held, notes = split(images, test)
         few_shot(pool, max(settings.shots), settings.seeds[0])  # a class with too few photos is an error now
         store = CellStore(out, len(held))
