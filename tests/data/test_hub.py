@@ -55,7 +55,7 @@ def test_rows_read_no_files_outside_of_the_set(draw, encode, tmp_path):
 
     refused = {line.id: line.reason for line in hub(rows).rejected}
     assert len(refused) == 5
-    assert sum("outside of the set's folder; say root=FOLDER" in reason for reason in refused.values()) == 5
+    assert sum("outside of the set's folder; move it there, or give a folder or a table" in reason for reason in refused.values()) == 5
     assert [example.image.tobytes() for example in hub(rows)] == [inside.tobytes()]
     assert [example.image.tobytes() for example in hub(rows, root=tmp_path / "set")] == [draw(1).tobytes(), inside.tobytes()]
     assert len(hub(rows, allow_outside=True)) == 5  # the last names nothing

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import rediffuse.data
-from rediffuse.data import digits, folder, open_images
+from rediffuse.data import digits, few_shot, folder, open_images
 from rediffuse.data.export import export_folders
 from rediffuse.errors import DataError
 
@@ -82,3 +82,16 @@ def test_every_real_set_opens(shared_data):
     for name, (count, classes) in sizes.items():
         images = open_images(shared_data / name, split="train")
         assert (len(images), len(images.classes), images.rejected) == (count, classes, ())
+
+
+def test_fixes_are_named_in_words_that_fit_every_caller(draw, fill, tmp_path):
+    """What a reader says reaches people who type commands: an argument of Python is no fix there."""
+    photos = fill(tmp_path / "p", {"cat": 1})
+    draw(5).save(tmp_path / "out.png")
+    (photos / "cat" / "link.png").symlink_to(tmp_path / "out.png")
+    (photos / "t.csv").write_text("file,label\ncat/0.png,cat\n../out.png,cat\n")
+    said = [line.reason for spec in (photos, photos / "t.csv") for line in open_images(spec).rejected if "leaves the folder" in line.reason]
+    with pytest.raises(DataError, match=r"'cat' has 1 .*2 were asked for") as short:
+        few_shot(open_images(photos), 2, 0)
+    assert len(said) == 2
+    assert not [text for text in (*said, str(short.value)) if "=" in text]

@@ -130,7 +130,7 @@ def _refusal(path: Path, name: str, root: Path, allow_outside: bool) -> str | No
         if path.is_dir():
             return "a link to a folder; links to folders are not followed, move the folder here"
         if not allow_outside and leaves(path, root):
-            return "a link that leaves the folder; copy the file, or use allow_outside=True"
+            return "a link that leaves the folder; put a copy of the file in its place"
     if not stat.S_ISREG(path.stat().st_mode):
         return "not an ordinary file"
     if name.lower().endswith(FOREIGN_EXTENSIONS):

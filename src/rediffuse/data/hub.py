@@ -39,7 +39,7 @@ class CellPayload:
         if cell.get("bytes") is not None:
             return decode_image(cell["bytes"])
         if self.roots is not None and not _within(cell["path"], self.roots):
-            raise DataError("names a file outside of the set's folder; say root=FOLDER where it lies, or use allow_outside=True")
+            raise DataError("names a file outside of the set's folder; move it there, or give a folder or a table of the files")
         return decode_image(cell["path"])
 
 

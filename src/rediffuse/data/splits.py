@@ -27,7 +27,7 @@ def few_shot(images: ImageSet, n: int, seed: int, *, allow_fewer: bool = False) 
     rows: list[int] = []
     for name, ranked in _ranked(images, "few_shot", seed):
         if len(ranked) < (1 if allow_fewer else n):
-            fix = "ask for fewer shots, add images, or use allow_fewer=True" if ranked else "add images or remove the class"
+            fix = "ask for fewer shots, add images, or leave the class out" if ranked else "add images or remove the class"
             raise DataError(f"class {name!r} has {len(ranked)} images, {n} were asked for; {fix}")
         rows.extend(ranked[:n])
     return images.subset(rows)

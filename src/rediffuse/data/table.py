@@ -183,7 +183,7 @@ def _refusal(cell: str | Payload, base: Path, allow_outside: bool) -> str | None
         return "empty file (0 bytes)" if isinstance(cell, BytesPayload) and not cell.data else None
     try:
         if not allow_outside and leaves(base / cell, base):
-            return "leaves the folder of the table; move the file there, or use allow_outside=True"
+            return "leaves the folder of the table; move the file there and name it anew"
         return None if (base / cell).is_file() else "no such file beside the table"
     except (OSError, ValueError) as error:
         return f"not a path: {error}"

@@ -54,7 +54,7 @@ class Cost:
             f"{time} and {_size(self.gigabytes)}{room}",
         ]
         if self.free is not None and self.gigabytes > self.free:
-            lines.append("the disk will probably not hold it: make room, or choose format='jpeg' or size='model'")
+            lines.append("the disk will probably not hold it: make room, or choose the format jpeg or the size model")
         return "\n".join(lines)
 
 
