@@ -79,6 +79,27 @@ def test_help_of_every_verb(rediffuse: Callable[..., Ended], verb: str) -> None:
     assert max(map(len, ended.out.splitlines())) <= terminal.WIDTH
 
 
+def test_help_has_no_empty_default_and_no_lines_of_the_source(rediffuse: Callable[..., Ended]) -> None:
+    told = rediffuse("train", "--help").out + rediffuse("generate", "--help").out
+    assert "[default: ]" not in told
+    assert "[OPTIONS] OUT" not in told
+    assert "train DATA [OUT]" in told
+
+
+def test_a_docstring_flows() -> None:
+    text = """First line.
+
+    A paragraph that
+    goes on.
+
+    Args:
+        one: said in
+            two lines.
+        two: in one.
+    """
+    assert cli.flowing(text) == "First line.\n\nA paragraph that goes on.\n\nArgs:\n    one: said in two lines.\n    two: in one."
+
+
 def test_help_loads_nothing_heavy(root: Path) -> None:
     """Under a second needs torch and its kin to stay outside; seen through sys.modules, not by a clock."""
     code = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
 import warnings
@@ -33,19 +34,37 @@ DONE, PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 CONTINUES = ("augment", "compare", "demo", "evaluate", "generate", "learn", "predict", "train")
 """Verbs that go on where they stopped when the same command is given again."""
 
-USAGE: Mapping[Callable[..., int], str] = {evaluate: "evaluate MODEL [OTHER] PHOTOS [OPTIONS]"}
+USAGE: Mapping[Callable[..., int], str] = {
+    evaluate: "evaluate MODEL [OTHER] PHOTOS [OPTIONS]",
+    train: "train DATA [OUT] [OPTIONS]",
+    generate: "generate PHOTOS OUT [OPTIONS]\n       rediffuse generate OUT --from-noise [OPTIONS]",
+}
 """Where what stands before the options cannot be told from the parameters."""
 
-HELP = """A folder of labelled photos in; more photos, and a better classifier, out.
+HELP = """A folder of labelled photos in; more photos out, and an honest answer to whether they make a better classifier.
 
 Try it: rediffuse demo. With photos of your own, one folder a class: rediffuse augment photos/ more/"""
 
 
 def default_text(value: object) -> str | None:
     """How a default is written in --help: as one would type it; a flag's is not."""
-    if value is None or value is False:
+    if value is None or value is False or value == ():
         return None
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def flowing(text: str) -> str:
+    """A docstring whose paragraphs and arguments are a line each: the terminal breaks them where it is wide."""
+    lines: list[str] = []
+    for line in inspect.cleandoc(text).splitlines():
+        before = lines[-1] if lines else ""
+        indent, above = (len(each) - len(each.lstrip()) for each in (line, before))
+        inside = bool(line.strip() and before.strip()) and not before.endswith("Args:")
+        if inside and (indent > above or indent == 0):
+            lines[-1] = f"{before} {line.strip()}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def build() -> App:
@@ -64,6 +83,7 @@ def build() -> App:
     for group, verbs in ((EVERYDAY, everyday), (STEPS, steps)):
         for place, verb in enumerate(verbs):
             usage = {"usage": f"Usage: rediffuse {USAGE[verb]}"} if verb in USAGE else {}
+            verb.__doc__ = flowing(verb.__doc__ or "")
             app.command(verb, group=group, sort_key=place, **usage)
     runs = App(name="run", help="Look into the folder of a run: report, verify, cite.", help_format="plaintext", group=STEPS, sort_key=2)
     for question in (report, verify, cite):

@@ -60,8 +60,8 @@ def compare(
         no_flips: a mirrored photo would have another label (digits, text).
         shots: photos of each class to train on.
         seeds: how often all is done again with other photos. From 4 on, intervals are over seeds.
-        arms: pixels is logistic regression on raw pixels; standard is flips, crops and turns alone. [default: standard real-guidance
-            da-fusion; of digits pixels too]
+        arms: pixels is logistic regression on raw pixels; standard is no copies: crops, turns and flips from scratch, on frozen
+            features the photo and its mirror. [default: standard real-guidance da-fusion; of digits pixels too]
         classifier: what classifiers know at the start: scratch, resnet-64, a transformers folder or hub name, NAME=FOLDER.
         train_steps: of a classifier from scratch. [default: 400]
         view: side in pixels at which classifiers see photos. [default: the model's]

@@ -55,7 +55,8 @@ def evaluate(
         images: how many photos to judge by: a choice that --seed fixes. [default: all]
         size: side in pixels at which photos are seen. [default: the first classifier's, or the denoiser's where that is smaller]
         fit: how photos of other shapes become a square.
-        denoiser: an unconditional pixel model, for entropy, ensembles and certificates: a bundled name, a folder or a hub name.
+        denoiser: an unconditional pixel model, for entropy, ensembles and certificates: cifar10-32, a folder or a
+            hub name. [default: none; those parts are left out]
         near: sets of photos that the classifiers do not know but that resemble what they know.
         far: sets of photos of quite other things.
         train: photos that the classifiers were trained on, or the name of that split, for the scores KNN, Mahalanobis and ReAct.
@@ -92,11 +93,11 @@ def prepare(
     common: Common,
 ) -> Bench:
     """Open all that the command names, and check it."""
+    specs, data = parse_places(places)
     from rediffuse.cli.predict import place, usual_size
     from rediffuse.evaluation.suite.evaluate import Bench
     from rediffuse.training.backbones import Classifier
 
-    specs, data = parse_places(places)
     believer = None if denoiser is None else load_model(denoiser, common)
     models = open_models(specs, str(place(believer, common)))
     network = models[0].network
@@ -139,7 +140,7 @@ def parse_places(places: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """(classifiers, images): the last place is the images. Raises ConfigError for fewer than two places, or more than three."""
     if len(places) not in (2, 3):
         raise ConfigError(
-            f"evaluate takes one classifier or two, then the photos: rediffuse evaluate MODEL [MODEL2] DATA; got {len(places)} of them"
+            f"evaluate takes one classifier or two, then the photos: rediffuse evaluate MODEL [OTHER] PHOTOS; got {len(places)} of them"
         )
     return tuple(places[:-1]), places[-1]
 

@@ -29,7 +29,10 @@ class Learning:
 
     recipe: Annotated[
         str,
-        Parameter(help='fast, paper_agnostic (1,000 steps, from "the") or paper_full (2,000 steps, four vectors, from the name).'),
+        Parameter(
+            help='fast (200 samples a class, from the nearest known word), paper_agnostic (1,000 steps, from "the") or paper_full '
+            "(2,000 steps, four vectors, from the name)."
+        ),
     ] = "fast"
     samples: Annotated[int | None, Parameter(help="Training samples a class, in place of the recipe's.")] = None
 
