@@ -141,7 +141,7 @@ def largest_difference(one: Words, two: Words) -> float:
 def arms_of(model: Any, exact: Any, classes: int, recipe: InversionRecipe, batch: int | None) -> dict[str, Arm]:
     numbers = str(model.dtype).removeprefix("torch.")
     side = model.size // model.factor
-    largest = batch or default_batch((model.channels, side, side))
+    largest = batch or default_batch((model.channels, side, side), model.device)
     joint = classes * recipe.batch_per_class
     calls = -(-joint // largest)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -20,6 +20,8 @@ from rediffuse.concepts.textual_inversion import default_batch, learn
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.denoisers.base import Condition, Denoiser
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
+from rediffuse.denoisers.load import load
+from rediffuse.denoisers.stable import StableDenoiser
 from rediffuse.errors import ConfigError, DataError, ModelError, PlanError
 from rediffuse.progress import Bar
 
@@ -246,5 +248,64 @@ def test_the_bar_waits_and_goes_to_the_standard_error_stream(monkeypatch: pytest
     assert "/s, " in err
 
 
-def test_batches_shrink_with_the_area() -> None:
-    assert [default_batch((4, side, side)) for side in (16, 32, 64, 96, 512)] == [256, 64, 16, 7, 1]
+@pytest.mark.parametrize(("device", "batches"), [("cuda", [256, 64, 16, 7, 1]), ("cpu", [256, 64, 4, 1, 1]), ("mps", [256, 64, 4, 1, 1])])
+def test_batches_shrink_with_the_area(device: str, batches: list[int]) -> None:
+    assert [default_batch((4, side, side), torch.device(device)) for side in (16, 32, 64, 96, 512)] == batches
+
+
+class Narrow(StableDenoiser):
+    """Runs out of memory beyond so many samples in a call with gradients."""
+
+    holds = 4
+    after = 0
+    """Calls before memory becomes scarce."""
+    sizes: ClassVar[list[int]] = []
+
+    def loss(self, x0: Tensor, t: Tensor, noise: Tensor, condition: Condition | None = None) -> Tensor:
+        losses = super().loss(x0, t, noise, condition)  # the activations are there when memory runs out
+        self.sizes.append(len(x0))
+        if len(x0) > self.holds and len(self.sizes) > self.after:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return losses
+
+
+@pytest.fixture
+def narrow(stable_folder: Path) -> Narrow:
+    model = load(stable_folder, device="cpu", dtype="float32")
+    model.__class__ = Narrow
+    assert isinstance(model, Narrow)
+    model.sizes.clear()
+    return model
+
+
+@pytest.mark.parametrize("after", [0, 4])  # at the first call; in the middle of the second step
+def test_memory_that_runs_out_halves_the_calls_and_changes_no_word(
+    stable: Denoiser, narrow: Narrow, after: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, recipe = pictures(COUNTS, side=16, flips=True), replace(STABLE, steps=4)
+    whole = learn(photos, stable, recipe=recipe, batch=3, progress=False)
+    narrow.holds, narrow.after = 1, after
+    learned = learn(photos, narrow, recipe=recipe, batch=3, progress=False)
+    assert distance(learned, whole) < 1e-4
+    done = [3] * after
+    assert narrow.sizes == [*done, 3, *[1] * (4 * 9 - sum(done))]
+    assert capsys.readouterr().err == ""
+    narrow.sizes.clear()
+    narrow.holds, narrow.after = 2, 0
+    learn(photos, narrow, recipe=recipe, batch=12, progress=True)
+    assert narrow.sizes[:7] == [9, 3, 2, 2, 2, 2, 1]  # 9 go as 3 of 3 where 4 fit
+    assert [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line] == [
+        f"out of memory: words are learned on with {slots} samples a call; they agree within rounding" for slots in (4, 2)
+    ]
+
+
+def test_not_even_one_sample(narrow: Narrow, stable: Denoiser, tmp_path: Path) -> None:
+    photos, recipe, file = pictures({"cat": 1}, side=16), replace(STABLE, steps=27, batch_per_class=1), tmp_path / "state.safetensors"
+    narrow.holds = 0
+    with pytest.raises(ModelError, match=r"\(--batch 1\) fits, of 4x8x8 numbers.*; no step was kept\. Use a smaller model"):
+        learn(photos, narrow, recipe=recipe, progress=False, checkpoint=file)
+    narrow.after = len(narrow.sizes) + 26
+    with pytest.raises(ModelError, match=r"25 of 27 steps are kept in .*state\.safetensors"):
+        learn(photos, narrow, recipe=recipe, progress=False, checkpoint=file)
+    ended = learn(photos, stable, recipe=recipe, batch=1, progress=False, checkpoint=file)  # another batch may go on
+    assert distance(ended, learn(photos, stable, recipe=recipe, progress=False)) < 1e-4

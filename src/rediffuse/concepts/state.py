@@ -16,6 +16,7 @@ from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.errors import ModelError, PlanError
 
 _FIELDS = ("rows", "first", "second")
+_FREE = ("batch",)  # of a task: it decides nothing but rounding
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,7 +75,8 @@ class LearningState:
             theirs, step, starts = json.loads(metadata["task"]), int(metadata["step"]), json.loads(metadata["starts"])
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise ModelError(f"{file} is no checkpoint of a learning ({error}); delete it or name another") from error
-        differences = list(_differences(json.loads(json.dumps(task)), theirs))
+        ours = json.loads(json.dumps(task))
+        differences = _differences(*({name: value for name, value in one.items() if name not in _FREE} for one in (ours, theirs)))
         if differences:
             raise PlanError(f"{file} belongs to another learning: {'; '.join(differences[:5])}. Delete it, or name another file")
         return cls(step=step, starts=starts, **{name: tensors[name] for name in _FIELDS})

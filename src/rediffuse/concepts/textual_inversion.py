@@ -8,7 +8,7 @@ Reference: Gal et al., ICLR 2023, arXiv 2208.01618; Trabucco et al., ICLR 2024, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ from rediffuse.concepts.shots import Photos, check_photos, encode_shots, photos_
 from rediffuse.concepts.starts import check_start, choose_starts
 from rediffuse.concepts.state import LearningState
 from rediffuse.denoisers.base import Denoiser
+from rediffuse.denoisers.memory import Room
 from rediffuse.errors import ConfigError, ModelError
-from rediffuse.progress import Bar
+from rediffuse.progress import Bar, notes
 
 SAVE_EVERY = 25  # steps
 _HALF_SCALE = 1024.0  # keeps gradients above the smallest numbers of float16; a power of two, so nothing is rounded
@@ -54,8 +55,8 @@ def learn(
         model: a text-to-image denoiser, as `load` gives it. It comes back as it was.
         recipe: `fast` (200 samples a class), `paper_agnostic`, `paper_full`, or settings of one's own.
         seed: decides times, noise, templates and flips, for each class by its name; the same seed and photos, the same words.
-        batch: samples in one denoiser call; left out, 64 at latents of 32x32 and 16 at 64x64. Less needs less memory and gives the same
-            words up to rounding.
+        batch: samples in one denoiser call; left out, see `default_batch`. Less needs less memory and gives the same words up to
+            rounding, so a checkpoint may be continued with another. When memory runs out, the batch is halved.
         progress: show a bar on the standard error stream once the work has lasted two seconds.
         checkpoint: a file. The state goes there every 25 steps; after a kill the same call continues and ends at the same words, bit for
             bit on the same machine. Of a finished learning it gives the words at once.
@@ -65,7 +66,7 @@ def learn(
         DataError: a photo without a label, a class without photos or name.
         ConfigError: a model that takes no prompts, or settings that it cannot follow.
         PlanError: the checkpoint belongs to another learning.
-        ModelError: the loss is not finite.
+        ModelError: the loss is not finite, or not even one sample fits into the memory.
     Reference: Gal et al., ICLR 2023, arXiv 2208.01618, Eq. 2.
     """
     chosen = find_recipe(recipe)
@@ -82,7 +83,7 @@ def learn(
         task = _task(photos, model, recipe=chosen, seed=seed, batch=batch, placeholders=placeholders)
         state = None if file is None else LearningState.load(file, task)
         if state is None or state.step < chosen.steps:
-            state = _train(photos, model, chosen, state, task, file, bar)
+            state = _train(photos, model, chosen, state, task, file, bar, notes(progress))
     starts = dict(zip(photos.classes, state.starts, strict=True))
     settings = {**task, "samples_per_class": chosen.samples_per_class, "starts": starts, "version": rediffuse.__version__}
     words = dict(zip(photos.classes, state.rows.unbind(), strict=True))
@@ -97,27 +98,34 @@ def _train(
     task: Mapping[str, Any],
     file: Path | None,
     bar: Bar,
+    note: Callable[[str], None],
 ) -> LearningState:
     """From the start, or from where a killed run stopped, to the last step."""
     shots = encode_shots(photos, model, recipe, bar)
     seed, placeholders = int(task["seed"]), list(task["placeholders"].values())
-    batch = int(task["batch"] or default_batch(shots.shape))
+    per_step, saved = len(shots.names) * recipe.batch_per_class, 0 if state is None else state.step
+    room = Room(
+        batch=int(task["batch"] or default_batch(shots.shape, model.device)),
+        told=lambda slots: note(f"out of memory: words are learned on with {slots} samples a call; they agree within rounding"),
+        hopeless=lambda: _no_room(model, shots.shape, f"{saved} of {recipe.steps} steps", file if saved else None),
+    )
     if state is None:
-        starts = choose_starts(model, recipe, shots, seed=seed, batch=batch, bar=bar)
+        starts = room.fit(lambda slots: choose_starts(model, recipe, shots, seed=seed, batch=slots, bar=bar))
         state = LearningState.begin([start.rows for start in starts], [start.to_settings() for start in starts])
+    room.batch = min(room.batch, per_step)
     rows = nn.Parameter(state.rows.to(model.device))  # (classes, vectors, D)
     optimizer = state.optimizer(rows, recipe)
-    per_step = len(shots.names) * recipe.batch_per_class
     bar.stage(f"learning {len(shots.names)} words", recipe.steps * per_step, state.step * per_step)
     for step in range(state.step, recipe.steps):
         samples = draw_samples(recipe, shots, seed=seed, step=step, levels=len(model.schedule))
-        rows.grad = gradient(model, rows, placeholders, samples, recipe.templates, batch, bar) / recipe.batch_per_class
+        rows.grad = gradient(model, rows, placeholders, samples, recipe.templates, room, bar) / recipe.batch_per_class
         if not bool(rows.grad.isfinite().all()):
             raise ModelError(f"the gradient of the words is not finite at step {step}; load the model with --dtype float32")
         optimizer.param_groups[0]["lr"] = recipe.rate(step)
         optimizer.step()
         if file is not None and (step + 1) % SAVE_EVERY == 0:
             state.after(step + 1, rows, optimizer).save(file, task)
+            saved = step + 1
     state = state.after(recipe.steps, rows, optimizer)
     if file is not None:
         state.save(file, task)
@@ -125,27 +133,41 @@ def _train(
 
 
 def gradient(
-    model: Denoiser, rows: Tensor, placeholders: Sequence[str], samples: Samples, templates: Sequence[str], batch: int, bar: Bar
+    model: Denoiser, rows: Tensor, placeholders: Sequence[str], samples: Samples, templates: Sequence[str], room: Room, bar: Bar
 ) -> Tensor:
     """Gradient of the summed loss in `rows` (classes, k, D): in each row what the samples of its own class give.
+
+    It is summed over calls, so where memory runs out a call is made again as two, and what the earlier ones gave stays.
 
     Cost of a sample: one forward and one backward of the UNet. That backward is half of a training's, because no weight has a gradient, and
     ends at the first cross-attention. The text encoder adds 2 to 4 % (Stable Diffusion 1.x at 512 px: 13 of 800 GFLOP;
     `tiny-imagenet-64`: 60 of 1,700 MFLOP); `embed` reads equal prompts of a call once.
     """
+    total, done = torch.zeros_like(rows), 0
+    while done < len(samples):
+        left = torch.arange(done, len(samples))
+
+        def share(slots: int, left: Tensor = left) -> tuple[Tensor, int]:
+            # Calls of one size where the batch does not divide the samples: 40 at 32 go as 20 and 20.
+            own = samples.index(left.tensor_split(-(len(left) // -slots))[0])
+            return _share(model, rows, placeholders, own, templates), len(own)
+
+        part, count = room.fit(share)
+        total += part
+        done += count
+        bar.advance(count)
+    return total
+
+
+def _share(model: Denoiser, rows: Tensor, placeholders: Sequence[str], own: Samples, templates: Sequence[str]) -> Tensor:
+    """What the samples of one call add to the gradient."""
     scale = _HALF_SCALE if getattr(model, "dtype", None) is torch.float16 else 1.0
-    total = torch.zeros_like(rows)
-    # Calls of one size where the batch does not divide the samples: 40 at 32 go as 20 and 20.
-    for part in torch.arange(len(samples)).tensor_split(-(len(samples) // -batch)):
-        own = samples.index(part)
-        words = {placeholders[owner]: rows[owner] for owner in own.owner.unique().tolist()}
-        slots = zip(own.template.tolist(), own.owner.tolist(), strict=True)
-        condition = model.embed([fill(templates[template], placeholders[owner]) for template, owner in slots], words)
-        losses = model.loss(own.x0.to(rows.device), own.t.to(rows.device), own.noise.to(rows.device), condition)  # (b,)
-        (share,) = torch.autograd.grad(losses.sum() * scale, rows)
-        total += share
-        bar.advance(len(own))
-    return total / scale
+    words = {placeholders[owner]: rows[owner] for owner in own.owner.unique().tolist()}
+    slots = zip(own.template.tolist(), own.owner.tolist(), strict=True)
+    condition = model.embed([fill(templates[template], placeholders[owner]) for template, owner in slots], words)
+    losses = model.loss(own.x0.to(rows.device), own.t.to(rows.device), own.noise.to(rows.device), condition)  # (b,)
+    (share,) = torch.autograd.grad(losses.sum() * scale, rows)
+    return share / scale
 
 
 @contextmanager
@@ -163,9 +185,25 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def default_batch(shape: Sequence[int]) -> int:
-    """Samples in a call, for x of this (C, H, W): 64 at 32x32, 16 at 64x64; activations grow with the area."""
-    return max(1, 2**16 // (shape[1] * shape[2]))
+def default_batch(shape: Sequence[int], device: torch.device) -> int:
+    """Samples in a call, for x of this (C, H, W): 64 at 32x32; at 64x64 16 on an accelerator with memory of its own and 4 elsewhere.
+
+    A sample keeps its activations for the backward pass, and they grow with the area: 12 MiB in `tiny-imagenet-64` at 32x32, 1.4 GiB in
+    Stable Diffusion 1.x at 64x64 (float32; half of it in bfloat16), beside 4 GiB of weights. 16 such samples are 22 GiB. A processor gains
+    nothing by more than a few of them, and its system rather ends a program than refuses it memory.
+    """
+    area = shape[1] * shape[2]
+    own = 2**16 // area
+    return max(1, own if device.type not in ("cpu", "mps") else min(own, 2**26 // area**2))
+
+
+def _no_room(model: Denoiser, shape: Sequence[int], steps: str, file: Path | None) -> str:
+    kept = "no step was kept" if file is None else f"{steps} are kept in {file}, and the same call goes on from there"
+    size = "x".join(map(str, shape))
+    return (
+        f"memory ran out on {model.device}: not even one sample a call (--batch 1) fits, of {size} numbers with what its gradient needs; "
+        f"{kept}. Use a smaller model, or another device"
+    )
 
 
 def _task(
