@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from rediffuse import progress
-from rediffuse.progress import Bar, Meter, duration, pace, roughly
+from rediffuse.progress import Bar, Meter, counted, duration, pace, roughly
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [counted(number, "file") for number in (0, 1, 2, 2000)] == ["0 files", "1 file", "2 files", "2,000 files"]
 
 
 class Clock:

@@ -35,6 +35,11 @@ def roughly(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else duration(seconds)
 
 
+def counted(number: int, what: str) -> str:
+    """A number and what it counts, which takes an s: `1 file`, `2,000 files`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def pace(rate: float) -> str:
     """A rate a second: `8.1/s`; where that is slow `14/min` or `9.0/h`."""
     for unit, seconds in (("s", 1), ("min", 60)):

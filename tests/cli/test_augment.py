@@ -31,7 +31,7 @@ def test_folder_in_folder_out(rediffuse: Callable[..., Ended], photos: Path, mod
     ended = rediffuse("augment", photos, "more", "--model", model, *QUICK)
     assert ended.status == 0, ended.err
     assert "36 copies of 12 photos are in more/images" in ended.out
-    assert "1 files were left out" in ended.out
+    assert "1 file was left out" in ended.out
     assert "cat/broken.png" in ended.err
     assert {path.name for path in Path("more").iterdir()} == {
         "images",

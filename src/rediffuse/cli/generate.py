@@ -144,6 +144,7 @@ def make(
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
     from rediffuse.generation.store import IMAGES, REJECTED, Run, finished_shards
+    from rediffuse.progress import counted
 
     made = run(
         images, method, out, copies=writing.copies, seed=common.seed, batch=batch, fit=writing.fit, size=writing.size,
@@ -161,7 +162,8 @@ def make(
         return 0
     terminal.say(f"{copies:,} copies of {len(images):,} photos are in {out / IMAGES}")
     if images.rejected:
-        terminal.say(f"{len(images.rejected):,} files were left out: {out / REJECTED}")
+        lost = counted(len(images.rejected), "file") + (" was" if len(images.rejected) == 1 else " were")
+        terminal.say(f"{lost} left out: {out / REJECTED}")
     terminal.note(
         f"Next: {terminal.command('train', photos, 'classifier', synthetic=out)}\nDoes it help? {terminal.command('compare', photos)}",
         quiet=common.quiet,

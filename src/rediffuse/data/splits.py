@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.progress import counted
 
 
 def few_shot(images: ImageSet, n: int, seed: int, *, allow_fewer: bool = False) -> ImageSet:
@@ -28,7 +29,7 @@ def few_shot(images: ImageSet, n: int, seed: int, *, allow_fewer: bool = False) 
     for name, ranked in _ranked(images, "few_shot", seed):
         if len(ranked) < (1 if allow_fewer else n):
             fix = "ask for fewer shots, add images, or leave the class out" if ranked else "add images or remove the class"
-            raise DataError(f"class {name!r} has {len(ranked)} images, {n} were asked for; {fix}")
+            raise DataError(f"class {name!r} has {counted(len(ranked), 'image')}, {n} {'was' if n == 1 else 'were'} asked for; {fix}")
         rows.extend(ranked[:n])
     return images.subset(rows)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rediffuse.data.types import ImageSet
 from rediffuse.generation.plan import REAL, Plan, Settings, Variant
-from rediffuse.progress import roughly
+from rediffuse.progress import counted, roughly
 from rediffuse.sampling.packing import pack
 
 # Share of the raw pixels that a file of a photo takes, about.
@@ -49,8 +49,9 @@ class Cost:
         there = f"; {self.done} are there" if self.done else ""
         room = "" if self.free is None else f", {_size(self.free)} free"
         lines = [
-            f"{_count(self.images, 'image')} from {_count(self.photos, 'photo') if self.photos else 'noise'}{there}",
-            f"{_count(self.calls, 'model call')} in {_count(self.shards, 'shard')}, slot use {self.slot_use:.2f}, {self.steps} image steps",
+            f"{counted(self.images, 'image')} from {counted(self.photos, 'photo') if self.photos else 'noise'}{there}",
+            f"{counted(self.calls, 'model call')} in {counted(self.shards, 'shard')}, slot use {self.slot_use:.2f}, "
+            f"{self.steps} image steps",
             f"{time} and {_size(self.gigabytes)}{room}",
         ]
         if self.free is not None and self.gigabytes > self.free:
@@ -105,7 +106,3 @@ def _free(out: Path) -> float | None:
 
 def _size(gigabytes: float) -> str:
     return f"{gigabytes:.1f} GB" if gigabytes >= 0.1 else f"{gigabytes * 1000:.1f} MB"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
