@@ -208,6 +208,15 @@ def test_strengths_of_the_methods_are_told_apart() -> None:
     assert said not in read(comparison(share, arms=("standard", "da-fusion"))).text
 
 
+def test_standard_augmentation_is_named_as_it_is_at_each_level() -> None:
+    found = comparison(share, levels=("scratch", "resnet-64"))
+    said = "crops and turns, and flips, from random weights; on frozen features the photo and its mirror image."
+    assert said in read(found).text
+    still = replace(found, settings={**found.settings, "photos": {"flips": False}})
+    assert "crops and turns, from random weights; on frozen features the photo as it is." in read(still).text
+    assert "frozen features the photo" not in read(comparison(share, levels=("scratch",))).text
+
+
 def test_few_seeds_are_labelled() -> None:
     text = read(comparison(share, seeds=1)).text
     assert "interval over test images, one training run" in text

@@ -144,6 +144,8 @@ def _limits(comparison: Comparison) -> list[str]:
             "The bundled generator and the features resnet-64 learned from the same 51,000 pictures: at that level copies can bring little "
             "that is new."
         )
+    if STANDARD in comparison.arms:
+        limits.append(_standard(comparison))
     if {REAL_GUIDANCE, DA_FUSION} <= set(comparison.arms):
         making = comparison.settings["making"]
         limits.append(
@@ -160,6 +162,17 @@ def _limits(comparison: Comparison) -> list[str]:
         "Intervals are not widened for the number of comparisons on this page.",
     ]
     return limits
+
+
+def _standard(comparison: Comparison) -> str:
+    """What standard augmentation is at the levels of this comparison."""
+    flips = bool(comparison.settings.get("photos", {}).get("flips", True))
+    said = []
+    if "scratch" in comparison.levels:
+        said.append(f"crops and turns{', and flips' if flips else ''}, from random weights")
+    if any(level != "scratch" for level in comparison.levels):
+        said.append(f"on frozen features {'the photo and its mirror image' if flips else 'the photo as it is'}")
+    return f"Standard augmentation, which all arms share: {'; '.join(said)}."
 
 
 def _details(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
