@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from tests.cli.conftest import Ended
 
 from rediffuse.cli import app as cli
@@ -147,12 +148,14 @@ def test_errors_are_never_read_as_markup(rediffuse: Callable[..., Ended], tmp_pa
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise KeyError("a bug")
+    for bug in (KeyError("a bug"), RuntimeError("a bug")):
 
-    monkeypatch.setattr(cli, "build", lambda: broken)
-    with pytest.raises(KeyError):
-        cli.run(["doctor"])
+        def broken(*_: object, bug: Exception = bug, **__: object) -> None:
+            raise bug
+
+        monkeypatch.setattr(cli, "build", lambda broken=broken: broken)
+        with pytest.raises(type(bug), match="a bug"):
+            cli.run(["doctor"])
 
 
 @pytest.mark.parametrize(("error", "status"), [(RediffuseError("x"), 2), (OSError(28, "No space left on device", "out/a.png"), 2)])
@@ -163,6 +166,29 @@ def test_errors_become_statuses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(cli, "build", lambda: failing)
     assert cli.run(["doctor"]) == status
     assert capsys.readouterr().err.startswith("rediffuse: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+            "(CUDA out of memory. Tried to allocate 2.00 GiB)",
+        ),
+        (MemoryError(), "memory ran out. Use a smaller batch or model (see rediffuse train --help)"),
+    ],
+)
+def test_memory_that_runs_out_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "build", lambda: full)
+    assert cli.run(["train"]) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert said in printed
+    assert "The same command continues" in printed
 
 
 @pytest.mark.parametrize(

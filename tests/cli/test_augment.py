@@ -125,6 +125,7 @@ def test_options_reach_the_rows(rediffuse: Callable[..., Ended], photos: Path, m
         4,
     )
     assert (settings["seed"], settings["denoiser"]["dtype"], info["plan"]["batch"]) == (7, "float32", 5)
+    assert Concepts.load("more.words").settings["batch"] == 5
     made = Run("more")
     assert made.counts() == (3, 3, 3)  # two kept photos and one copy
     assert made.copies.count(-1) == 6

@@ -120,6 +120,13 @@ def run(argv: Sequence[str] | None = None) -> int:
         what = error.filename or "the output"
         terminal.failed(f"{what} cannot be written ({error.strerror}); make room or name another place, then run the command again")
         return USER_ERROR
+    except (RuntimeError, MemoryError) as error:
+        from rediffuse.denoisers.memory import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        terminal.failed(out_of_memory(words, error))
+        return USER_ERROR
     return status if isinstance(status, int) else DONE
 
 
@@ -127,6 +134,13 @@ def help_of(words: Sequence[str]) -> str:
     """The command that explains what was wrongly typed."""
     known = words[0] if words and words[0] in (*CONTINUES, "doctor", "run") else ""
     return f"rediffuse {known} --help".replace("  ", " ")
+
+
+def out_of_memory(words: Sequence[str], error: BaseException) -> str:
+    """What to do when memory ran out, and the first line of what the library said."""
+    said = (str(error).splitlines() or [""])[0].rstrip(".")
+    kept = " The same command continues; what is finished is kept." if words and words[0] in CONTINUES else ""
+    return f"memory ran out{f' ({said})' if said else ''}. Use a smaller batch or model (see {help_of(words)}), or another --device.{kept}"
 
 
 def continuation(verb: str, so_far: str = "") -> str:

@@ -68,7 +68,7 @@ def augment(
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     denoiser = load_model(model or MODEL, common)
-    spoken = find_words(out, words, images, denoiser, making.method, chosen, writing.dry_run, common)
+    spoken = find_words(out, words, images, denoiser, making, chosen, writing.dry_run, common)
     return make(images, out, making.build(denoiser, images.classes, spoken), writing, common, photos=photos, batch=making.batch)
 
 
@@ -83,7 +83,7 @@ def find_words(
     given: Path | None,
     images: ImageSet,
     model: Denoiser,
-    method: str,
+    making: Making,
     recipe: InversionRecipe,
     dry_run: bool,
     common: Common,
@@ -92,7 +92,7 @@ def find_words(
 
     A dry run learns nothing: where no words are there yet, blank ones stand in, since they cost as much to use.
     """
-    if method != "da-fusion":
+    if making.method != "da-fusion":
         if given is not None:
             terminal.note("real-guidance prompts with class names; --words is not used.", quiet=common.quiet, style="yellow")
         return None
@@ -107,4 +107,4 @@ def find_words(
         width = model.word_vectors("a").shape[1]  # type: ignore[operator]  # of text-to-image models
         terminal.say(f"first {len(images.classes)} words are learned: {recipe.samples_per_class * len(images.classes):,} training samples")
         return Concepts(words={name: torch.zeros(recipe.vectors, width) for name in images.classes})
-    return learn_into(folder, images, model, recipe, common=common)
+    return learn_into(folder, images, model, recipe, batch=making.batch, common=common)

@@ -64,7 +64,9 @@ class Redrawing:
     guidance: Annotated[float | None, Parameter(help="Weight of the prompt; 1 is none. [default: 4]")] = None
     solver: Annotated[Literal["ddim", "dpm++2m", "pndm", "ancestral"], Parameter(help="How noise is taken away.")] = "dpm++2m"
     steps: Annotated[int, Parameter(help="Steps of a full redrawing; a copy of strength .5 takes half of them.")] = 12
-    batch: Annotated[int | None, Parameter(help="Images in one call of the model; less needs less memory.")] = None
+    batch: Annotated[
+        int | None, Parameter(help="Images in one call of the model, also where words are learned; less needs less memory.")
+    ] = None
 
     @property
     def chosen_strengths(self) -> tuple[float, ...]:

@@ -96,10 +96,12 @@ class Copies:
         folder = self.store.out / "words" / f"seed-{seed}" / f"shots-{shots}"
         if (folder / "concepts.safetensors").exists():
             return Concepts.load(folder, self.pool.classes)
-        photos, state = few_shot(self.pool, shots, seed), folder.with_name(folder.name + ".state")
+        photos, making, state = few_shot(self.pool, shots, seed), self.settings.making, folder.with_name(folder.name + ".state")
         state.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        learned = learn(photos, self.model, recipe=self.settings.making.recipe, seed=seed, progress=self.progress, checkpoint=state)
+        learned = learn(
+            photos, self.model, recipe=making.recipe, seed=seed, batch=making.batch, progress=self.progress, checkpoint=state
+        )  # fmt: skip
         self.store.add_stage(Stage(name="learn", arm=DA_FUSION, shots=shots, seed=seed, seconds=time.monotonic() - began))
         learned.save(folder)
         state.unlink(missing_ok=True)

@@ -45,7 +45,7 @@ class Making:
         recipe: by which DA-Fusion's words are learned: a name or an InversionRecipe.
         guidance_strength: Real Guidance's strength.
         guidance_prompt: Real Guidance's prompt: "name", "photo", or a text with {}.
-        batch: slots of a denoiser call; None is what memory is likely to hold.
+        batch: images, or samples of learning, in a denoiser call; None is what memory is likely to hold.
     """
 
     copies: int = 10
