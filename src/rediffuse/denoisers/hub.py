@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def fetch(name: str, revision: str | None, choose: Callable[[Sequence[str]], lis
     """Folder and commit hash of a hub model.
 
     A commit that the cache holds is taken from there; anything else is asked of the hub. Without a connection the cache's commit of that
-    branch is taken: the hash says which one it was.
+    branch is taken, with a warning that names it.
 
     Args:
         name: OWNER/NAME, or OWNER/NAME@REVISION.
@@ -58,9 +59,14 @@ def fetch(name: str, revision: str | None, choose: Callable[[Sequence[str]], lis
     except RepositoryNotFoundError as error:
         raise ModelError(f"there is no hub model {repository!r} that you may read; check the name, or run `hf auth login`") from error
     except (unreachable, OSError) as error:
-        if cached := _cached(repository, wanted, choose):
-            return cached
         why = next(iter(str(error).strip().splitlines()), repr(error))
+        if cached := _cached(repository, wanted, choose):
+            warnings.warn(
+                f"the hub cannot be reached ({why}), so {repository} is taken from the local cache: commit {cached[1]}, the last "
+                f"that is known of {wanted}",
+                stacklevel=2,
+            )
+            return cached
         raise ModelError(
             f"the hub model {repository} at {wanted} is not in the local cache and the hub cannot be reached ({why}); connect once to "
             "download it, or give a folder"
