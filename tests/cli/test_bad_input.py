@@ -14,6 +14,7 @@ import pytest
 import torch
 from tests.cli.conftest import Ended, fill, photo
 from tests.tiny import tiny_stable
+from tests.tiny_pixel import tiny_pixel
 
 
 def refused(ended: Ended, *said: str) -> None:
@@ -167,6 +168,29 @@ def test_a_model_with_code_of_its_own(augment: Callable[..., Ended], tmp_path: P
 
 def test_no_such_model(augment: Callable[..., Ended]) -> None:
     refused(augment(use="tiny-imagenet-46"), "tiny-imagenet-46")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("augment", "PHOTOS", "more"),
+        ("augment", "PHOTOS", "more", "--dry-run"),
+        ("augment", "PHOTOS", "more", "--method", "real-guidance", "--dry-run"),
+        ("learn", "PHOTOS", "more"),
+        ("generate", "PHOTOS", "more", "--method", "real-guidance"),
+        ("generate", "more", "--from-noise", "--method", "real-guidance", "--classes", "cat"),
+        ("compare", "PHOTOS", "--shots", "1", "--out", "more"),
+        ("demo", "--out", "more"),
+    ],
+)
+def test_a_model_without_prompts(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    pixels = tiny_pixel(tmp_path / "pixels")
+    refused(rediffuse(*(photos if word == "PHOTOS" else word for word in words), "--model", pixels), "takes no prompts", "tiny-imagenet-64")
+    assert not Path("more").exists()
+
+
+def test_a_model_that_is_told_the_number_of_a_class(augment: Callable[..., Ended], tmp_path: Path) -> None:
+    refused(augment("--dry-run", use=tiny_pixel(tmp_path / "pixels", num_class_embeds=3)), "takes no prompts", "tiny-imagenet-64")
 
 
 def test_a_word_file_that_can_run_code(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:

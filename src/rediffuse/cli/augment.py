@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_model, open_photos
+from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted, open_photos
 from rediffuse.cli.generate import check_out, make
 from rediffuse.cli.learn import CHECKPOINT, check_folder, learn_into
 from rediffuse.cli.options import LEARNING, MAKING, WRITING, Learning, Making, Writing
@@ -67,7 +67,7 @@ def augment(
     guard_opened(images, model, price, common)
     if shots is not None:
         images = few_shot(images, shots, common.seed)
-    denoiser = load_model(model or MODEL, common)
+    denoiser = load_prompted(model or MODEL, common)
     spoken = find_words(out, words, images, denoiser, making, chosen, writing.dry_run, common)
     return make(images, out, making.build(denoiser, images.classes, spoken), writing, common, photos=photos, batch=making.batch)
 

@@ -90,7 +90,20 @@ def check_apart(photos: str, out: Path) -> None:
 
 
 def load_model(spec: str, common: Common) -> Denoiser:
-    """The text-to-image model of a command."""
+    """A model of a command, on its device and in its numbers."""
     from rediffuse.denoisers.load import load
 
     return load(spec, device=common.device, dtype=common.dtype)
+
+
+def load_prompted(spec: str, common: Common) -> Denoiser:
+    """The text-to-image model of a command. Raises ConfigError for one that takes no prompts."""
+    from rediffuse.errors import ConfigError
+
+    model = load_model(spec, common)
+    if not model.conditional or not hasattr(model, "word_vectors"):
+        raise ConfigError(
+            f"--model {spec} takes no prompts; give a text-to-image model: {MODEL}, or a folder, .safetensors file or hub name of "
+            "Stable Diffusion 1.x or 2.x"
+        )
+    return model

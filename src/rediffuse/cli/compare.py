@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_model
+from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted
 from rediffuse.cli.options import COPIES, LEARNING, REDRAWING, Learning, Redrawing
 from rediffuse.cli.pair import open_pair
 from rediffuse.errors import ConfigError
@@ -94,7 +94,7 @@ def compare(
     images, held = open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet)
     guard_opened(images, named, price, common)
     found = run(
-        images, held, load_model(model or MODEL, common) if makes else None, out=out, shots=shots, hours=hours, dry_run=dry_run,
+        images, held, load_prompted(model or MODEL, common) if makes else None, out=out, shots=shots, hours=hours, dry_run=dry_run,
         seeds=range(common.seed, common.seed + seeds) if seeds > 0 else seeds, arms=arms, levels=classifier, copies=copies,
         alpha=probability, making=making, steps=train_steps, size=view, fit=fit, command=terminal.typed(), progress=not common.quiet,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, load_model
+from rediffuse.cli.common import COMMON, MODEL, Common, load_prompted
 from rediffuse.errors import ConfigError
 from rediffuse.progress import duration
 
@@ -95,7 +95,7 @@ def demo(
     photos, held = digits(extent.classes)
     terminal.note(opening(extent, len(held)), quiet=common.quiet)
     found = compare(
-        photos, held, load_model(model, common), out=place, shots=extent.shots, arms=extent.arms, levels=extent.levels,
+        photos, held, load_prompted(model, common), out=place, shots=extent.shots, arms=extent.arms, levels=extent.levels,
         seeds=range(common.seed, common.seed + extent.seeds), copies=extent.copies, making=making(extent), steps=extent.train_steps,
         size=extent.view, command=terminal.typed(), progress=not common.quiet,
     )  # fmt: skip

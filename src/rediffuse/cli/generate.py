@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_model, open_photos
+from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted, open_photos
 from rediffuse.cli.options import MAKING, WRITING, Making, Writing
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def generate(
         raise ConfigError(f"da-fusion needs learned words: give their folder with --words, or make one with {learned}")
     images = take(photos, model, shots, split, flips=not no_flips, making=making, writing=writing, common=common)
     spoken = None if words is None or making.method != "da-fusion" else Concepts.load(words, images.classes)
-    method = making.build(load_model(model or MODEL, common), images.classes, spoken)
+    method = making.build(load_prompted(model or MODEL, common), images.classes, spoken)
     return make(images, out, method, writing, common, photos=photos, batch=making.batch)
 
 
@@ -119,7 +119,7 @@ def draw(
     check_out(out)
     spoken = Concepts.load(words, classes or None) if learned and words is not None else None
     guidance = GUIDANCE_SCALE if making.guidance is None else making.guidance
-    method = FromNoise(load_model(model, common), classes, spoken, making.prompt or "name", guidance, making.solver, making.steps)
+    method = FromNoise(load_prompted(model, common), classes, spoken, making.prompt or "name", guidance, making.solver, making.steps)
     if method.model.size is None:
         raise ConfigError(f"{model} has no image size of its own; use another model")
     count = writing.target_per_class or writing.copies

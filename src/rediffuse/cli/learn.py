@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_model, open_photos
+from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted, open_photos
 from rediffuse.cli.options import LEARNING, Learning
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def learn(
     guard_opened(images, model, price, common)
     if shots is not None:
         images = few_shot(images, shots, common.seed)
-    learned = learn_into(words, images, load_model(model or MODEL, common), chosen, batch=batch, common=common)
+    learned = learn_into(words, images, load_prompted(model or MODEL, common), chosen, batch=batch, common=common)
     terminal.say(f"{len(learned.words)} words are in {words}, and one file a word for other programs in {words / 'tokens'}")
     if not common.quiet:
         starts = learned.settings.get("starts", {})
