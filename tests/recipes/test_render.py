@@ -45,6 +45,18 @@ def test_what_stands_between_the_markers_is_replaced_and_nothing_else() -> None:
     assert render_page(drawn, [SPEED]) == drawn
 
 
+def test_gains_are_points_with_a_verdict_and_seconds_are_a_time() -> None:
+    figures = {
+        "gain_ours": Figure(value=-0.0114, low=-0.0211, high=-0.0018),
+        "wall_seconds": Figure(value=192.7),
+        "gain_x": Figure(value=0.5),
+    }
+    drawn = render_page(page("demo"), [result("demo", figures)])
+    assert "| gain_ours | -1.1 points: hurts | -2.1 to -0.2 |" in drawn
+    assert "| wall_seconds | 3 min 13 s |  |" in drawn
+    assert "| gain_x | 0.5 |  |" in drawn  # nothing is said without an interval
+
+
 def test_a_page_without_markers_stays() -> None:
     assert render_page("# Title\ntext\n", []) == "# Title\ntext\n"
 

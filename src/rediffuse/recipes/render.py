@@ -85,11 +85,22 @@ def _headline(results: Sequence[Result], options: Mapping[str, str]) -> str:
     _no_options("headline", options)
     many = len(results) > 1
     rows = [
-        {**({"result": result.name} if many else {}), "figure": key, "value": f"{figure.value:.4g}", "interval": _ends(figure, "{:.4g}")}
+        {**({"result": result.name} if many else {}), "figure": key, **_said(key, figure)}
         for result in results
         for key, figure in result.headline.items()
     ]
     return render_table(rows)
+
+
+def _said(key: str, figure: Figure) -> dict[str, str]:
+    """A figure and its interval as people read them, where its name says what it is."""
+    if key.endswith("_seconds"):
+        return {"value": duration(figure.value), "interval": ""}
+    if key.startswith("gain_") and figure.low is not None:
+        points, _, word = _gain(figure).partition(": ")
+        value, _, ends = points.removesuffix(")").partition(" (")
+        return {"value": f"{value}: {word}", "interval": ends}
+    return {"value": f"{figure.value:.4g}", "interval": _ends(figure, "{:.4g}")}
 
 
 def _rows(results: Sequence[Result], options: Mapping[str, str]) -> str:
