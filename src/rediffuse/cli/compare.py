@@ -53,7 +53,8 @@ def compare(
     Args:
         data: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
         out: folder for the page, the figures and all that they were made from.
-        hours: refuse to begin what would take longer.
+        hours: refuse to begin what would take longer by the estimate, and begin no classifier that would end later; the same command
+            continues.
         dry_run: say what it costs, and stop.
         split: of a set that has several: the one to take shots from. [default: train]
         test: photos to be judged on: another folder or table, or a split. [default: the set's own; else a quarter is held out]

@@ -154,7 +154,7 @@ def options(recipe: FewShot, text: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
     parser.add_argument("--copies", type=int, default=recipe.making.copies, help="of each photo")
     parser.add_argument("--steps", type=int, help="of the training from scratch")
-    parser.add_argument("--hours", type=float, help="begin nothing that would take longer")
+    parser.add_argument("--hours", type=float, help="begin nothing that would take longer, and no classifier that would end later")
     parser.add_argument("--dry-run", action="store_true", help="print the cost and stop")
     parser.add_argument("--work", type=Path, help=f"folder of cells, words and images; default runs/compare_{recipe.name}")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")

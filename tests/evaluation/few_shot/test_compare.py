@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
 from rediffuse.errors import ConfigError, DataError, ModelError, PlanError
+from rediffuse.evaluation.few_shot import compare as compare_module
 from rediffuse.evaluation.few_shot.cells import CellStore
 from rediffuse.evaluation.few_shot.compare import compare
 from rediffuse.evaluation.few_shot.comparison import Comparison
@@ -234,6 +237,35 @@ def test_the_cost_comes_first(features: Path, tmp_path: Path, model: Denoiser, c
     assert "320 images in 736 model calls" in said
     assert not (tmp_path / "priced").exists()
     assert len(found.missing()) == 28
+
+
+def test_no_cell_begins_that_would_end_too_late(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    asked = {**options(features, out), "arms": ("pixels", "standard"), "shots": (1,), "seeds": 3, "levels": ("scratch",), "progress": True}
+    done = lambda: len(list(out.glob("cells/*/*/*/*.json")))  # noqa: E731
+    monkeypatch.setattr(compare_module, "time", SimpleNamespace(monotonic=lambda: 3600.0 * done()))  # each cell takes an hour
+    found = compare(*sets(), None, **asked, hours=2.5)
+    assert len(found.results) == done() == 3
+    assert len(found.missing()) == 3
+    assert found.failures == {}
+    said = capsys.readouterr().err
+    assert "4 of 6  seed 1, 1 shot, standard, scratch: not begun, it would end after the 2.5 h of --hours" in said
+    assert "left: 3 cells; the same command continues" in said
+    assert Comparison.load(out) == found
+    again = compare(*sets(), None, **asked, hours=2.5)
+    assert again.missing() == []
+    assert predictions(found).items() <= predictions(again).items()
+
+
+def test_a_call_comes_one_cell_further_at_least(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    asked = {**options(features, out), "arms": ("pixels",), "shots": (1, 2), "seeds": 1}
+    ticks = itertools.count(step=10_000)
+    monkeypatch.setattr(compare_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    assert len(compare(*sets(), None, **asked, hours=1).results) == 1
+    assert len(compare(*sets(), None, **asked, hours=1).results) == 2
 
 
 def test_the_cost_holds_the_search_for_starts(

@@ -15,7 +15,7 @@ from rediffuse.evaluation.few_shot.bench import Bench
 from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.cost import estimate
 from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Cell, Making, make_settings
-from rediffuse.progress import notes, roughly
+from rediffuse.progress import counted, notes, roughly
 from rediffuse.training.backbones import SCRATCH
 
 LARGEST = 224
@@ -61,7 +61,8 @@ def compare(
             folder a name.
         copies: of each photo.
         alpha: probability that a copy stands in for its photo, or "auto": cross-validation on the shots, 0 among the choices.
-        hours: refuse to begin what would take longer.
+        hours: refuse to begin what would take longer by the estimate, and begin no classifier (with its words and copies) that would end
+            later; what is left out is missing, and the same call continues.
         making: how copies are made; its `copies` gives way to the argument.
         steps: of the training of a network from scratch.
         size: side in pixels at which classifiers see photos; None takes the model's own, at most 224.
@@ -95,16 +96,23 @@ def compare(
     if dry_run:
         return bench.conclude(command)
     bench.store.claim(bench.plan)
-    _run(bench, left, each, note)
+    _run(bench, left, each, hours, note)
     comparison = bench.conclude(command)
     comparison.save(bench.store.out)
     return comparison
 
 
-def _run(bench: Bench, cells: Sequence[Cell], each: Sequence[float], note: Callable[[str], None]) -> None:
-    """Every open cell. One that fails is noted and left out, the rest goes on; where no cell at all is there, its error is raised."""
+def _run(bench: Bench, cells: Sequence[Cell], each: Sequence[float], hours: float | None, note: Callable[[str], None]) -> None:
+    """Every open cell that ends within the hours, but one at least, so that every call comes further.
+
+    One that fails is noted and left out, the rest goes on; where no cell at all is there, its error is raised.
+    """
     began, first = time.monotonic(), None
     for place, cell in enumerate(cells, start=1):
+        if hours is not None and place > 1 and time.monotonic() - began + each[place - 1] > 3600 * hours:
+            note(f"{place} of {len(cells)}  {describe(cell)}: not begun, it would end after the {hours:g} h of --hours")
+            note(f"left: {counted(len(cells) - place + 1, 'cell')}; the same command continues")
+            break
         if place > 1 and cell.seed != cells[place - 2].seed:
             bench.judge.forget()
         try:
