@@ -25,7 +25,8 @@ from rediffuse.sampling.sampler import run_jobs
 if TYPE_CHECKING:
     from PIL import Image
 
-    from rediffuse.generation.writer import OpenShard, Writer
+    from rediffuse.generation.shard import OpenShard
+    from rediffuse.generation.writer import Writer
 
 Render = Callable[[], "Image.Image"]
 Tick = Callable[[int], None]
