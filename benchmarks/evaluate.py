@@ -26,7 +26,7 @@ HEADLINE = ("certify_speedup", "corruptions_seconds", "corruptions_speedup")
 def benchmark(given: argparse.Namespace) -> Measured:
     if find_spec("imagecorruptions") is None:
         raise ConfigError(
-            "the package that corruptions are compared with is not installed: pip install 'rediffuse[corruptions]'; "
+            "the package that corruptions are compared with is not installed: pip install '.[corruptions]'; "
             "or run benchmarks.certify and benchmarks.corruptions one by one, which write bench_certify and bench_corruptions"
         )
     shared = {"data": given.data, "repeats": given.repeats}

@@ -59,7 +59,7 @@ def frost_overlays(side: int, source: FrostSource = "auto") -> Overlays:
     folder = photo_folder()
     if source == "photos" and folder is None:
         raise ConfigError(
-            "photos of frost come with the extra: pip install 'rediffuse[corruptions]'; or take frost='drawn', not comparable"
+            "photos of frost come with the extra: pip install '.[corruptions]'; or take frost='drawn', not comparable"
         )
     if folder is None or source == "drawn":
         originals, source = [_draw(seed) for seed in range(len(_PHOTOS))], "drawn"
