@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,10 +12,11 @@ import torch
 from tests.generation.conftest import CLASSES, RESULT, Make, Varied, mixture, pixels, take_photos
 
 from rediffuse.concepts.concepts import Concepts
-from rediffuse.errors import PlanError
+from rediffuse.data.decoding import FilePayload
+from rediffuse.errors import DataError, PlanError
 from rediffuse.generation import local, writer
 from rediffuse.generation import run as run_module
-from rediffuse.generation.store import Run, finished_shards, read_plan
+from rediffuse.generation.store import Run, finished_shards, read_info, read_plan
 from rediffuse.methods.da_fusion import DAFusion
 
 
@@ -72,6 +75,62 @@ def test_a_shard_without_a_manifest_is_made_again(make: Make, monkeypatch):
     assert again.complete
     assert pixels(again) == pixels(whole)
     assert {child.name for child in run.folder.iterdir()} == RESULT
+
+
+def test_images_that_are_missing_or_damaged_are_made_again(make: Make, monkeypatch, capsys):
+    monkeypatch.setattr(local, "SHARD_SECONDS", 0)
+    run = make()
+    before, images = pixels(run), run.folder / "images"
+    first, second, third = (
+        pq.read_table(run.folder / "manifest" / f"shard-0000{n}.parquet").column("file_name").to_pylist() for n in range(3)
+    )
+    (images / second[0]).unlink()
+    (images / second[1]).write_bytes((images / second[1]).read_bytes()[:40])
+    left = {name: (images / name).stat().st_mtime_ns for name in (*first, *third)}
+    assert len(Run(run.folder)) == 22
+    again = make(progress="bar")
+    assert (again.complete, again.rejected) == (True, ())
+    assert pixels(again) == before
+    assert {name: (images / name).stat().st_mtime_ns for name in (*first, *third)} == left
+    said = capsys.readouterr().err
+    assert f"missing or damaged: {second[0]}" in said
+    assert f"2 images in all; {len(second)} are made again" in said
+    assert {child.name for child in run.folder.iterdir()} == RESULT
+    shutil.rmtree(images)
+    assert pixels(make()) == before
+
+
+def test_making_again_may_be_killed(make: Make, monkeypatch):
+    run = make()
+    before, lost = pixels(run), run.ids[0]
+    (run.folder / "images" / lost).unlink()
+
+    def killed(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local.Engine, "make", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            make()
+    assert read_info(run.folder)["state"] == "open"
+    assert finished_shards(run.folder) == []
+    assert pixels(make()) == before
+    assert Run(run.folder).complete
+
+
+def test_an_image_that_cannot_be_kept_is_an_error(make: Make, monkeypatch):
+    run = make()
+    lost = run.folder / "images" / run.ids[0]
+    read = FilePayload.read
+
+    def failing(payload: FilePayload) -> Any:
+        if payload.path == lost:
+            raise DataError("the disk gives other bytes than it was given")
+        return read(payload)
+
+    monkeypatch.setattr(FilePayload, "read", failing)
+    with pytest.raises(DataError, match=r"cannot be read right after it was made: the disk gives other bytes.*Check the disk"):
+        make()
 
 
 def test_a_begun_run_keeps_its_cut(make: Make, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
@@ -12,8 +12,8 @@ from typing import Any, Literal, TypedDict, Unpack, overload
 import torch
 
 from rediffuse.data.open import open_images
-from rediffuse.data.types import ImageSet
-from rediffuse.errors import ConfigError, PlanError
+from rediffuse.data.types import ImageSet, Rejected
+from rediffuse.errors import ConfigError, DataError, PlanError
 from rediffuse.generation.environment import denoiser_name, dtype_of, identify
 from rediffuse.generation.files import room_on_disk
 from rediffuse.generation.interrupt import Interrupt
@@ -21,10 +21,10 @@ from rediffuse.generation.local import Engine, default_batch, shard_steps
 from rediffuse.generation.plan import Plan, Settings, cut, tabulate
 from rediffuse.generation.preview import make_preview
 from rediffuse.generation.pricing import Cost, gigabytes, price
-from rediffuse.generation.store import Run, finished_shards
+from rediffuse.generation.store import IMAGES, Run, finished_shards, read_manifest
 from rediffuse.generation.writer import Writer, check_folder
 from rediffuse.methods.editing import EditingMethod
-from rediffuse.progress import Bar, notes
+from rediffuse.progress import Bar, counted, notes
 
 SAME = "the same call of rediffuse.generate"
 
@@ -72,7 +72,8 @@ def generate(
 ) -> Run | Plan:  # fmt: skip
     """Make changed copies of every photo, each with the photo's label, in a folder that class-folder readers and `datasets` take.
 
-    The same call again continues a run that was stopped, or returns one that is complete; another plan into the same folder is refused.
+    The same call again continues a run that was stopped, or returns one that is complete, of which it makes missing and damaged images
+    again; another plan into the same folder is refused.
     With an equal plan in an equal environment pixels are equal to the bit, however often the run was killed; another batch or machine
     changes them within rounding.
 
@@ -99,7 +100,7 @@ def generate(
         the run; the plan, with dry_run or preview.
     Raises:
         PlanError: the folder holds another plan's run or other files, or another process writes it.
-        DataError: photos without labels; a full disk.
+        DataError: photos without labels; a full disk; images that cannot be read right after they were made.
         ConfigError: a setting out of range, or a class that the method does not know.
     """
     out, photos = Path(out).expanduser(), open_images(photos)
@@ -121,7 +122,7 @@ def generate(
         out, plan, photos, device=method.model.device, command=command, take_over=take_over, note=note
     ) as writer:  # fmt: skip
         _make(engine, plan, writer, left.steps, note, progress)
-    return Run(out)
+        return _whole(engine, plan, writer, note, progress)
 
 
 def _price(found: tuple[Plan, bool], out: Path, engine: Engine, rate: float | None, *, shown: bool) -> tuple[Plan, Cost]:
@@ -159,6 +160,34 @@ def _make(engine: Engine, plan: Plan, writer: Writer, steps: int, note: Callable
     finally:
         torch.set_num_threads(threads)
     writer.finish(time.monotonic() - began)
+
+
+def _whole(engine: Engine, plan: Plan, writer: Writer, note: Callable[[str], None], progress: Progress) -> Run:
+    """The run with every image of its plan: shards of which one is missing or damaged are made again, once."""
+    run, lost = _read(writer.out)
+    if lost:
+        names = {line.id for line in lost}
+        shards = {variant.shard for variant in plan.variants if variant.file_name in names}
+        again = [variant for variant in plan.variants if variant.shard in shards]
+        note(f"missing or damaged: {lost[0].id} ({lost[0].reason}), {counted(len(lost), 'image')} in all; {len(again)} are made again")
+        writer.reopen(sorted(shards))
+        _make(engine, plan, writer, sum(variant.calls for variant in again), note, progress)
+        run, lost = _read(writer.out)
+    if run is None or lost:
+        raise DataError(
+            f"{writer.out / IMAGES / lost[0].id} cannot be read right after it was made: {lost[0].reason}. Check the disk, and what else "
+            "writes there; then run the same command again"
+        )
+    return run
+
+
+def _read(out: Path) -> tuple[Run | None, Sequence[Rejected]]:
+    """A complete run, None where not one image can be read; and those that cannot."""
+    try:
+        run = Run(out)
+    except DataError as error:
+        return None, [Rejected(id=name, reason=str(error)) for name in read_manifest(out).column("file_name").to_pylist()]
+    return run, run.rejected
 
 
 def _plan(

@@ -27,7 +27,7 @@ class Run(ImageSet):
     image.
 
     A run that is not finished gives the images of its finished shards. Kept real photos have copy -1 and no source. Images are decoded as
-    the run is opened; what is missing or damaged is in `rejected`.
+    the run is opened; what is missing or damaged is in `rejected`, and the call that made the run makes it again.
 
     Args:
         folder: the run's folder.

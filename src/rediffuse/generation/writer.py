@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -34,6 +34,7 @@ from rediffuse.generation.store import (
     REJECTED,
     RUN,
     finished_shards,
+    manifest_name,
     manifest_schema,
     plan_schema,
     read_info,
@@ -137,6 +138,15 @@ class Writer:
         """Begin a shard, or begin it again."""
         return OpenShard(self, number)
 
+    def reopen(self, shards: Iterable[int]) -> None:
+        """Take back that these shards are done. run.json goes first, so that at no moment a run without them calls itself complete."""
+        self._info |= {"state": "open", "finished": None}
+        self._sign()
+        write_json(self.out / RUN, self._info, self.partial)
+        for number in shards:
+            (self.out / MANIFEST / manifest_name(number)).unlink()
+        sync_folder(self.out / MANIFEST)
+
     def finish(self, seconds: float) -> None:
         """Bring metadata, card and run.json up to the manifests; where none is missing, the run is complete."""
         manifest = read_manifest(self.out)
@@ -168,14 +178,16 @@ class Writer:
         lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in self.photos.rejected]
         write_whole(self.out / REJECTED, "".join(lines).encode("utf-8", "surrogatepass"), self.partial)
         if self.open_shards():  # who makes nothing leaves no print
-            prints = self._info["environments"]
-            if prints and short_hash(self.environment) not in prints:
-                self.note(
-                    "this machine or its libraries differ from those that began the run: pixels agree within rounding, not to the bit"
-                )
-            prints[short_hash(self.environment)] = self.environment
+            self._sign()
         write_json(self.out / RUN, self._info, self.partial)
         sync_folder(self.out)
+
+    def _sign(self) -> None:
+        """Leave this environment's print in run.json."""
+        prints = self._info["environments"]
+        if prints and short_hash(self.environment) not in prints:
+            self.note("this machine or its libraries differ from those that began the run: pixels agree within rounding, not to the bit")
+        prints[short_hash(self.environment)] = self.environment
 
     def _new_info(self) -> dict[str, Any]:
         plan = self.plan

@@ -11,8 +11,10 @@ from tests.evaluation.few_shot.test_compare import MAKING
 from tests.tiny import tiny_stable
 from tests.training import toys
 
+from rediffuse.data.decoding import FilePayload
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
+from rediffuse.errors import DataError
 from rediffuse.evaluation.few_shot.arms import Copies
 from rediffuse.evaluation.few_shot.cells import CellStore
 from rediffuse.evaluation.few_shot.settings import DA_FUSION, CompareSettings, Making
@@ -31,3 +33,30 @@ def copies(model: Denoiser, out: Path, making: Making = MAKING, **options: Any) 
 
 def test_words_are_learned_in_calls_of_the_given_batch(model: Denoiser, tmp_path: Path) -> None:
     assert copies(model, tmp_path, replace(MAKING, batch=1)).words(2, 0).settings["batch"] == 1
+
+
+def test_a_lost_copy_is_made_again_before_arms_are_compared(model: Denoiser, tmp_path: Path) -> None:
+    made = copies(model, tmp_path).of(DA_FUSION, 2, 0)
+    assert made is not None
+    assert len(made) == 2 * 2 * 2
+    images = copies(model, tmp_path).folder(DA_FUSION, 2, 0) / "images"
+    (images / made.ids[0]).unlink()
+    (images / made.ids[5]).write_bytes(b"half of a file")
+    again = copies(model, tmp_path).of(DA_FUSION, 2, 0)
+    assert again is not None
+    assert dict(zip(again.ids, again.digests, strict=True)) == dict(zip(made.ids, made.digests, strict=True))
+
+
+def test_arms_with_fewer_copies_are_not_compared(model: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = copies(model, tmp_path).of(DA_FUSION, 2, 0)
+    assert made is not None
+    lost, read = made.ids[3], FilePayload.read
+
+    def failing(payload: FilePayload) -> Any:
+        if str(payload.path).endswith(lost):
+            raise DataError("the disk is broken")
+        return read(payload)
+
+    monkeypatch.setattr(FilePayload, "read", failing)
+    with pytest.raises(DataError, match=f"{lost} cannot be read right after it was made: the disk is broken. Check the disk"):
+        copies(model, tmp_path).of(DA_FUSION, 2, 0)
