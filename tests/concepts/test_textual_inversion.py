@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tests.concepts.toy import LinearDenoiser, picture, pictures
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from rediffuse.concepts.concepts import Concepts
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.concepts.shots import encode_shots
+from rediffuse.concepts.state import learning_seconds
 from rediffuse.concepts.textual_inversion import default_batch, learn
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.denoisers.base import Condition, Denoiser
@@ -154,6 +157,21 @@ def test_a_killed_learning_ends_at_the_same_words(tmp_path: Path, decay: Any) ->
     assert learn(photos, again, recipe=recipe, progress=False, checkpoint=file).hash == whole.hash
     assert again.calls == 0
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_the_time_of_a_killed_learning_counts(tmp_path: Path) -> None:
+    photos, recipe, file = pictures(COUNTS), replace(TOY, steps=40), tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        learn(photos, Killed(30 * 18), recipe=recipe, progress=False, checkpoint=file)
+    assert learning_seconds(file) > 0
+    with safe_open(file, framework="pt") as opened:
+        told = opened.metadata()
+    save_file(load_file(file), file, metadata={**told, "seconds": "5000.0"})
+    learn(photos, LinearDenoiser(), recipe=recipe, progress=False, checkpoint=file)
+    whole = learning_seconds(file)
+    assert 5000 < whole < 10_000
+    learn(photos, LinearDenoiser(), recipe=recipe, progress=False, checkpoint=file)
+    assert learning_seconds(file) == whole
 
 
 def test_a_checkpoint_of_another_learning_is_refused(tmp_path: Path) -> None:

@@ -21,13 +21,17 @@ _FREE = ("batch",)  # of a task: it decides nothing but rounding
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LearningState:
-    """After `step` updates: rows (C, k, D) and AdamW's two moments of the same shape; starts: JSON, how each word began."""
+    """After `step` updates: rows (C, k, D) and AdamW's two moments of the same shape.
+
+    starts: JSON, how each word began; seconds: that it took to come here, in all lives of the learning.
+    """
 
     step: int
     rows: Tensor
     first: Tensor
     second: Tensor
     starts: Sequence[Mapping[str, Any]]
+    seconds: float = 0.0
 
     @classmethod
     def begin(cls, rows: Sequence[Tensor], starts: Sequence[Mapping[str, Any]]) -> Self:
@@ -44,17 +48,18 @@ class LearningState:
         optimizer.state[rows] = {"step": torch.tensor(float(self.step)), **moments}
         return optimizer
 
-    def after(self, step: int, rows: Tensor, optimizer: torch.optim.AdamW) -> Self:
-        """The state at a later step; copies, on the CPU."""
+    def after(self, step: int, rows: Tensor, optimizer: torch.optim.AdamW, seconds: float) -> Self:
+        """The state at a later step, so many seconds later; copies, on the CPU."""
         moments = optimizer.state[rows]
         words, first, second = (tensor.detach().to("cpu", copy=True) for tensor in (rows, moments["exp_avg"], moments["exp_avg_sq"]))
-        return replace(self, step=step, rows=words, first=first, second=second)
+        return replace(self, step=step, rows=words, first=first, second=second, seconds=self.seconds + seconds)
 
     def save(self, file: Path, task: Mapping[str, Any]) -> None:
         """Write it with the task that it belongs to."""
         file.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
-        write_tensors(file, tensors, {"task": json.dumps(task), "step": str(self.step), "starts": json.dumps(list(self.starts))})
+        told = {"task": json.dumps(task), "step": str(self.step), "starts": json.dumps(list(self.starts)), "seconds": repr(self.seconds)}
+        write_tensors(file, tensors, told)
 
     @classmethod
     def load(cls, file: Path, task: Mapping[str, Any]) -> Self | None:
@@ -64,22 +69,36 @@ class LearningState:
             PlanError: the file belongs to another task; the difference is named.
             ModelError: the file is no such state.
         """
-        from safetensors import SafetensorError, safe_open
-
         if not file.exists():
             return None
-        try:
-            with safe_open(file, framework="pt") as opened:
-                metadata = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-            theirs, step, starts = json.loads(metadata["task"]), int(metadata["step"]), json.loads(metadata["starts"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise ModelError(f"{file} is no checkpoint of a learning ({error}); delete it or name another") from error
-        ours = json.loads(json.dumps(task))
-        differences = _differences(*({name: value for name, value in one.items() if name not in _FREE} for one in (ours, theirs)))
+        state, theirs = cls._read(file)
+        differences = _differences(_deciding(json.loads(json.dumps(task))), _deciding(theirs))
         if differences:
             raise PlanError(f"{file} belongs to another learning: {'; '.join(differences[:5])}. Delete it, or name another file")
-        return cls(step=step, starts=starts, **{name: tensors[name] for name in _FIELDS})
+        return state
+
+    @classmethod
+    def _read(cls, file: Path) -> tuple[Self, Any]:
+        """What a file holds: a state, and the task that it belongs to."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="pt") as opened:
+                told = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in _FIELDS}
+            step, starts, seconds = int(told["step"]), json.loads(told["starts"]), float(told.get("seconds", 0.0))
+            return cls(step=step, starts=starts, seconds=seconds, **tensors), json.loads(told["task"])
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise ModelError(f"{file} is no checkpoint of a learning ({error}); delete it or name another") from error
+
+
+def learning_seconds(file: Path) -> float:
+    """How long the learning of a checkpoint took so far, all its lives together; what a kill threw away is not in it."""
+    return LearningState._read(file)[0].seconds
+
+
+def _deciding(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in task.items() if name not in _FREE}
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -7,6 +7,7 @@ Reference: Gal et al., ICLR 2023, arXiv 2208.01618; Trabucco et al., ICLR 2024, 
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,6 +102,7 @@ def _train(
     note: Callable[[str], None],
 ) -> LearningState:
     """From the start, or from where a killed run stopped, to the last step."""
+    began = time.monotonic()
     shots = encode_shots(photos, model, recipe, bar)
     seed, placeholders = int(task["seed"]), list(task["placeholders"].values())
     per_step, saved = len(shots.names) * recipe.batch_per_class, 0 if state is None else state.step
@@ -124,9 +126,9 @@ def _train(
         optimizer.param_groups[0]["lr"] = recipe.rate(step)
         optimizer.step()
         if file is not None and (step + 1) % SAVE_EVERY == 0:
-            state.after(step + 1, rows, optimizer).save(file, task)
+            state.after(step + 1, rows, optimizer, time.monotonic() - began).save(file, task)
             saved = step + 1
-    state = state.after(recipe.steps, rows, optimizer)
+    state = state.after(recipe.steps, rows, optimizer, time.monotonic() - began)
     if file is not None:
         state.save(file, task)
     return state

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tests.evaluation.few_shot.test_compare import MAKING
 from tests.tiny import tiny_stable
 from tests.training import toys
 
+from rediffuse.concepts.textual_inversion import learn
 from rediffuse.data.decoding import FilePayload
+from rediffuse.data.splits import few_shot
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
 from rediffuse.errors import DataError
@@ -33,6 +37,18 @@ def copies(model: Denoiser, out: Path, making: Making = MAKING, **options: Any) 
 
 def test_words_are_learned_in_calls_of_the_given_batch(model: Denoiser, tmp_path: Path) -> None:
     assert copies(model, tmp_path, replace(MAKING, batch=1)).words(2, 0).settings["batch"] == 1
+
+
+def test_the_stage_of_a_killed_learning_counts_all_its_lives(model: Denoiser, tmp_path: Path) -> None:
+    first = copies(model, tmp_path)
+    state = tmp_path / "words/seed-0/shots-2.state"
+    learn(few_shot(first.pool, 2, 0), model, recipe=MAKING.recipe, seed=0, progress=False, checkpoint=state)
+    with safe_open(state, framework="pt") as opened:
+        told = opened.metadata()
+    save_file(load_file(state), state, metadata={**told, "seconds": "5000.0"})  # finished, and killed before the words were saved
+    first.words(2, 0)
+    (stage,) = first.store.stages()
+    assert (stage.name, stage.seconds) == ("learn", 5000.0)
 
 
 def test_a_lost_copy_is_made_again_before_arms_are_compared(model: Denoiser, tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Literal
 
 from rediffuse.concepts.concepts import Concepts
+from rediffuse.concepts.state import learning_seconds
 from rediffuse.concepts.textual_inversion import learn
 from rediffuse.data.splits import few_shot
 from rediffuse.data.types import ImageSet
@@ -98,11 +98,10 @@ class Copies:
             return Concepts.load(folder, self.pool.classes)
         photos, making, state = few_shot(self.pool, shots, seed), self.settings.making, folder.with_name(folder.name + ".state")
         state.parent.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
         learned = learn(
             photos, self.model, recipe=making.recipe, seed=seed, batch=making.batch, progress=self.progress, checkpoint=state
         )  # fmt: skip
-        self.store.add_stage(Stage(name="learn", arm=DA_FUSION, shots=shots, seed=seed, seconds=time.monotonic() - began))
+        self.store.add_stage(Stage(name="learn", arm=DA_FUSION, shots=shots, seed=seed, seconds=learning_seconds(state)))
         learned.save(folder)
         state.unlink(missing_ok=True)
         return learned

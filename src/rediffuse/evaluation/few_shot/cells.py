@@ -56,7 +56,8 @@ class Stage:
 
     Attributes:
         name: "learn" or "generate"; arm, shots, seed: for which.
-        seconds: that it took, all its runs together; images: made; calls: image steps, guidance counted once.
+        seconds: that it took, all its lives together. Of a life that was killed, learning counts what was kept, and making nothing.
+        images: made; calls: image steps, guidance counted once.
     """
 
     name: str

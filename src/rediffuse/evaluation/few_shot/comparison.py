@@ -169,7 +169,7 @@ class Comparison:
 
     @property
     def seconds(self) -> float:
-        """Of all work; what a kill threw away is not in it."""
+        """Of all work; what was under way when a kill came is not in it."""
         return sum(stage.seconds for stage in self.stages) + sum(result.seconds for result in self.results)
 
     @property
