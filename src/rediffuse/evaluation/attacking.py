@@ -20,7 +20,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.adversarial import Attack, Victim, distance, perturb
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
-from rediffuse.evaluation.results import Figure, write_result
+from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 from rediffuse.evaluation.test_time.ensembles import image_seeds, seed_of
 
@@ -56,7 +56,7 @@ class Robustness:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attacked:
+class Attacked(Saved):
     """An attack on several victims, on the same images. seconds: wall time of this call."""
 
     attack: Attack
@@ -80,26 +80,15 @@ class Attacked:
     def to_json(self) -> dict[str, Any]:
         return {"attack": asdict(self.attack), "images": self.images, "seconds": self.seconds, "table": self.table()}
 
-    def save(
-        self,
-        name: str,
-        folder: str | Path = "results",
-        *,
-        command: str | None = None,
-        device: str = "cpu",
-        notes: Sequence[str] = (),
-    ) -> Path:
-        """Write `folder/NAME.json`: a row a victim; headline attacked_accuracy (of several VICTIM_attacked_accuracy).
-
-        Args: as in `results.write_result`.
-        """
-        headline: dict[str, Figure | Interval | float] = {}
+    def content(self) -> Content:
+        """A row a victim; headline attacked_accuracy (of several VICTIM_attacked_accuracy)."""
+        headline = {}
         for each in self.victims:
             key = f"{each.victim}_attacked_accuracy" if len(self.victims) > 1 else "attacked_accuracy"
             headline[key] = share(each.attacked)
         told = "; ".join(f"{key}: {value}" for key, value in asdict(self.attack).items())
-        said = [f"{self.images} images; {told}", "an attack shows weakness only: what survives may fall to a better one", *notes]
-        return write_result(name, headline, self.table(), self.seconds, command=command, folder=folder, device=device, notes=said)
+        said = [f"{self.images} images; {told}", "an attack shows weakness only: what survives may fall to a better one"]
+        return Content(headline=headline, rows=self.table(), seconds=self.seconds, notes=said)
 
 
 def attack_images(

@@ -17,7 +17,8 @@ from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.calibration import BINS, Judgements, Reliability, calibration_error, fit_temperature, judge, reliability
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
-from rediffuse.evaluation.results import Figure, write_result
+from rediffuse.evaluation.results import Figure
+from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, basis_of_runs
 
 BLOCK = 1024
@@ -58,7 +59,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrations:
+class Calibrations(Saved):
     """Calibrations of models on the same images. seconds: wall time of this call."""
 
     models: tuple[Calibration, ...]
@@ -106,27 +107,16 @@ class Calibrations:
                 diagrams.append({"model": each.model, "scaled": scaled, **asdict(each.diagram(scaled=scaled))})
         return {"images": self.images, "seconds": self.seconds, "table": self.table(), "diagrams": diagrams}
 
-    def save(
-        self,
-        name: str,
-        folder: str | Path = "results",
-        *,
-        command: str | None = None,
-        device: str = "cpu",
-        notes: Sequence[str] = (),
-    ) -> Path:
-        """Write `folder/NAME.json`: a row a model; headline METRIC (of several MODEL_METRIC), and METRIC_minus_OTHER of the first.
-
-        Args: as in `results.write_result`.
-        """
+    def content(self) -> Content:
+        """A row a model; headline METRIC (of several MODEL_METRIC), and METRIC_minus_OTHER of the first."""
         headline: dict[str, Figure | Interval | float] = {}
         for metric in METRICS:
             for each in self.models:
                 headline[f"{each.model}_{metric}" if len(self.models) > 1 else metric] = each.row()[metric]
             for other in self.models[1:]:
                 headline[f"{metric}_minus_{other.model}"] = self.difference(self.models[0].model, other.model, metric)
-        said = [f"{self.images} images; {self.models[0].bins} bins; temperatures fitted on other images", *notes]
-        return write_result(name, headline, self.table(), self.seconds, command=command, folder=folder, device=device, notes=said)
+        said = f"{self.images} images; {self.models[0].bins} bins; temperatures fitted on other images"
+        return Content(headline=headline, rows=self.table(), seconds=self.seconds, notes=[said])
 
 
 def calibrate(

@@ -26,7 +26,7 @@ from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.judged import Judged, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks, numbers_of
-from rediffuse.evaluation.results import Figure, write_result
+from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, basis_of_runs, t_interval
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
 from rediffuse.evaluation.test_time.ensembles import image_seeds
@@ -46,7 +46,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EntropyCurve:
+class EntropyCurve(Saved):
     """What models said of views of the same images at growing noise.
 
     Attributes:
@@ -97,25 +97,14 @@ class EntropyCurve:
         shares = {model: self.share_of_maximum(model) for model in self.models}
         return {"images": self.images, "seconds": self.seconds, "share_of_maximum": shares, "table": self.table()}
 
-    def save(
-        self,
-        name: str,
-        folder: str | Path = "results",
-        *,
-        command: str | None = None,
-        device: str = "cpu",
-        notes: Sequence[str] = (),
-    ) -> Path:
-        """Write `folder/NAME.json`: a row for each model and time; headline share_of_maximum (of several models MODEL_share_of_maximum).
-
-        Args: as in `results.write_result`.
-        """
-        headline: dict[str, Figure | Interval | float] = {
+    def content(self) -> Content:
+        """A row for each model and time; headline share_of_maximum (of several models MODEL_share_of_maximum)."""
+        headline = {
             f"{model}_share_of_maximum" if len(self.models) > 1 else "share_of_maximum": self.share_of_maximum(model)
             for model in self.models
         }
-        said = [f"{self.images} images; entropy in nats; times of the reference schedule", *notes]
-        return write_result(name, headline, self.table(), self.seconds, command=command, folder=folder, device=device, notes=said)
+        said = f"{self.images} images; entropy in nats; times of the reference schedule"
+        return Content(headline=headline, rows=self.table(), seconds=self.seconds, notes=[said])
 
     def _place(self, model: str) -> int:
         if model not in self.models:

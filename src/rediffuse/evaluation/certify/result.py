@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.certify.bounds import ABSTAIN, ceiling
 from rediffuse.evaluation.certify.rows import Certificate
 from rediffuse.evaluation.certify.smoothing import Smoothing
-from rediffuse.evaluation.results import Figure, write_result
+from rediffuse.evaluation.results import Figure
+from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, paired_bootstrap
 from rediffuse.evaluation.statistics import share as share
 
@@ -81,7 +81,7 @@ class Envelope:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certified:
+class Certified(Saved):
     """Certificates of models that all classified the same draws.
 
     Attributes:
@@ -169,29 +169,16 @@ class Certified:
             ],
         }
 
-    def save(
-        self,
-        name: str,
-        folder: str | Path = "results",
-        *,
-        radii: Sequence[float] = RADII,
-        command: str | None = None,
-        device: str = "cpu",
-        notes: Sequence[str] = (),
-    ) -> Path:
-        """Write `folder/NAME.json`: the table as rows; headline MODEL_at_050 (envelope), and the first one's gain_over_OTHER_at_050.
-
-        Args: as in `results.write_result`.
-        """
+    def content(self) -> Content:
+        """The table as rows; headline MODEL_at_050 (envelope), and the first one's gain_over_OTHER_at_050."""
         headline: dict[str, Figure | Interval | float] = {}
-        for radius in radii if self.images >= FOLDS else ():
+        for radius in RADII if self.images >= FOLDS else ():
             key = f"at_{round(100 * radius):03d}"
             for model in self.models:
                 headline[f"{model}_{key}" if len(self.models) > 1 else key] = share(self.envelope(model, [radius]).right[0])
             for other in self.models[1:]:
                 headline[f"gain_over_{other}_{key}"] = self.gain(self.models[0], other, radius)
-        said = [*self.conditions(), *notes]
-        return write_result(name, headline, self.table(radii), self.seconds, command=command, folder=folder, device=device, notes=said)
+        return Content(headline=headline, rows=self.table(), seconds=self.seconds, notes=self.conditions())
 
     def conditions(self) -> list[str]:
         """What must stand beside every figure: draws, images, ceilings."""

@@ -58,9 +58,7 @@ def frost_overlays(side: int, source: FrostSource = "auto") -> Overlays:
         raise ConfigError(f"frost must be auto, photos or drawn, got {source!r}")
     folder = photo_folder()
     if source == "photos" and folder is None:
-        raise ConfigError(
-            "photos of frost come with the extra: pip install '.[corruptions]'; or take frost='drawn', not comparable"
-        )
+        raise ConfigError("photos of frost come with the extra: pip install '.[corruptions]'; or take frost='drawn', not comparable")
     if folder is None or source == "drawn":
         originals, source = [_draw(seed) for seed in range(len(_PHOTOS))], "drawn"
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,12 @@ from numpy.typing import NDArray
 
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.corruptions.constants import COMMON, GROUPS
-from rediffuse.evaluation.results import write_result
+from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap, share
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CorruptionResult:
+class CorruptionResult(Saved):
     """Which pictures M models name rightly under C corruptions at S severities.
 
     Attributes:
@@ -159,12 +158,9 @@ class CorruptionResult:
             "notes": list(self.notes),
         }
 
-    def save(
-        self, name: str, folder: str | Path = "results", *, command: str | None = None, device: str = "cpu", notes: Sequence[str] = ()
-    ) -> Path:
-        """Write `folder/NAME.json` with `headline` and `rows`; arguments as in `results.write_result`."""
-        told = [*self.notes, *notes]
-        return write_result(name, self.headline(), self.rows(), self.seconds, command=command, folder=folder, device=device, notes=told)
+    def content(self) -> Content:
+        """The headline and a row a model, corruption and severity."""
+        return Content(headline=self.headline(), rows=self.rows(), seconds=self.seconds, notes=self.notes)
 
     def _model(self, model: str | None) -> int:
         if model is None and len(self.models) == 1:

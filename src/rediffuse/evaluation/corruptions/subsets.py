@@ -23,7 +23,7 @@ from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.imagenet import in_order, wnids
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
-from rediffuse.evaluation.results import write_result
+from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 
 BLOCK = 1024
@@ -68,7 +68,7 @@ def _plain(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SubsetResult:
+class SubsetResult(Saved):
     """What models make of a folder of some of their classes.
 
     Attributes:
@@ -112,11 +112,11 @@ class SubsetResult:
             )
         return rows
 
-    def save(self, name: str, folder: str | Path = "results", *, command: str | None = None, device: str = "cpu") -> Path:
-        """Write `folder/NAME.json`: an accuracy a model, and the first one's difference to each of the others."""
+    def content(self) -> Content:
+        """An accuracy a model, and the first one's difference to each of the others."""
         headline = {f"accuracy_{model}": self.accuracy(model) for model in self.models}
         headline |= {f"gain_over_{model}": self.difference(self.models[0], model) for model in self.models[1:]}
-        return write_result(name, headline, self.rows(), self.seconds, command=command, folder=folder, device=device, notes=self.notes)
+        return Content(headline=headline, rows=self.rows(), seconds=self.seconds, notes=self.notes)
 
     def _row(self, model: str | None) -> int:
         if model is None and len(self.models) == 1:

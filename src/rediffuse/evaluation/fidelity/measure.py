@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rediffuse.evaluation.fidelity.manifold import DENSITY_NEIGHBOURS, PRECISION
 from rediffuse.evaluation.fidelity.moments import frechet
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.kept import Kept, fingerprint
-from rediffuse.evaluation.results import write_result
+from rediffuse.evaluation.saved import Content, Saved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class FidelityFigures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidelityResult:
+class FidelityResult(Saved):
     """How near made pictures are to real ones, on the features of one network.
 
     Attributes:
@@ -75,18 +75,15 @@ class FidelityResult:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def save(
-        self, name: str, folder: str | Path = "results", *, command: str | None = None, device: str = "cpu", notes: Sequence[str] = ()
-    ) -> Path:
-        """Write `folder/NAME.json`, one row for all images and one a class. Returns the file."""
+    def content(self) -> Content:
+        """The headline; a row for all images and one a class."""
         rows = [asdict(row) for row in (self.whole, *self.classes)]
         rows[0].update(inception_like=self.inception, inception_like_real=self.inception_real)
         told = [
             f"Features: {self.extractor}, {self.width} values. Figures on other features, sizes or counts are no measure against these.",
             "settings: " + "; ".join(f"{key}: {value}" for key, value in self.settings.items()),
-            *notes,
         ]
-        return write_result(name, self.headline(), rows, self.seconds, command=command, folder=folder, device=device, notes=told)
+        return Content(headline=self.headline(), rows=rows, seconds=self.seconds, notes=told)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from rediffuse.evaluation.ood import metrics
 from rediffuse.evaluation.ood.resampling import resampled_auroc
 from rediffuse.evaluation.ood.scores import HEADLINE, PAPER
 from rediffuse.evaluation.ood.scoring import Group, Scored
-from rediffuse.evaluation.results import write_result
+from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, basis_of_runs
 
 RESAMPLES = 1000
@@ -75,7 +74,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OodResult:
+class OodResult(Saved):
     """How well classifiers tell unknown inputs, with intervals over test images; another training run is not in them.
 
     Attributes:
@@ -128,15 +127,13 @@ class OodResult:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def save(
-        self, name: str, folder: str | Path = "results", *, command: str | None = None, device: str = "cpu", notes: Sequence[str] = ()
-    ) -> Path:
-        """Write `folder/NAME.json`; its rows are the tables `row`, `mean`, `gain` and `histogram`. Returns the file."""
+    def content(self) -> Content:
+        """The headline; the rows are the tables `row`, `mean`, `gain` and `histogram`."""
         tables: dict[str, tuple[Any, ...]] = {"row": self.rows, "mean": self.means, "gain": self.gains, "histogram": self.histograms}
         rows = [{"table": table, **asdict(row)} for table, found in tables.items() for row in found]
         said = "; ".join(f"{key}: {value}" for key, value in self.settings.items())
-        told = [f"known: {self.known}, {self.known_images} images", *([f"settings: {said}"] if said else []), *notes]
-        return write_result(name, self.headline(), rows, self.seconds, command=command, folder=folder, device=device, notes=told)
+        notes = [f"known: {self.known}, {self.known_images} images", *([f"settings: {said}"] if said else [])]
+        return Content(headline=self.headline(), rows=rows, seconds=self.seconds, notes=notes)
 
 
 def judge(scored: Scored, *, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0, bins: int = BINS) -> OodResult:
