@@ -109,7 +109,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 RECIPES: Mapping[str, InversionRecipe] = {
     # 200 samples a class: ten classes in 2,000. To choose the start among 332 known words costs a class about 500 forwards, as much time as
-    # the learning. `recipes.learning_budget` measures what more samples would change; its curve is not run yet.
+    # the learning. From 100 to 400 samples the share of copies that are recognised stays the same (results/learning_budget.json).
     "fast": InversionRecipe(
         steps=50,
         batch_per_class=4,
