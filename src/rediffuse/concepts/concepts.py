@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from torch import Tensor
 from rediffuse.concepts.placeholders import distinct_placeholders, token_key
 from rediffuse.concepts.tokens import match_tokens, read_tokens, token_file_name
 from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.writing import whole
 
 FILE_NAME = "concepts.safetensors"
 TOKEN_FOLDER = "tokens"
@@ -161,14 +161,11 @@ class Concepts:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """safetensors, written beside, synced and renamed: a kill leaves the old file or the new one."""
+    """safetensors, whole or not at all."""
     from safetensors.torch import save_file
 
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    save_file(dict(tensors), partial, metadata={"format": "pt", **metadata})
-    with partial.open("rb+") as written:
-        os.fsync(written.fileno())
-    partial.replace(file)
+    with whole(file) as partial:
+        save_file(dict(tensors), partial, metadata={"format": "pt", **metadata})
 
 
 def _checked(name: str, vectors: Tensor) -> Tensor:

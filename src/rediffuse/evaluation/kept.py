@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.results import write_json
+from rediffuse.writing import whole
 
 _IDENTITY = "identity.json"
 _ENDING = ".kept"
@@ -56,13 +56,8 @@ class Kept:
         """Keep a block, whole or not at all."""
         from safetensors.torch import save_file
 
-        file = self._file(name)
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        try:
+        with whole(self._file(name)) as partial:
             save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata=dict(notes or {}))
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Remove the blocks, and nothing else."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ import numpy as np
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.provenance import command_line, commit, hardware
 from rediffuse.evaluation.statistics import Interval
+from rediffuse.writing import whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,20 +172,12 @@ def render_headline(result: Result) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write beside, sync, rename: a reader sees the old file or the new one. NaN and infinity are refused, because JSON has none."""
+    """Write JSON, whole or not at all. NaN and infinity are refused, because it has none."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
     # Lists of whole numbers on one line: a string cannot hold a bare line break, so none is touched.
     text = re.sub(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def _figure(value: Figure | Interval | float) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rediffuse.data.images import decode_image, pixels_sha256
 from rediffuse.errors import DataError
+from rediffuse.writing import refusal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,6 @@ _SAVE: Mapping[str, Mapping[str, Any]] = {
     "webp": {"format": "WEBP", "lossless": True, "quality": 50},
     "jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
 }
-_FULL = {errno.ENOSPC: "no space is left", errno.EDQUOT: "your quota is used up", errno.EFBIG: "a file would grow over the size limit"}
 
 
 def write_whole(path: Path, data: bytes, scratch: Path) -> None:
@@ -82,7 +81,7 @@ def room_on_disk(out: Path, then: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:
+        reason = refusal(error)
+        if reason is None:
             raise
-        reason = _FULL.get(error.errno, f"it cannot be written ({error.strerror})")
         raise DataError(f"{out}: {reason}; what is finished stays and counts, nothing half-written does. Make room, then {then}") from error

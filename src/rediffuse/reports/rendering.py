@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from rediffuse.writing import whole
 
 PAGE = "report.html"
 
@@ -25,13 +26,8 @@ def render(template: str, context: Mapping[str, Any]) -> str:
 
 def write_whole(path: Path, text: str) -> Path:
     """Write a page, whole or not at all; returns the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

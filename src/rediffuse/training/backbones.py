@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.training.augment import generator_of
 from rediffuse.training.preprocessing import Preprocessing
+from rediffuse.writing import writing
 
 SCRATCH = "scratch"
 SCRATCH_WIDTHS = (32, 64, 128, 256)
@@ -110,17 +112,25 @@ class Classifier(nn.Module):
         """Write configuration with class names, safetensors and preprocessing; returns the folder.
 
         All is written under `UNSAVED` first and config.json put in its place last: a folder that has it is whole.
+
+        Raises:
+            DataError: the disk is full or refuses; what was begun is removed.
         """
         target = Path(folder)
         partial = target / UNSAVED
-        partial.mkdir(parents=True, exist_ok=True)
-        with quiet_transformers():
-            self.model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a transformers module
-        self.preprocessing.save(partial)
-        (target / "config.json").unlink(missing_ok=True)  # of an older one
-        for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
-            file.replace(target / file.name)
-        partial.rmdir()
+        with writing(target):
+            partial.mkdir(parents=True, exist_ok=True)
+            try:
+                with quiet_transformers():
+                    self.model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a transformers module
+                self.preprocessing.save(partial)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            (target / "config.json").unlink(missing_ok=True)  # of an older one
+            for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+                file.replace(target / file.name)
+            partial.rmdir()
         return target
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle  # for the name of its error alone
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from rediffuse.errors import ConfigError, ModelError
+from rediffuse.writing import whole
 
 
 def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
@@ -34,11 +34,6 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def keep_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside, sync, rename: a kill leaves the old checkpoint or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    """Write a checkpoint, whole or not at all. A kill may leave NAME.partial, which the next one replaces."""
+    with whole(path, path.with_name(path.name + ".partial")) as partial, partial.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

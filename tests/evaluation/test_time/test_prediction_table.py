@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from rediffuse.data.types import Example, ImageSet
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.test_time.prediction_table import check_table, plain_text, table_columns, write_table
 from rediffuse.evaluation.test_time.predictions import Predictions
 
@@ -44,7 +44,7 @@ def test_columns_and_files_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DataError, match=r"u\.parquet: no space is left"):
         write_table(tmp_path / "new" / "u.parquet", found, images, ("x", "y"))
     assert [child.name for child in (tmp_path / "new").iterdir()] == ["t.csv"]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rediffuse.errors import DataError
 from rediffuse.evaluation.certify.bounds import ABSTAIN
+from rediffuse.writing import whole, writing
 
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 HEADER = "\t".join(COLUMNS) + "\n"
@@ -88,17 +89,13 @@ def finished(path: Path, labels: Sequence[int]) -> list[Certificate]:
 
 def rewrite(path: Path, rows: Sequence[Certificate]) -> None:
     """The whole table anew, or as it was."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         partial.write_text(HEADER + "".join(row.line() for row in rows), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def append(path: Path, rows: Sequence[Certificate]) -> None:
     """Further lines at the end, on the disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write("".join(row.line() for row in rows))
         file.flush()
         os.fsync(file.fileno())

@@ -12,6 +12,7 @@ from typing import Any
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.test_time.predictions import Predictions
+from rediffuse.writing import whole
 
 ENDINGS = (".csv", ".parquet")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -46,9 +47,7 @@ def write_table(path: Path, found: Predictions, images: ImageSet, classes: Seque
     Returns: the file.
     """
     columns = table_columns(found, images, classes, per_class)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         if path.suffix.lower() == ".parquet":
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -60,9 +59,6 @@ def write_table(path: Path, found: Predictions, images: ImageSet, classes: Seque
                 writer.writerow([plain_text(name) for name in columns])
                 for row in zip(*columns.values(), strict=True):
                     writer.writerow([plain_text(cell) if isinstance(cell, str) else "" if cell is None else cell for cell in row])
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from rediffuse.errors import ModelError
 from rediffuse.recipes.bundled import autoencoder
 from rediffuse.recipes.bundled.common import Ema, Pictures, load_checkpoint, numbers, signed
+from rediffuse.writing import whole
 
 
 def trained_autoencoder(folder: Path, device: torch.device | str = "cpu") -> Any:
@@ -114,9 +115,8 @@ def cache_latents(model: Any, sets: list[Pictures], basis: Basis, path: Path) ->
             one_way = index == len(sets) - 1
             parts[f"{index}.mirrored"] = parts[f"{index}.plain"].clone() if one_way else encode(model, pictures.images.flip(-1), basis)
             print(f"set {index}: {len(pictures)} pictures encoded", flush=True)
-        partial = path.with_suffix(".partial")
-        save_file(parts, partial, metadata={"key": key})
-        partial.replace(path)  # a kill leaves no half of it
+        with whole(path) as partial:
+            save_file(parts, partial, metadata={"key": key})
     parts = load_file(path)
     return [Latents(plain=parts[f"{index}.plain"], mirrored=parts[f"{index}.mirrored"]) for index in range(len(sets))]
 

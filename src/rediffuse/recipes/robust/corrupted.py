@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from rediffuse.errors import DataError
 from rediffuse.evaluation.corruptions.apply import corrupt
 from rediffuse.evaluation.corruptions.constants import SEVERITIES
+from rediffuse.writing import whole
 
 
 def make_corrupted(folder: Path, images: Tensor, corruptions: Sequence[str], progress: Callable[[int, int], None] | None = None) -> None:
@@ -26,10 +26,8 @@ def make_corrupted(folder: Path, images: Tensor, corruptions: Sequence[str], pro
         file = folder / f"{name}.npy"
         if not file.exists():
             made = torch.cat([corrupt(images, name, severity) for severity in SEVERITIES])
-            partial = file.with_suffix(f".{os.getpid()}.partial")
-            with partial.open("wb") as handle:
+            with whole(file) as partial, partial.open("wb") as handle:
                 np.save(handle, made.permute(0, 2, 3, 1).contiguous().numpy(), allow_pickle=False)
-            os.replace(partial, file)
         if progress is not None:
             progress(place + 1, len(corruptions))
 

@@ -1,0 +1,86 @@
+"""Whole or not at all, whichever library writes; what a disk refuses is said in a sentence that names file, cause and fix."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.full_disk import full_disk
+
+from rediffuse.concepts.concepts import write_tensors
+from rediffuse.errors import DataError
+from rediffuse.evaluation.certify.rows import Certificate, append, rewrite
+from rediffuse.evaluation.kept import Kept
+from rediffuse.evaluation.results import write_json
+from rediffuse.reports.rendering import write_whole
+from rediffuse.training.backbones import open_backbone
+from rediffuse.training.checkpoint import keep_checkpoint
+from rediffuse.writing import refusal, whole, writing
+
+LARGE = torch.arange(10_000.0)
+ROWS = [Certificate(index=place, label=0, predict=0, radius=1 / 3) for place in range(100)]
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "words.safetensors": lambda file: write_tensors(file, {"a": LARGE}, {}),
+    "b.pt": lambda file: keep_checkpoint(file, {"a": LARGE}),
+    "block.kept": lambda file: Kept(file.parent, {"of": "a test"}).write("block", {"a": LARGE}),
+    "result.json": lambda file: write_json(file, ["text"] * 1000),
+    "report.html": lambda file: write_whole(file, "text" * 1000),
+    "rows.tsv": lambda file: rewrite(file, ROWS),
+    "model": lambda file: open_backbone("scratch", ("cat", "dog"), size=16).save(file),
+}
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="no resource limits there")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "place" / name
+    with full_disk(), pytest.raises(DataError, match=f"{name}: a file would grow over the size limit; .* Make room"):
+        WRITERS[name](file)
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {"identity.json"}  # of the folder of blocks: whole, and small enough
+    WRITERS[name](file)
+    assert file.exists()
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".partial", ".saving")]
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "model"])
+def test_what_was_there_stays(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "place" / name
+    WRITERS[name](file)
+    before = file.read_bytes()
+    with full_disk(), pytest.raises(DataError):
+        WRITERS[name](file)
+    assert file.read_bytes() == before
+
+
+def test_a_line_that_does_not_fit_is_said(tmp_path: Path) -> None:
+    rewrite(tmp_path / "rows.tsv", [])
+    with full_disk(), pytest.raises(DataError, match=r"rows\.tsv: a file would grow"):
+        append(tmp_path / "rows.tsv", ROWS)
+
+
+def test_other_refusals_are_said_and_mistakes_are_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match=r"it cannot be written \(Not a directory\)|it cannot be written \(File exists\)"):
+        write_json(tmp_path / "file" / "a.json", 1)
+    with pytest.raises(RuntimeError, match="shape"), writing(tmp_path):
+        raise RuntimeError("shape")
+    with pytest.raises(ZeroDivisionError), whole(tmp_path / "half") as partial:
+        partial.write_text(str(1 / 0))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_device_that_is_always_full() -> None:
+    """What the libraries themselves raise, on a file that the system keeps for this."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no such device here")
+    with pytest.raises((OSError, RuntimeError)) as raised, open("/dev/full", "wb") as file:
+        torch.save({"a": LARGE}, file)
+    assert refusal(raised.value) == "no space is left"
+    assert refusal(OSError(errno.EDQUOT, "quota")) == "your quota is used up"
+    assert refusal(ValueError("os error 28")) is None
