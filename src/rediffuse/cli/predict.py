@@ -161,7 +161,8 @@ def predict(
 def open_classifier(model: str) -> tuple[Classifier, dict[str, Any]]:
     """The classifier, and what tells it from others."""
     from rediffuse.denoisers.load import weights_hash
-    from rediffuse.training.backbones import Classifier, model_folder
+    from rediffuse.training.backbones import Classifier
+    from rediffuse.training.model_folders import model_folder
 
     folder = model_folder(model)
     content = sorted(file for pattern in ("*.safetensors", "config.json", "preprocessor_config.json") for file in folder.glob(pattern))

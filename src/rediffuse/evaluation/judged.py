@@ -54,7 +54,7 @@ class Judged:
     @classmethod
     def open(cls, spec: str, *, device: str | torch.device = "cpu", name: str = "") -> Self:
         """A saved classifier: a transformers folder, a bundled name or a hub name. Raises ModelError with what was tried."""
-        from rediffuse.training.backbones import model_folder
+        from rediffuse.training.model_folders import model_folder
 
         classifier = Classifier.load(model_folder(spec)).to(device)
         return cls(classifier, classifier.classes, name=name or spec)

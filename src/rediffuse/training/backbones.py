@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.training.augment import generator_of
+from rediffuse.training.model_folders import model_folder, read_config
 from rediffuse.training.preprocessing import Preprocessing
 from rediffuse.writing import writing
 
@@ -176,51 +175,6 @@ def start_head(head: nn.Linear, seed: int) -> None:
         head.weight.copy_(0.01 * torch.randn(head.weight.shape, generator=generator))
         if head.bias is not None:
             head.bias.zero_()
-
-
-def model_folder(spec: str) -> Path:
-    """Where a level's files lie: a folder, a bundled model, or the hub's cache. Raises ModelError with what was tried."""
-    folder = Path(spec).expanduser()
-    if folder.is_dir():
-        return folder
-    bundled = Path(str(files("rediffuse"))) / "weights" / spec
-    if "/" not in spec and (bundled / "config.json").is_file():
-        return bundled
-    if spec.count("/") > 1 or spec.startswith((".", "/", "~")):
-        raise ModelError(
-            f"no classifier at {spec!r}: there is no such folder; give scratch, resnet-64, a transformers folder or a hub name"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    name, _, revision = spec.partition("@")
-    try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ModelError(
-            f"no classifier {spec!r}: neither scratch, nor a bundled model, nor a folder, and the hub does not give it "
-            f"({type(error).__name__}); give a transformers folder, or check the name and the network"
-        ) from error
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of an image classifier in safetensors; anything else is a ModelError."""
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} has no config.json; give a folder that transformers' save_pretrained wrote") from error
-    except ValueError as error:
-        raise ModelError(f"config.json of {folder} is not JSON: {error}") from error
-    if "auto_map" in config:
-        raise ModelError(
-            f"{folder} brings code of its own ({config['auto_map']}), which is never run; use a model of the transformers library"
-        )
-    if not any(folder.glob("*.safetensors")):
-        found = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
-        raise ModelError(
-            f"{folder} holds {found}; only safetensors are read: save it again with save_pretrained(..., safe_serialization=True)"
-        )
-    return config
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from rediffuse.evaluation.few_shot.samples import collect_samples
 from rediffuse.evaluation.few_shot.settings import GENERATED, CompareSettings
 from rediffuse.evaluation.provenance import commit, provenance
 from rediffuse.generation.environment import identify
-from rediffuse.training.backbones import SCRATCH, model_folder
+from rediffuse.training.backbones import SCRATCH
+from rediffuse.training.model_folders import model_folder
 from rediffuse.training.pool import labels_of
 
 HELD_OUT = 0.25

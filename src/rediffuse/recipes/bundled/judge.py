@@ -115,7 +115,7 @@ class Court:
     def open(cls, given: argparse.Namespace) -> Court:
         from transformers import AutoModelForImageClassification
 
-        from rediffuse.training.backbones import model_folder
+        from rediffuse.training.model_folders import model_folder
 
         model = load(given.model, device=given.device)
         recogniser, describer = (
