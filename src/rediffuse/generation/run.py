@@ -164,7 +164,7 @@ def _make(engine: Engine, plan: Plan, writer: Writer, steps: int, note: Callable
 
 def _whole(engine: Engine, plan: Plan, writer: Writer, note: Callable[[str], None], progress: Progress) -> Run:
     """The run with every image of its plan: shards of which one is missing or damaged are made again, once."""
-    run, lost = _read(writer.out)
+    run, lost = _read(writer.out, progress)
     if lost:
         names = {line.id for line in lost}
         shards = {variant.shard for variant in plan.variants if variant.file_name in names}
@@ -172,7 +172,7 @@ def _whole(engine: Engine, plan: Plan, writer: Writer, note: Callable[[str], Non
         note(f"missing or damaged: {lost[0].id} ({lost[0].reason}), {counted(len(lost), 'image')} in all; {len(again)} are made again")
         writer.reopen(sorted(shards))
         _make(engine, plan, writer, sum(variant.calls for variant in again), note, progress)
-        run, lost = _read(writer.out)
+        run, lost = _read(writer.out, progress)
     if run is None or lost:
         raise DataError(
             f"{writer.out / IMAGES / lost[0].id} cannot be read right after it was made: {lost[0].reason}. Check the disk, and what else "
@@ -181,10 +181,12 @@ def _whole(engine: Engine, plan: Plan, writer: Writer, note: Callable[[str], Non
     return run
 
 
-def _read(out: Path) -> tuple[Run | None, Sequence[Rejected]]:
+def _read(out: Path, progress: Progress) -> tuple[Run | None, Sequence[Rejected]]:
     """A complete run, None where not one image can be read; and those that cannot."""
     try:
-        run = Run(out)
+        with Bar(bool(progress), "images") as bar:
+            bar.stage("reading what was made")
+            run = Run(out, progress=bar.report)
     except DataError as error:
         return None, [Rejected(id=name, reason=str(error)) for name in read_manifest(out).column("file_name").to_pylist()]
     return run, run.rejected
