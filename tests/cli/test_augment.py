@@ -84,6 +84,22 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(rediffuse: Callable[...
     assert quiet.err == ""
 
 
+def test_a_dry_run_leaves_an_interrupted_learning_as_it_is(
+    rediffuse: Callable[..., Ended], photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rediffuse.concepts.concepts import Concepts
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Concepts, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert rediffuse("augment", photos, "more", "--model", model, *QUICK).status == 130
+    begun = {file: file.read_bytes() for file in Path("more.words").rglob("*") if file.is_file()}
+    assert begun
+    ended = rediffuse("augment", photos, "more", "--model", model, *QUICK, "--dry-run")
+    assert ended.status == 0
+    assert "24 training samples" in ended.out
+    assert {file: file.read_bytes() for file in Path("more.words").rglob("*") if file.is_file()} == begun
+
+
 def test_a_preview_makes_a_sheet_beside_the_run(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
     ended = rediffuse("augment", photos, "more", "--model", model, *QUICK, "--method", "real-guidance", "--preview", 4)
     assert ended.status == 0

@@ -188,3 +188,13 @@ def test_the_form_of_hub_names(name: str, parts: tuple[str, str | None] | None) 
 def test_fetch_refuses_other_forms() -> None:
     with pytest.raises(ModelError, match="OWNER/NAME"):
         hub.fetch("a/b/c", None, needed_files)
+
+
+@pytest.mark.parametrize("name", ["runs/net--2", "runs/net.git", "runs/net.", "runs/" + "n" * 97])
+def test_names_that_the_hub_refuses_are_no_folders(name: str) -> None:
+    with pytest.raises(ModelError, match="there is no folder or file"):
+        hub.fetch(name, None, needed_files)
+
+
+def test_a_folder_with_foreign_letters_is_no_hub_name() -> None:
+    assert hub.parse("modelle/l\u00f6we") is None

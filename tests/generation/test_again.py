@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from tests.generation.conftest import CLASSES, RESULT, Make, Varied, mixture, pixels, take_photos
 
 from rediffuse.concepts.concepts import Concepts
@@ -93,11 +94,20 @@ def test_images_that_are_missing_or_damaged_are_made_again(make: Make, monkeypat
     assert pixels(again) == before
     assert {name: (images / name).stat().st_mtime_ns for name in (*first, *third)} == left
     said = capsys.readouterr().err
-    assert f"missing or damaged: {second[0]}" in said
+    assert f"missing, damaged or changed: {second[0]}" in said
     assert f"2 images in all; {len(second)} are made again" in said
     assert {child.name for child in run.folder.iterdir()} == RESULT
     shutil.rmtree(images)
     assert pixels(make()) == before
+
+
+def test_an_image_that_was_changed_is_made_again(make: Make, capsys):
+    run = make()
+    before, changed = pixels(run), run.folder / "images" / run.ids[3]
+    Image.new("RGB", Image.open(changed).size, "red").save(changed)
+    assert pixels(Run(run.folder)) != before
+    assert pixels(make(progress="bar")) == before
+    assert f"{run.ids[3]} (its pixels are not those that were written), 1 image in all" in capsys.readouterr().err
 
 
 def test_making_again_may_be_killed(make: Make, monkeypatch):

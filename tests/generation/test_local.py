@@ -41,6 +41,24 @@ def test_memory_that_runs_out_halves_the_batch_and_the_rows_say_so(make: Make, m
     assert {child.name for child in run.folder.iterdir()} == RESULT
 
 
+def test_pricing_and_previewing_survive_a_batch_that_is_too_large(make: Make, tmp_path: Path, capsys):
+    class Small(type(mixture())):
+        def forward(self, x_t, t, condition=None):
+            if len(x_t) > 6:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return super().forward(x_t, t, condition)
+
+    small = mixture()
+    small.__class__ = Small
+    method = Varied(small, CLASSES)
+    plan = make(batch=8, method=method, copies=16, dry_run=True)
+    assert plan.rate > 0
+    make(batch=8, method=method, copies=16, preview=6, progress=True)
+    assert len(list((tmp_path / "out-preview").glob("*.png"))) == 7  # and the sheet
+    assert "out of memory: again with batches of 3" in capsys.readouterr().err
+    assert make(batch=8, method=method, copies=16, progress=True).complete
+
+
 def test_memory_that_never_suffices_is_an_error(make: Make, tmp_path: Path):
     class Tiny(type(mixture())):
         def decode(self, x):

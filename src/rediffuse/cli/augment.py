@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted, open_photos
 from rediffuse.cli.generate import check_out, make
-from rediffuse.cli.learn import CHECKPOINT, check_folder, learn_into
+from rediffuse.cli.learn import check_folder, learn_into
 from rediffuse.cli.options import LEARNING, MAKING, WRITING, Learning, Making, Writing
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def augment(
     """
     from rediffuse.cli.large import Work, guard, guard_opened
     from rediffuse.data.splits import few_shot
+    from rediffuse.generation.plan import class_folders
 
     making.check()
     writing.check()
@@ -67,6 +68,7 @@ def augment(
     guard_opened(images, model, price, common)
     if shots is not None:
         images = few_shot(images, shots, common.seed)
+    class_folders(images.classes)  # names that fall together are an error before anything is learned
     denoiser = load_prompted(model or MODEL, common)
     spoken = find_words(out, words, images, denoiser, making, chosen, writing.dry_run, common)
     return make(images, out, making.build(denoiser, images.classes, spoken), writing, common, photos=photos, batch=making.batch)
@@ -96,12 +98,12 @@ def find_words(
         if given is not None:
             terminal.note("real-guidance prompts with class names; --words is not used.", quiet=common.quiet, style="yellow")
         return None
-    from rediffuse.concepts.concepts import Concepts
+    from rediffuse.concepts.concepts import FILE_NAME, Concepts
 
     if given is not None:
         return Concepts.load(given, images.classes)
     folder = words_beside(out)
-    if dry_run and not (folder / CHECKPOINT).exists():
+    if dry_run and not (folder / FILE_NAME).exists():  # which is written last
         import torch
 
         width = model.word_vectors("a").shape[1]  # type: ignore[operator]  # of text-to-image models

@@ -150,7 +150,7 @@ def _image_column(library: Any, rows: Any, given: str | None) -> str:
         fix = "cast one with cast_column(NAME, datasets.Image())"
         raise DataError(f"no column {given or ''!r} of pictures; columns are {', '.join(rows.features)}; {fix}")
     if len(fit) > 1 and "image" not in fit:
-        raise DataError(f"several columns of pictures ({', '.join(fit)}); keep one of them, or name it in Python: image_column=NAME")
+        raise DataError(f"several columns of pictures ({', '.join(fit)}); keep one, or name it in Python: image_column=NAME")
     return "image" if "image" in fit else fit[0]
 
 

@@ -34,7 +34,7 @@ def embedded_column(file: Path, given: str | None) -> tuple[list[str], str | Non
     if given is not None:
         return schema.names, given if given in fit else None
     if len(fit) > 1 and "image" not in fit:
-        raise DataError(f"{file} has several columns of pictures ({', '.join(fit)}); keep one of them, or name it in Python: file_column=NAME")
+        raise DataError(f"{file} has several columns of pictures ({', '.join(fit)}); keep one, or name it in Python: file_column=NAME")
     return schema.names, ("image" if "image" in fit else fit[0]) if fit else None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rediffuse.errors import ModelError
 
-NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 INDEX = "model_index.json"
 INDICES = (INDEX, "config.json")  # what says of which kind a folder is: of a pipeline, of a bare network
@@ -42,7 +42,7 @@ def fetch(name: str, revision: str | None, choose: Callable[[Sequence[str]], lis
     if COMMIT.fullmatch(wanted) and (cached := _cached(repository, wanted, choose)):
         return cached
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     unreachable = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")  # of the client that is installed
     try:
@@ -50,6 +50,8 @@ def fetch(name: str, revision: str | None, choose: Callable[[Sequence[str]], lis
         files = choose([sibling.rfilename for sibling in info.siblings or ()])
         folder = Path(snapshot_download(repository, revision=wanted, allow_patterns=files))  # asked by branch, the cache remembers it
         return folder, folder.name
+    except HFValidationError as error:
+        raise ModelError(f"there is no folder or file {name!r}, and the hub has no such names: {error}") from error
     except GatedRepoError as error:
         raise ModelError(
             f"the hub model {repository} asks you to accept its terms: do that on its page, then run `hf auth login`"

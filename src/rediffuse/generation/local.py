@@ -17,7 +17,7 @@ from torch import Tensor
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Condition, Denoiser
-from rediffuse.denoisers.memory import Room
+from rediffuse.denoisers.memory import Room, is_out_of_memory
 from rediffuse.generation.plan import REAL, Plan, Settings, Variant, draw_of
 from rediffuse.methods.editing import EditingMethod
 from rediffuse.sampling.sampler import run_jobs
@@ -74,14 +74,19 @@ class Engine:
                 f"out of memory: shard {number} begins again with batches of {slots}; its images agree within rounding, not to the bit"
             )
 
+        room = self.room(batch, told)
+        return room.fit(lambda slots: self._shard(number, variants, slots, writer, tick)), room.batch
+
+    def room(self, batch: int, told: Callable[[int], None]) -> Room:
+        """For work in calls of at most `batch` images, halved where memory runs out."""
+
         def hopeless() -> str:
             return (
                 f"not even one image of {self.settings.side} pixels fits into the memory of {self.method.model.device}; "
                 "use a smaller side, or another device"
             )
 
-        room = Room(batch=batch, told=told, hopeless=hopeless)
-        return room.fit(lambda slots: self._shard(number, variants, slots, writer, tick)), room.batch
+        return Room(batch=batch, told=told, hopeless=hopeless)
 
     def _shard(self, number: int, variants: Sequence[Variant], batch: int, writer: Writer, tick: Tick) -> OpenShard:
         shard = writer.shard(number)
@@ -166,7 +171,12 @@ class Engine:
         if alone * batch > 20:
             return 1 / alone
         begin = time.perf_counter()
-        self._call(batch)
+        try:
+            self._call(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return 1 / alone  # a price for less than there is; the run halves its batch
         return max(1 / alone, batch / (time.perf_counter() - begin))
 
 

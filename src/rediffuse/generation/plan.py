@@ -158,7 +158,7 @@ def tabulate(photos: ImageSet, method: EditingMethod, settings: Settings) -> tup
     """
     _check_photos(photos, method, settings)
     labels = _method_labels(photos, method)
-    folders = _class_folders(photos.classes)
+    folders = class_folders(photos.classes)
     draws = _draws(photos, method, labels, settings)
     prompts, calls = method.prompts(draws.label), [len(table) for table in method.tables(draws)]
     rows = iter(zip(draws.to_rows(), prompts, calls, strict=True))
@@ -272,7 +272,8 @@ def _method_labels(photos: ImageSet, method: EditingMethod) -> list[int]:
     return [places.get(photos.classes[label], 0) for label in photos.labels if label is not None]
 
 
-def _class_folders(classes: Sequence[str]) -> list[str]:
+def class_folders(classes: Sequence[str]) -> list[str]:
+    """The folder of each class. Raises DataError where two would share one."""
     folders = [slug(name) for name in classes]
     twice = [name for name, found in zip(classes, folders, strict=True) if folders.count(found) > 1]
     if twice:

@@ -27,8 +27,8 @@ def make_preview(engine: Engine, plan: Plan, photos: ImageSet, out: Path, count:
     chosen = choose(plan.variants, count)
     rows = {name: place for place, name in enumerate(photos.ids)}
     pairs: list[tuple[Image.Image, Image.Image, str]] = []
-    for variant, render in engine.make(chosen, min(plan.batch, len(chosen) or 1), lambda _: None):
-        image = render()
+    room = engine.room(min(plan.batch, len(chosen) or 1), lambda slots: engine.note(f"out of memory: again with batches of {slots}"))
+    for variant, image in room.fit(lambda slots: [(row, render()) for row, render in engine.make(chosen, slots, lambda _: None)]):
         image.save(folder / f"{PurePosixPath(variant.file_name).stem}.png")
         pairs.append((photos[rows[variant.source_id]].image, image, f"{variant.class_name} {variant.strength:g}"))
     sheet = folder / "contact_sheet.png"

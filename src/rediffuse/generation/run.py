@@ -169,7 +169,8 @@ def _whole(engine: Engine, plan: Plan, writer: Writer, note: Callable[[str], Non
         names = {line.id for line in lost}
         shards = {variant.shard for variant in plan.variants if variant.file_name in names}
         again = [variant for variant in plan.variants if variant.shard in shards]
-        note(f"missing or damaged: {lost[0].id} ({lost[0].reason}), {counted(len(lost), 'image')} in all; {len(again)} are made again")
+        told = f"{lost[0].id} ({lost[0].reason}), {counted(len(lost), 'image')} in all"
+        note(f"missing, damaged or changed: {told}; {len(again)} are made again")
         writer.reopen(sorted(shards))
         _make(engine, plan, writer, sum(variant.calls for variant in again), note, progress)
         run, lost = _read(writer.out, progress)
@@ -182,14 +183,17 @@ def _whole(engine: Engine, plan: Plan, writer: Writer, note: Callable[[str], Non
 
 
 def _read(out: Path, progress: Progress) -> tuple[Run | None, Sequence[Rejected]]:
-    """A complete run, None where not one image can be read; and those that cannot."""
+    """A complete run, None where not one image can be read; and those that cannot, or are not as they were written."""
     try:
         with Bar(bool(progress), "images") as bar:
             bar.stage("reading what was made")
             run = Run(out, progress=bar.report)
     except DataError as error:
         return None, [Rejected(id=name, reason=str(error)) for name in read_manifest(out).column("file_name").to_pylist()]
-    return run, run.rejected
+    rows = (run.manifest.column(name).to_pylist() for name in ("file_name", "pixels_sha256"))
+    written = dict(zip(*rows, strict=True))
+    changed = [name for name, own in zip(run.ids, run.digests, strict=True) if written[name] != own]
+    return run, [*run.rejected, *(Rejected(id=name, reason="its pixels are not those that were written") for name in changed)]
 
 
 def _plan(

@@ -48,7 +48,7 @@ def with_kept(rows: Sequence[dict[str, Any]], judgements: Sequence[Judgement]) -
         row |= {"kept": kept.value, "kept_low": kept.low, "kept_high": kept.high}
         found[f"{row['net']}_{row['arm']}_kept"] = kept
         if row["arm"] == QUOTED and row["net"] == NETS[0]:
-            found["gain_kept_bank"] = kept
+            found["kept_gain_bank"] = kept
     return found
 
 

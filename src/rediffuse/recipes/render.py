@@ -95,8 +95,9 @@ def _headline(results: Sequence[Result], options: Mapping[str, str]) -> str:
 def _said(key: str, figure: Figure) -> dict[str, str]:
     """A figure and its interval as people read them, where its name says what it is."""
     if key.endswith("_seconds"):
-        return {"value": duration(figure.value), "interval": ""}
-    if key.startswith("gain_") and figure.low is not None:
+        ends = "" if figure.low is None or figure.high is None else f"{duration(figure.low)} to {duration(figure.high)}"
+        return {"value": duration(figure.value), "interval": ends}
+    if re.match("gain5?_", key) and figure.low is not None:
         points, _, word = _gain(figure).partition(": ")
         value, _, ends = points.removesuffix(")").partition(" (")
         return {"value": f"{value}: {word}", "interval": ends}

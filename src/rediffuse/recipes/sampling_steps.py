@@ -53,7 +53,7 @@ def rows_of(model: Denoiser, shots: ImageSet, net: Classifier, steps: Sequence[i
     rows: list[dict[str, Any]] = []
     for strength in STRENGTHS:
         wanted = copies(_in_steps(method, reference), photos, labels, strength, seed=0)
-        for count in (*steps, reference):
+        for count in dict.fromkeys((*steps, reference)):
             began = time.monotonic()
             made = wanted if count == reference else copies(_in_steps(method, count), photos, labels, strength, seed=0)
             row = {"steps": count, "strength": strength, "psnr_to_reference": None if count == reference else psnr(made, wanted)}

@@ -168,9 +168,9 @@ def _standard(comparison: Comparison) -> str:
     """What standard augmentation is at the levels of this comparison."""
     flips = bool(comparison.settings.get("photos", {}).get("flips", True))
     said = []
-    if "scratch" in comparison.levels:
+    if any(map(comparison.from_scratch, comparison.levels)):
         said.append(f"crops and turns{', and flips' if flips else ''}, from random weights")
-    if any(level != "scratch" for level in comparison.levels):
+    if not all(map(comparison.from_scratch, comparison.levels)):
         said.append(f"on frozen features {'the photo and its mirror image' if flips else 'the photo as it is'}")
     return f"Standard augmentation, which all arms share: {'; '.join(said)}."
 

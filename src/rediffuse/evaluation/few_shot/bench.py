@@ -148,6 +148,7 @@ def plan_of(pool: ImageSet, held: ImageSet, model: Denoiser | None, settings: Co
         "test": {"count": len(held), "sha256": digest(held)},
         "model": identify(model) if makes and model is not None else {},
     }
+    plan["making"].pop("batch")  # it changes rounding alone: a smaller one continues
     if isinstance(settings.making.recipe, str):  # what the name stands for may change with the version, and words must not be mixed
         plan["making"]["recipe"] = {"name": settings.making.recipe, **find_recipe(settings.making.recipe).to_settings()}
     return dict(json.loads(json.dumps(plan)))

@@ -28,6 +28,7 @@ from rediffuse.evaluation.statistics import (
     verdict,
 )
 from rediffuse.training.backbones import SCRATCH
+from rediffuse.writing import whole
 
 WEAK = "**Weak generator**: a classifier trained on its images alone reaches less than half of what as many real ones give."
 
@@ -188,7 +189,8 @@ class Comparison:
         write_json(path, self.to_json())
         for name, rows in ((TABLE, self.rows()), (CELLS, [_cell_row(result) for result in self.results])):
             if rows:
-                pq.write_table(pa.Table.from_pylist(rows), target / name)
+                with whole(target / name) as partial:
+                    pq.write_table(pa.Table.from_pylist(rows), partial)
         write_samples(target / SAMPLES, self.samples)
         return path
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rediffuse.data.splits import few_shot
 from rediffuse.data.types import ImageSet
+from rediffuse.writing import whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +60,8 @@ def write_samples(path: Path, samples: Sequence[Sample]) -> None:
     import pyarrow.parquet as pq
 
     if samples:
-        pq.write_table(pa.Table.from_pylist([asdict(sample) for sample in samples]), path)
+        with whole(path) as partial:
+            pq.write_table(pa.Table.from_pylist([asdict(sample) for sample in samples]), partial)
 
 
 def read_samples(path: Path) -> list[Sample]:

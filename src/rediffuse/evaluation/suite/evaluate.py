@@ -17,7 +17,7 @@ from rediffuse.errors import ConfigError, DataError, RediffuseError
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import fingerprint
 from rediffuse.evaluation.ood.sets import check_unknown
-from rediffuse.evaluation.provenance import provenance
+from rediffuse.evaluation.provenance import commit, provenance
 from rediffuse.evaluation.results import write_json
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.cost import Cost, PartCost, Rates, measure
@@ -147,6 +147,7 @@ class Bench:
 
     def run(self, watch: Watch | None = None, command: str | None = None) -> Evaluation:
         """Every part. One that fails is noted; where no part at all succeeds, the first error is raised."""
+        commit()  # is remembered from here on: work of hours may outlast it
         found: dict[str, Any] = {}
         seconds: dict[str, float] = {}
         skipped, first = list(self.skipped), None
