@@ -52,5 +52,5 @@ def test_both_stand_in_one_result(data: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(INSTALLED, reason="the extra `corruptions` is installed")
 def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main(["--out", str(tmp_path)]) == 2
-    assert "rediffuse[corruptions]" in capsys.readouterr().err
+    assert "'.[corruptions]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -106,7 +106,7 @@ def test_bad_input_is_a_paragraph(rediffuse: Callable[..., Ended], nets: tuple[P
     first = rediffuse("evaluate", nets[1], photos, "--suite", "few-shot")
     assert first.status == 0, first.err
     before = Path("evaluation/evaluation.json").read_bytes()
-    refused(rediffuse("evaluate", nets[1]), "MODEL [MODEL2] DATA; got 1")
+    refused(rediffuse("evaluate", nets[1]), "MODEL [OTHER] PHOTOS; got 1")
     refused(rediffuse("evaluate", nets[1], nets[1], photos), "the two classifiers are one")
     refused(rediffuse("evaluate", nets[0], tmp_path / "none", photos), "none")
     other = net(tmp_path / "two classes", 4, ("cat", "dog"))

@@ -30,7 +30,7 @@ def test_what_cannot_be_is_said() -> None:
     with pytest.raises(ConfigError, match="auto, photos or drawn"):
         frost_overlays(32, "real")
     if photo_folder() is None:
-        with pytest.raises(ConfigError, match=r"rediffuse\[corruptions\]"):
+        with pytest.raises(ConfigError, match=r"\.\[corruptions\]"):
             frost_overlays(32, "photos")
     else:
         assert frost_overlays(32, "photos").comparable

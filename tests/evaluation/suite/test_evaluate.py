@@ -69,7 +69,7 @@ def test_every_part_is_there_and_agrees_with_the_others(whole: tuple[Evaluation,
 
 def test_what_is_done_is_not_asked_again(whole: tuple[Evaluation, Path]) -> None:
     found, keep = whole
-    bench = Bench.prepare(MODELS, DATA, keep=keep, fit="squash", images=None, seed=0, **asked())
+    bench = Bench.prepare(MODELS, DATA, keep=keep, fit="pad", images=None, seed=0, **asked())
     assert bench.price().seconds == 0
     calls = [0]
     hooks = [model.network.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1)) for model in MODELS]
