@@ -5,7 +5,8 @@
 Shows: images a second of the published loop (one image a call, 50 steps of PNDM, guidance 7.5, everything encoded every time), of
 `rediffuse.generate` with the same maths, and with the default solver; the share of each measure, added one by one and taken away one by
 one; operations of a call as a share of this machine's matrix products. Strengths .25 .5 .75 1, all in one process, repetitions interleaved.
-Expected: 5 times at equal steps with AMX (1.5 without), 10 times with the default solver. Time: about 20 minutes on 2 cores.
+Expected: with AVX512-BF16 and no AMX 3.1 times at equal steps, 1.7 in float32, 12 times with the default solver; the aims were 1.5 (with
+AMX 5) and 10. Time: 15 minutes on 2 cores for three repeats.
 """
 
 from __future__ import annotations
