@@ -44,6 +44,7 @@ EXPECTED: dict[str, list[str]] = {
     "learn": [*PHOTOS, "--batch", *LEARNING, *MACHINE],
     "predict": ["--batch", "--fit", "--out", "--per-class", "--size", "--split", *VIEWS, *MACHINE],
     "run cite": [],
+    "run export": ["--format"],
     "run report": [],
     "run verify": [],
     "train": [*HELD, *TRAINED, *ROBUST, *BUDGET, *MACHINE],

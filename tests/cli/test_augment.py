@@ -169,12 +169,20 @@ def test_awkward_names_come_through(rediffuse: Callable[..., Ended], tmp_path: P
     assert "--synthetic './-out put'" in ended.err
 
 
-def test_run_report_verify_cite(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+def test_run_report_verify_export_cite(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
     assert rediffuse("augment", photos, "more", "--model", model, *QUICK).status == 0
     assert "36 images made" in rediffuse("run", "report", "more").out
     assert "@inproceedings{trabucco2024dafusion" in rediffuse("run", "cite", "more").out
     whole = rediffuse("run", "verify", "more")
     assert (whole.status, "All 36 images" in whole.out) == (0, True)
+    plain = rediffuse("run", "export", "more", "plain")
+    assert (plain.status, "36 pictures in class folders are in plain" in plain.out) == (0, True)
+    read, run = folder("plain"), Run("more")
+    assert set(read.classes) == {"cat", "dog", "red bird"}
+    assert sorted(zip(read.digests, (read.classes[label] for label in read.labels if label is not None), strict=True)) == sorted(
+        zip(run.digests, (run.classes[label] for label in run.labels if label is not None), strict=True)
+    )
+    assert "not an empty folder" in rediffuse("run", "export", "more", "plain").err
     victim = next(Path("more/images").rglob("*-000.png"))
     victim.unlink()
     broken = rediffuse("run", "verify", "more")

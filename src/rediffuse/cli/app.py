@@ -23,7 +23,7 @@ from rediffuse.cli.evaluate import evaluate
 from rediffuse.cli.generate import generate
 from rediffuse.cli.learn import learn
 from rediffuse.cli.predict import predict
-from rediffuse.cli.runs import cite, report, verify
+from rediffuse.cli.runs import cite, export, report, verify
 from rediffuse.cli.train import train
 from rediffuse.errors import RediffuseError
 
@@ -85,8 +85,10 @@ def build() -> App:
             usage = {"usage": f"Usage: rediffuse {USAGE[verb]}"} if verb in USAGE else {}
             verb.__doc__ = flowing(verb.__doc__ or "")
             app.command(verb, group=group, sort_key=place, **usage)
-    runs = App(name="run", help="Look into the folder of a run: report, verify, cite.", help_format="plaintext", group=STEPS, sort_key=2)
-    for question in (report, verify, cite):
+    runs = App(
+        name="run", help="Look into the folder of a run: report, verify, export, cite.", help_format="plaintext", group=STEPS, sort_key=2
+    )
+    for question in (report, verify, export, cite):
         runs.command(question)
     app.command(runs)
     app["--help"].group = app["--version"].group = Group("Help", sort_key=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import bar
@@ -35,6 +36,27 @@ def verify(folder: Path, /) -> int:
         terminal.say(problem, style="red")
     terminal.say(f"{len(found)} problems" if found else f"All {read_manifest(folder).num_rows:,} images are as they were written.")
     return int(bool(found))
+
+
+def export(folder: Path, out: Path, /, *, format: Literal["png", "jpeg"] = "png") -> int:
+    """Write the pictures once more, in folders that bear the classes' own names, for readers that know nothing of runs.
+
+    Args:
+        folder: that `augment` or `generate` wrote.
+        out: a new or empty folder.
+        format: png keeps every pixel; jpeg is smaller.
+    """
+    from rediffuse.data.export import export_folders
+    from rediffuse.generation.store import Run
+
+    with bar(f"reading {folder}") as tick:
+        run = Run(folder, progress=tick)
+    with bar(f"writing {out}") as tick:
+        export_folders(run, out, format=format, progress=tick)
+    for line in run.rejected:
+        terminal.say(f"left out: {line.id} ({line.reason})", style="red")
+    terminal.say(f"{len(run):,} pictures in class folders are in {out}")
+    return int(bool(run.rejected))
 
 
 def cite(folder: Path, /) -> int:
