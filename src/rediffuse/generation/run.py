@@ -72,8 +72,8 @@ def generate(
 ) -> Run | Plan:  # fmt: skip
     """Make changed copies of every photo, each with the photo's label, in a folder that class-folder readers and `datasets` take.
 
-    The same call again continues a run that was stopped, or returns one that is complete, of which it makes missing and damaged images
-    again; another plan into the same folder is refused.
+    The same call again continues a run that was stopped, or returns one that is complete, of which it makes missing, damaged and changed
+    images again; another plan into the same folder is refused.
     With an equal plan in an equal environment pixels are equal to the bit, however often the run was killed; another batch or machine
     changes them within rounding.
 
@@ -163,7 +163,7 @@ def _make(engine: Engine, plan: Plan, writer: Writer, steps: int, note: Callable
 
 
 def _whole(engine: Engine, plan: Plan, writer: Writer, note: Callable[[str], None], progress: Progress) -> Run:
-    """The run with every image of its plan: shards of which one is missing or damaged are made again, once."""
+    """The run with every image of its plan: shards of which one is missing, damaged or changed are made again, once."""
     run, lost = _read(writer.out, progress)
     if lost:
         names = {line.id for line in lost}
