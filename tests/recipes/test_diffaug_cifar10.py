@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from rediffuse.recipes.robust.nets import NETS, Lowered, lower_head, open_net
 from rediffuse.recipes.robust.sets import SHIFTED, UNCLEAR, natural_images, shift_of
 from rediffuse.recipes.robust.table import MEASURES, headline_of, kept_share, rows_of, too_weak
 from rediffuse.recipes.robust.trained import opened
+from rediffuse.training.backbones import Classifier
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
 from rediffuse.training.objectives import Extra, plain
 from rediffuse.training.settings import TrainSettings
@@ -275,3 +277,25 @@ def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFi
     assert again["rows"] == first["rows"]
     assert main([*asked, "--draws", "2"]) == 2
     assert "belongs to another call" in capsys.readouterr().err
+
+
+def test_finished_cells_go_on_at_another_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "test"):
+        write_pictures(tmp_path / "data" / "cifar10", split, 42, size=32, names=("cat", "dog", "ship"))
+    denoiser = tiny_pixel(tmp_path / "tiny", sample_size=32)
+    asked = [
+        "--data", str(tmp_path / "data"), "--denoiser", str(denoiser), "--out", str(tmp_path / "out"), "--arms", "plain", "--seeds", "1",
+        "--epochs", "1", "--draws", "1", "--pictures", "24", "--held", "6", "--ensemble-pictures", "0", "--dda-pictures", "0",
+        "--device", "cpu",
+    ]  # fmt: skip
+    first, second = (["--work", str(tmp_path / machine), "--store", str(tmp_path / place)] for machine, place in ("aA", "bB"))
+    assert main([*asked, *first]) == 0
+    shutil.copytree(tmp_path / "A", tmp_path / "B")
+    assert main([*asked, *second, "--hours", "0.001"]) == 0  # no cell could be trained in that time
+    made = json.loads((tmp_path / "out" / "reduced_diffaug_cifar10.json").read_text())
+    assert sum("1 cell trained on" in note for note in made["notes"]) == 1
+    net = Classifier.load(tmp_path / "B" / "nets" / "resnet-14_plain_0")
+    assert all(torch.equal(value, value.half().float()) for value in net.model.state_dict().values() if value.is_floating_point())
+    (tmp_path / "B" / "nets" / "resnet-14_plain_0" / "config.json").unlink()
+    assert main([*asked, *second, "--ensemble-pictures", "6"]) == 2
+    assert "bring the net along" in capsys.readouterr().err

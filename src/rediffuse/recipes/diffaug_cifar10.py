@@ -13,7 +13,7 @@ Expected: not measured yet. The same command goes on where the last one stopped,
 a net whose plain arm stays below 85 % is given up (--weak goes on with it). Time: 17 hours of one core with AVX512-BF16 for 27 cells
 (22 minutes of two views, twice that of AugMix's four and of equal operations, and 5 to judge), 40 minutes for the ensembles; with an
 accelerator `--net cifar-resnet cifar-vit --weak --seeds 5 --epochs 30` takes minutes. `--net resnet-14 cifar-vit:1 --weak` adds one seed
-of another net.
+of another net. `--store FOLDER` keeps finished cells and their nets (half precision, 1.4 MB each) where another machine may go on from.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import Interval
 from rediffuse.evaluation.suite.settings import chosen
-from rediffuse.progress import Bar
+from rediffuse.progress import Bar, counted
 from rediffuse.recipes.robust import ensembles
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN, SIZE
 from rediffuse.recipes.robust.bench import Bench, cells_of, missing_of, named, nets_of, open_bench, open_store, options, run_cells
@@ -55,7 +56,7 @@ def at_test_time(given: argparse.Namespace, bench: Bench) -> tuple[list[dict[str
     if not arms or not any(pictures.values()):
         return rows, headline
     net, seeds = nets_of(given)[0]
-    trained = Trained.open(bench.work, net, arms, range(seeds), bench.device)
+    trained = Trained.open(bench.store, net, arms, range(seeds), bench.device)
     test, natural = test_images(given.data), natural_images(given.data)
     for kind, count in pictures.items():
         if not count:
@@ -68,6 +69,17 @@ def at_test_time(given: argparse.Namespace, bench: Bench) -> tuple[list[dict[str
         rows += ensembles.rows_of(kind, told, trained)
         headline |= ensembles.headline_of(kind, told, trained, DIFFAUG)
     return rows, headline
+
+
+def made_on(judgements: Sequence[Judgement]) -> list[str]:
+    """Where and by which code the cells were trained, a line for each kind."""
+    kinds: Counter[str] = Counter()
+    for run in judgements:
+        machine = run.facts["hardware"]
+        sets = ", ".join(machine["instruction_sets"])
+        kind = f"{machine['processor']} ({sets}), {machine['device']}, torch {machine['torch']}, {run.facts['numbers']}"
+        kinds[f"{kind}, commit {run.facts['commit'] or 'unknown'}"] += 1
+    return [f"{counted(count, 'cell')} trained on {kind}" for kind, count in kinds.items()]
 
 
 def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judgement], missing: int, hours: float | None) -> Path | None:
@@ -90,6 +102,7 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
     spec = bench.denoiser.spec
     notes.append(f"denoiser {'in memory' if spec is None else spec.name}, {given.draws} views a picture, {given.epochs:g} epochs")
     notes.append("natural: pictures of another make" if bench.natural is not None else "no natural shift: tiny-imagenet-base is not there")
+    notes += made_on(judgements)
     frost = frost_overlays(SIZE)
     notes.append("frost as published" if frost.comparable else "frost is drawn: not comparable with published figures")
     notes.append("seconds are those of training; in the tables of ensembles natural is a mean over pictures, elsewhere over classes")

@@ -19,6 +19,7 @@ from rediffuse.denoisers.precision import resolve_device
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.corruptions.constants import ALL
 from rediffuse.evaluation.corruptions.frost import frost_overlays
+from rediffuse.evaluation.provenance import commit, hardware
 from rediffuse.progress import Bar, roughly
 from rediffuse.recipes.bundled.common import read_pictures
 from rediffuse.recipes.cifar10_split import HELD, read_split
@@ -26,13 +27,17 @@ from rediffuse.recipes.robust.arms import PLAIN, PLAIN_FLOPS, SIZE, Arm, equal_f
 from rediffuse.recipes.robust.banks import make_bank
 from rediffuse.recipes.robust.cells import TEST, Cell, CellStore, Judgement, judge, train
 from rediffuse.recipes.robust.corrupted import make_corrupted
-from rediffuse.recipes.robust.nets import NETS, SMALL, SMALL_SHAPE, Budget, budget_of, lower_head, open_net
+from rediffuse.recipes.robust.nets import NETS, NETS_FOLDER, SMALL, SMALL_SHAPE, Budget, budget_of, lower_head, open_net
 from rediffuse.recipes.robust.sets import NATURAL, Shift, Split, natural_images, shift_of
 from rediffuse.training.objectives import Extra, Objective
 from rediffuse.training.pool import Pool
 
 SEEDS, EPOCHS, DRAWS = 3, 15.0, 4
 """Of the recipe; with less of any a result is a reduced one."""
+STORE = (
+    "folder of finished cells and of their nets, by default --work; what lies in it is enough for another machine to go on, so one under "
+    "version control carries an experiment over machines"
+)
 LEAST_CLEAN = 0.85
 """Figures of nets whose plain arm is below it are not to be quoted."""
 
@@ -41,7 +46,8 @@ LEAST_CLEAN = 0.85
 class Bench:
     """Pictures, denoiser and banks that all cells share.
 
-    natural: None where that set is not there. gated: whether a net is given up whose plain arm is too weak for any figure.
+    natural: None where that set is not there. gated: whether a net is given up whose plain arm is too weak for any figure. work: of what
+    can be made again; store: of finished cells and their nets.
     """
 
     train: Split
@@ -51,6 +57,7 @@ class Bench:
     classes: tuple[str, ...]
     denoiser: Denoiser
     work: Path
+    store: Path
     draws: int
     epochs: float
     gated: bool
@@ -81,11 +88,14 @@ class Bench:
         with Bar(unit="steps") as bar:
             bar.stage(f"training {cell.name}", budget.settings.steps)
             diary = train(classifier, pool, objective, budget, cell.seed, checkpoint, bar.report)
-        facts = {"seconds": diary.seconds, "loss": diary.losses, "views": objective.samples, **asdict(budget.settings)}
-        lower_head(classifier)
         numbers = budget.procedure.numbers(self.device)
+        facts = {"seconds": diary.seconds, "loss": diary.losses, "views": objective.samples, **asdict(budget.settings)}
+        facts |= {"commit": commit(), "numbers": str(numbers).removeprefix("torch."), "hardware": hardware(str(self.device))}
+        lower_head(classifier)
+        classifier.model.half()  # what is judged is what is kept, in half the room
+        classifier.save(self.store / NETS_FOLDER / cell.name)
+        classifier.model.float()
         right, held = judge(classifier, self.test, self.held, self.work / corrupted_folder(), ALL, self.natural, numbers)
-        classifier.save(self.work / "nets" / cell.name)
         return Judgement(cell=cell, right=right, held=held, facts=facts)
 
     def forget(self, cell: Cell) -> None:
@@ -121,6 +131,7 @@ def open_bench(given: argparse.Namespace, arms: Mapping[str, Arm]) -> Bench:
         classes=train_set.names,
         denoiser=load(given.denoiser, device=given.device),
         work=given.work,
+        store=given.store or given.work,
         draws=given.draws,
         epochs=given.epochs,
         gated=given.pictures is None and not given.weak,
@@ -189,7 +200,7 @@ def open_store(given: argparse.Namespace, bench: Bench) -> CellStore:
     identity = {name: getattr(given, name) for name in ("draws", "epochs", "pictures", "held")}
     identity["frost"] = frost_overlays(SIZE).digest  # photos where they are installed, else drawn
     identity[NATURAL] = 0 if bench.natural is None else len(bench.natural.labels)
-    return CellStore(given.work / "judged", {**identity, "denoiser": bench.denoiser.fingerprint(), SMALL: SMALL_SHAPE})
+    return CellStore(bench.store / "judged", {**identity, "denoiser": bench.denoiser.fingerprint(), SMALL: SMALL_SHAPE})
 
 
 def cells_of(given: argparse.Namespace) -> list[Cell]:
@@ -236,6 +247,7 @@ def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.Ar
     parser.add_argument("--weak", action="store_true", help="go on with a net whose plain arm is below 85 %% clean; it is not to be quoted")
     parser.add_argument("--hours", type=float, help="begin no cell that would take longer")
     parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="folder of banks, corrupted pictures, cells and nets")
+    parser.add_argument("--store", type=Path, help=STORE)
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
     parser.add_argument("--device", default="auto")
     parser.set_defaults(every_arm=list(arms))

@@ -23,7 +23,7 @@ from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, bootstrap, pair
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN
 from rediffuse.recipes.robust.bench import SEEDS
 from rediffuse.recipes.robust.cells import Cell
-from rediffuse.recipes.robust.nets import NETS, Lowered
+from rediffuse.recipes.robust.nets import NETS, NETS_FOLDER, Lowered
 from rediffuse.training.backbones import Classifier
 from rediffuse.training.procedure import Procedure
 
@@ -36,16 +36,19 @@ class Trained:
     arms: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def open(cls, work: Path, net: str, arms: Sequence[str], seeds: Iterable[int], device: torch.device) -> Trained:
-        """Those of an experiment's folder. Raises ConfigError with the first that is not there."""
+    def open(cls, store: Path, net: str, arms: Sequence[str], seeds: Iterable[int], device: torch.device) -> Trained:
+        """Those of an experiment's store. Raises ConfigError with the first that is not there."""
         models, named = [], {}
         for arm in arms:
             cells = [Cell(net=net, arm=arm, seed=seed) for seed in seeds]
             for cell in cells:
-                folder = work / "nets" / cell.name
+                folder = store / NETS_FOLDER / cell.name
                 if not (folder / "config.json").exists():
-                    told = f"--net {net} --arms {arm} --seeds {cell.seed + 1} --work {work}"
-                    raise ConfigError(f"{folder} is not there; python -m rediffuse.recipes.diffaug_cifar10 {told} makes it")
+                    told = f"--net {net} --arms {arm} --seeds {cell.seed + 1} --store {store}"
+                    raise ConfigError(
+                        f"{folder} is not there; python -m rediffuse.recipes.diffaug_cifar10 {told} makes it. Where its cell is finished "
+                        "already, bring the net along from the machine that trained it"
+                    )
                 models.append(opened(folder, device, f"{arm} {cell.seed}"))
             named[arm] = tuple(f"{arm} {cell.seed}" for cell in cells)
         return cls(models=tuple(models), arms=named)
@@ -99,7 +102,8 @@ def options(name: str, text: str | None, images: int | None, arms: Sequence[str]
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(arms))
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
     parser.add_argument("--images", type=int, default=images, help=f"test pictures, a seeded choice; by default {images or 'all'}")
-    parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="folder of the trained nets, and of what is done")
+    parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="folder of what is done")
+    parser.add_argument("--store", type=Path, help="folder of the trained nets, by default --work")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
     parser.add_argument("--device", default="auto")
     return parser
@@ -110,12 +114,12 @@ def run(
 ) -> int:
     """A yardstick from its command line to the file that it writes; one that departs from the recipe has a name of its own."""
     given = parser.parse_args(arguments)
-    decides = [key for key in vars(given) if key not in ("data", "work", "out", "device")]
+    decides = [key for key in vars(given) if key not in ("data", "work", "store", "out", "device")]
     departs = any(getattr(given, key) != parser.get_default(key) for key in decides if key != "seeds") or given.seeds < SEEDS
     given.name = f"reduced_{name}" if departs else name
     given.command = module_command(f"rediffuse.recipes.{name}", sys.argv[1:] if arguments is None else arguments)
     try:
-        trained = Trained.open(given.work, given.net, given.arms, range(given.seeds), resolve_device(given.device))
+        trained = Trained.open(given.store or given.work, given.net, given.arms, range(given.seeds), resolve_device(given.device))
         print(f"wrote {work(given, trained)}")
     except RediffuseError as error:
         print(error, file=sys.stderr)
