@@ -17,6 +17,8 @@ from rediffuse.denoisers.load import FAMILIES, bundled, load, weights_hash
 from rediffuse.denoisers.stable import StableDenoiser
 from rediffuse.denoisers.unet2d import UNet2DDenoiser
 from rediffuse.errors import ConfigError, ModelError
+from rediffuse.generation.environment import identify
+from rediffuse.sampling.guided import ClassifierFree
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +156,20 @@ def test_another_vocabulary_or_schedule_is_another_model(tmp_path: Path, part: s
     assert before.weights_hash != after.weights_hash
     with pytest.raises(ModelError, match="other weights"):
         load(before, device="cpu")
+
+
+def test_a_model_that_was_trained_on_is_another_one(folder: Path) -> None:
+    model = load(str(folder), device="cpu")
+    assert model.spec is not None
+    vouched = model.spec.weights_hash
+    guided = ClassifierFree(model, 2.0)
+    model.to(torch.float64).to(memory_format=torch.channels_last)
+    assert model.fingerprint() == guided.fingerprint() == vouched
+    model.to(torch.float32)
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    assert model.fingerprint() == guided.fingerprint() == identify(model)["weights_hash"] != vouched
+    other = load(model.spec, device="cpu")
+    assert other.fingerprint() == vouched
+    other.register_parameter("added", torch.nn.Parameter(torch.zeros(3)))
+    assert other.fingerprint() != vouched

@@ -213,7 +213,7 @@ def _task(
 ) -> dict[str, Any]:
     """All that decides what comes out, as JSON."""
     spec = model.spec
-    source = {} if spec is None else {"name": spec.name, "revision": spec.revision, "weights_hash": spec.weights_hash}
+    source = {} if spec is None else {"name": spec.name, "revision": spec.revision, "weights_hash": model.fingerprint()}
     known = next((name for name, other in RECIPES.items() if other == recipe), "custom")
     return {
         "recipe": {"name": known, **recipe.to_settings()},

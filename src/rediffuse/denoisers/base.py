@@ -158,6 +158,7 @@ class Denoiser(nn.Module, ABC):
     multiple_of: int = 1
     conditional: bool = False
     spec: DenoiserSpec | None = None
+    _written: Mapping[str, int] | None = None  # how often each weight had been written to when the spec was vouched for
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
@@ -184,9 +185,14 @@ class Denoiser(nn.Module, ABC):
         """
         raise ConfigError(f"{type(self).__name__} takes no prompts; use a text-to-image model such as tiny-imagenet-64")
 
+    def vouch(self, spec: DenoiserSpec) -> None:
+        """Take a spec whose hash is that of the weights as they stand; once a weight is written to, it is not asked any more."""
+        self.spec, self._written = spec, {name: value._version for name, value in self.named_parameters()}
+
     def fingerprint(self) -> str:
-        """What tells it from other denoisers: the hash in its spec or, built in memory, one over its kind, weights and noise levels."""
-        if self.spec is not None and self.spec.weights_hash:
+        """What tells it from other denoisers: the hash in its spec or, built in memory or trained on, one over its kind, weights and noise
+        levels."""
+        if self.spec is not None and self.spec.weights_hash and not self._is_changed():
             return self.spec.weights_hash
         digest = hashlib.sha256(type(self).__qualname__.encode())
         levels = {"alpha of the schedule": self.schedule.alpha, "sigma of the schedule": self.schedule.sigma}
@@ -194,6 +200,11 @@ class Denoiser(nn.Module, ABC):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def _is_changed(self) -> bool:
+        """Whether a weight was added or written to since the spec was vouched for. Another device or number type counts as no writing."""
+        now = {name: value._version for name, value in self.named_parameters()}
+        return self._written is not None and any(version > self._written.get(name, -1) for name, version in now.items())
 
     @property
     def device(self) -> torch.device:

@@ -93,7 +93,7 @@ def load(
         denoiser = _open_file(path, numbers, words, kind)
     else:
         denoiser = family.open(path, dtype=numbers, tokenizer=words)
-    denoiser.spec = replace(wanted, path=str(path), revision=revision, weights_hash=found, options=tuple(sorted(told.items())))
+    denoiser.vouch(replace(wanted, path=str(path), revision=revision, weights_hash=found, options=tuple(sorted(told.items()))))
     return denoiser.to(where)
 
 

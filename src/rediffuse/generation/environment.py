@@ -43,9 +43,8 @@ def now() -> str:
 
 
 def identify(model: Denoiser) -> dict[str, Any]:
-    """Weights' hash and number type of a denoiser; one that was built in memory is hashed as it stands."""
-    known = "" if model.spec is None else model.spec.weights_hash
-    return {"weights_hash": known or _hash(model), "dtype": dtype_of(model)}
+    """Weights' hash and number type of a denoiser; one that was built in memory or trained on is hashed as it stands."""
+    return {"weights_hash": model.fingerprint(), "dtype": dtype_of(model)}
 
 
 def denoiser_name(model: Denoiser) -> str:
@@ -61,16 +60,6 @@ def dtype_of(model: Denoiser) -> str:
     if not isinstance(found, torch.dtype):
         found = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     return str(found).removeprefix("torch.")
-
-
-def _hash(model: Denoiser) -> str:
-    digest = hashlib.sha256()
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    tensors |= {"schedule.alpha": model.schedule.alpha, "schedule.sigma": model.schedule.sigma}
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _version(name: str) -> str | None:

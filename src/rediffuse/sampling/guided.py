@@ -88,6 +88,10 @@ class ClassifierFree(Denoiser):
     def embed(self, prompts: Sequence[str], words: Mapping[str, Tensor] | None = None) -> Condition:
         return self.denoiser.embed(prompts, words)
 
+    def fingerprint(self) -> str:
+        """Of the denoiser itself; how far it is guided is a setting of who guides."""
+        return self.denoiser.fingerprint()
+
     def _empty(self, rows: int) -> Condition:
         values: dict[str, Any] = {f.name: getattr(self, f"empty_{f.name}") for f in fields(Condition)}
         return Condition(**{name: None if value is None else value.expand(rows, *value.shape[1:]) for name, value in values.items()})
