@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.data import outputs
 from rediffuse.data.decoding import Entry, FilePayload, decode
-from rediffuse.data.types import ImageSet, Progress
+from rediffuse.data.folder import leaves
+from rediffuse.data.types import ImageSet, Progress, Rejected
 from rediffuse.errors import DataError, PlanError
 from rediffuse.generation.plan import REAL, Variant, variant_from_row
 
@@ -48,6 +49,7 @@ class Run(ImageSet):
         if not self.manifest.num_rows:
             raise DataError(f"{self.folder} has no finished image yet; continue it with the command that began it: {self.info['command']}")
         rows = self.manifest.select(["file_name", "source_id", "label", "copy"]).to_pylist()
+        reasons = [_refusal(self.folder / IMAGES, row["file_name"]) for row in rows]
         found = decode(
             [
                 Entry(
@@ -57,11 +59,15 @@ class Run(ImageSet):
                     source=None if row["copy"] == REAL else row["source_id"],
                     copy=row["copy"],
                 )
-                for row in rows
+                for row, reason in zip(rows, reasons, strict=True)
+                if reason is None
             ],
             classes=self.info["classes"],
             name=str(folder),
             flips=self.info["flips"],
+            rejected=[
+                Rejected(id=str(row["file_name"]), reason=reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None
+            ],
             progress=progress,
         )
         super().__init__(found._records, classes=found.classes, name=found.name, flips=found.flips, rejected=found.rejected)
@@ -97,9 +103,30 @@ def read_plan(folder: Path) -> tuple[Variant, ...]:
     import pyarrow.parquet as pq
 
     try:
-        return tuple(variant_from_row(row) for row in pq.read_table(folder / PLAN).to_pylist())
+        planned = tuple(variant_from_row(row) for row in pq.read_table(folder / PLAN).to_pylist())
     except (pa.ArrowException, OSError, KeyError) as error:
         raise PlanError(f"{folder / PLAN} cannot be read: {error}; it was changed or damaged") from error
+    strange = [variant.file_name for variant in planned if not _is_inside(variant.file_name)]
+    if strange:
+        raise PlanError(f"{folder / PLAN} names {strange[0]!r}, which is no file in {IMAGES}/; it was changed or damaged")
+    return planned
+
+
+def _is_inside(name: Any) -> bool:
+    """Whether a name, as a path below a folder, stays there; nothing need exist yet."""
+    return isinstance(name, str) and bool(name) and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+
+
+def _refusal(images: Path, name: Any) -> str | None:
+    """Why a file that the manifest names is not read; None for one that is tried."""
+    if not _is_inside(name):
+        return f"names no file in {IMAGES}/; the manifest was changed"
+    try:
+        if leaves(images / name, images):
+            return f"a link that leaves {IMAGES}/; put a copy of the file in its place"
+        return "not an ordinary file" if (images / name).exists() and not (images / name).is_file() else None
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
+        return f"not a path: {error}"
 
 
 def read_manifest(folder: Path) -> pa.Table:
