@@ -60,7 +60,7 @@ def hub(
     Choose it for what `datasets.load_dataset` opens. Ids are the pictures' file names where all differ, else row numbers.
 
     A row may name a file in place of a picture, and any file of this machine. Such rows are read where `datasets` itself has listed a
-    folder of pictures, and where the file lies in `root` or beside the set's own files; others are rejected.
+    folder of pictures (into its usual cache), and where the file lies in `root` or beside the set's own files; others are rejected.
 
     Args:
         source: a Dataset, a DatasetDict, or `NAME` or `NAME@REVISION` on the hub.
@@ -84,7 +84,7 @@ def hub(
     wanted = any(name in rows.features for name in (label_column, *LABEL_COLUMNS)) if labelled is None else labelled
     labels, classes = _labels(library, rows, label_column, column) if wanted else ([None] * len(rows), ())
     plain = encoded.select_columns([column])
-    roots = None if allow_outside else _roots(rows, root)
+    roots = None if allow_outside else _roots(library, rows, root)
     entries, rejected = [], []
     for row, (name, label) in enumerate(zip(_ids(plain, column), labels, strict=True)):
         if labelled and label is None and any(other is not None for other in labels):
@@ -94,12 +94,15 @@ def hub(
     return decode(entries, classes=classes, name=title, flips=flips, rejected=rejected, progress=progress)
 
 
-def _roots(rows: Any, root: str | Path | None) -> tuple[Path, ...] | None:
+def _roots(library: Any, rows: Any, root: str | Path | None) -> tuple[Path, ...] | None:
     """Folders that files named in rows may lie in; None for a folder of pictures, whose files the library has listed by itself."""
-    if root is None and rows.info.builder_name == "imagefolder":
-        return None
-    own = [Path(file["filename"]).parent for file in rows.cache_files]
-    return (*own, *([] if root is None else [Path(root).expanduser()]))
+    files = [Path(file["filename"]) for file in rows.cache_files]
+    if root is None and rows.info.builder_name == "imagefolder" and files:
+        # Anyone can write that name into a set saved elsewhere; only the library writes into its cache.
+        cache = Path(library.config.HF_DATASETS_CACHE)
+        if not any(leaves(file, cache) for file in files):
+            return None
+    return (*(file.parent for file in files), *([] if root is None else [Path(root).expanduser()]))
 
 
 def _within(path: str, roots: Sequence[Path]) -> bool:
