@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,17 @@ RUN, IMAGES = outputs.RUN, outputs.IMAGES
 PLAN, MANIFEST, REJECTED, CARD = "plan.parquet", "manifest", "rejected.jsonl", "README.md"
 PARTIAL, LOCK, METADATA = "partial", "run.lock", "metadata.parquet"
 FORMAT = 1
+_SHARD = re.compile(r"shard-([0-9]{5,})\.parquet")
+_INFO = {
+    "format": int, "state": str, "created": str, "seconds": int | float, "made": int, "command": str, "photos": str, "flips": bool,
+    "classes": list, "denoiser": str, "environments": dict,
+    "settings": {
+        "method": {"method": str, "solver": str, "steps": int, "guidance_scale": int | float},
+        "denoiser": {"weights_hash": str, "dtype": str}, "concepts": str, "seed": int, "fit": str, "side": int, "format": str, "size": str,
+    },
+    "plan": {"images": int, "shards": int, "batch": int, "threads": int},
+}  # fmt: skip
+"""What run.json holds."""
 
 
 class Run(ImageSet):
@@ -84,7 +96,7 @@ class Run(ImageSet):
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """run.json. Raises PlanError where there is none, or one of another version."""
+    """run.json. Raises PlanError where there is none, one of another version, or a damaged one."""
     file = folder / RUN
     try:
         info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -92,9 +104,21 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise PlanError(f"{folder} holds no run: it has no {RUN}; give the folder that `rediffuse generate` wrote") from error
     except (ValueError, OSError) as error:
         raise PlanError(f"{file} cannot be read: {error}; it was changed or damaged") from error
-    if info.get("format") != FORMAT:
-        raise PlanError(f"{file} has format {info.get('format')!r} and this version reads {FORMAT}; update rediffuse")
+    if isinstance(info, dict) and info.get("format", FORMAT) != FORMAT:
+        raise PlanError(f"{file} has format {info['format']!r} and this version reads {FORMAT}; update rediffuse")
+    amiss = _amiss(info, _INFO)
+    if amiss:
+        raise PlanError(f"{file} lacks {', '.join(amiss[:5])}, or holds something else there; it was changed or damaged, put it back")
     return info
+
+
+def _amiss(found: Any, shape: Any, name: str = "") -> list[str]:
+    """Names of what JSON lacks, or holds in another type."""
+    if not isinstance(shape, dict):
+        return [] if isinstance(found, shape) else [name]
+    if not isinstance(found, dict):
+        return [name or "all its names"]
+    return [bad for key, inner in shape.items() for bad in _amiss(found.get(key), inner, f"{name}.{key}".lstrip("."))]
 
 
 def read_plan(folder: Path) -> tuple[Variant, ...]:
@@ -134,13 +158,15 @@ def read_manifest(folder: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = [folder / MANIFEST / manifest_name(shard) for shard in finished_shards(folder)]
-    try:
-        return pa.concat_tables([pq.read_table(file) for file in files]) if files else manifest_schema().empty_table()
-    except (pa.ArrowException, OSError) as error:
-        raise PlanError(
-            f"a manifest in {folder / MANIFEST} cannot be read: {error}; delete that file and run the same command again"
-        ) from error
+    schema = manifest_schema()
+    tables = [schema.empty_table()]
+    for shard in finished_shards(folder):
+        file = folder / MANIFEST / manifest_name(shard)
+        try:
+            tables.append(pq.read_table(file).select(schema.names).cast(schema))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise PlanError(f"{file} cannot be read: {error}; delete that file and run the same command again") from error
+    return pa.concat_tables(tables)
 
 
 def manifest_name(shard: int) -> str:
@@ -149,7 +175,8 @@ def manifest_name(shard: int) -> str:
 
 def finished_shards(folder: Path) -> list[int]:
     """Numbers of the shards that have a manifest: those and no others are done."""
-    return sorted(int(file.stem.removeprefix("shard-")) for file in (folder / MANIFEST).glob("shard-*.parquet"))
+    found = (_SHARD.fullmatch(file.name) for file in (folder / MANIFEST).glob("shard-*.parquet"))
+    return sorted(int(match[1]) for match in found if match is not None)
 
 
 def manifest_schema() -> pa.Schema:
