@@ -189,6 +189,16 @@ def test_names_are_data(rediffuse: Callable[..., Ended], tmp_path: Path) -> None
     assert table["probability"] == pytest.approx([float(row["probability"]) for row in found])
 
 
+@pytest.mark.parametrize("place", [".", "cat"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_no_table_goes_among_the_photos(
+    rediffuse: Callable[..., Ended], net: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, place: str, ending: str
+) -> None:
+    monkeypatch.chdir(photos)
+    refused(rediffuse("predict", net, ".", "--out", f"{place}/t.{ending}"), f"t.{ending} would lie among the photos", f"new/t.{ending}")
+    assert rediffuse("predict", net, ".", "--out", f"{place}/new/t.{ending}").status == 0
+
+
 class TestStopped:
     """Blocks of four photos, stopped in the second."""
 

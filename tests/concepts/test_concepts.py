@@ -116,6 +116,13 @@ def test_a_file_that_was_changed_is_found_out(tmp_path: Path) -> None:
         Concepts.load(tmp_path)
 
 
+@pytest.mark.parametrize("notes", [{}, {"classes": "{"}, {"classes": "[]"}, {"classes": '{"<cat>": "cat"}'}])
+def test_a_file_without_its_notes_is_named(tmp_path: Path, notes: dict[str, str]) -> None:
+    save_file({"<cat>": torch.ones(1, WIDTH)}, tmp_path / FILE_NAME, metadata={"concepts": "1", **notes})
+    with pytest.raises(ModelError, match=rf"{FILE_NAME} is damaged: its metadata has no (classes|settings); learn"):
+        Concepts.load(tmp_path)
+
+
 def test_asking_for_classes(tmp_path: Path) -> None:
     saved = Concepts(words=words()).save(tmp_path)
     assert Concepts.load(saved, ["café", "-x"]).classes == ("café", "-x")

@@ -30,8 +30,9 @@ def test_an_object(draw, rows):
     assert [example.image.tobytes() for example in images] == [draw(number).tobytes() for number in range(4)]
 
 
-def test_a_class_folder_read_by_both(fill, tmp_path):
+def test_a_class_folder_read_by_both(fill, monkeypatch, tmp_path):
     root = fill(tmp_path / "p", {"ape": 2, "zebra": 3})
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     theirs = hub(datasets.load_dataset(str(root), split="train", cache_dir=str(tmp_path / "cache")))
     ours = folder(root)
     assert theirs.classes == ours.classes
@@ -66,6 +67,21 @@ def test_rows_read_no_files_outside_of_the_set(draw, encode, tmp_path):
     pq.write_table(written, tmp_path / "train.parquet")
     loaded = datasets.load_dataset("parquet", data_files=str(tmp_path / "train.parquet"), split="train", cache_dir=str(tmp_path / "cache"))
     assert [example.image.tobytes() for example in open_images(loaded)] == [inside.tobytes()]
+
+
+def test_a_saved_set_that_calls_itself_a_folder_of_pictures_reads_no_files_outside(draw, tmp_path):
+    draw(1).save(tmp_path / "secret.png")
+    cell = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}  # as pictures, the library would put them in when it saves
+    features = datasets.Features({"image": cell, "label": datasets.Value("int64")})
+    rows = datasets.Dataset.from_dict({"image": [{"path": str(tmp_path / "secret.png"), "bytes": None}], "label": [0]}, features=features)
+    rows.info.builder_name = "imagefolder"
+    rows.save_to_disk(tmp_path / "set")
+    for read in (rows, datasets.load_from_disk(str(tmp_path / "set"))):
+        pictures = read.cast_column("image", datasets.Image())
+        assert pictures.info.builder_name == "imagefolder"
+        with pytest.raises(DataError, match="outside of the set's folder"):
+            hub(pictures)
+        assert len(hub(pictures, root=tmp_path)) == 1
 
 
 def test_words_as_labels_and_rows_without(draw):

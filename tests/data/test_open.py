@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import rediffuse.data
@@ -33,6 +36,21 @@ def test_a_split_may_be_a_subfolder(fill, tmp_path):
         open_images(tmp_path)
     with pytest.raises(DataError, match=r"no split 'val'.*test, train"):
         open_images(tmp_path, split="val")
+
+
+def test_tables_beside_photos_are_never_taken_for_them_in_silence(fill, tmp_path):
+    root = fill(tmp_path / "p", {"cat": 2, "dog": 1})
+    pq.write_table(pa.table({"file": ["cat/0.png"], "label": ["x"]}), root / "predictions.parquet")
+    with pytest.raises(DataError, match=r"tables \(predictions.parquet\) and photos \(cat, dog\).*move the tables"):
+        open_images(root)
+    assert open_images(root / "predictions.parquet").classes == ("x",)
+    assert open_images(root, split="predictions").classes == ("x",)
+    assert len(open_images(root, split="cat")) == 2
+    for name in ("cat", "dog"):
+        (root / name / "0.png").rename(root / f"{name}.png")
+        shutil.rmtree(root / name)
+    with pytest.raises(DataError, match=r"and photos \(cat.png, dog.png\)"):
+        open_images(root)
 
 
 def test_classes_called_like_splits_are_classes(fill, tmp_path):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rediffuse.data import open_images, table
+from rediffuse.data import decoding, open_images, table
 from rediffuse.data import parquet as parquet_module
 from rediffuse.data.decoding import BytesPayload, ParquetPayload
 from rediffuse.errors import DataError
@@ -173,6 +173,19 @@ def test_embedded_pictures_with_names_in_the_schema(draw, encode, tmp_path):
     assert [example.image.tobytes() for example in images] == [draw(number).tobytes() for number in range(5)]
 
 
+def test_names_in_the_schema_over_labels_that_are_words(draw, encode, tmp_path):
+    cells = [{"bytes": encode(draw(number)), "path": None} for number in range(3)]
+    images = table(embedded(tmp_path / "a.parquet", cells, ["dog", "cat", "bird"], ["cat", "dog"]))
+    assert (images.classes, images.labels) == (("cat", "dog"), (1, 0))
+    assert reasons(images) == {"a/000002": "label 'bird' is outside the 2 class names"}
+
+
+@pytest.mark.parametrize("names", [5, "cat", {"0": "cat"}])
+def test_notes_of_the_schema_that_are_no_list_of_names_are_passed_over(draw, encode, tmp_path, names):
+    cells = [{"bytes": encode(draw(number)), "path": None} for number in range(2)]
+    assert table(embedded(tmp_path / "a.parquet", cells, [3, 7], names)).classes == ("3", "7")
+
+
 def test_ids_come_from_the_id_column_then_from_paths(draw, encode, tmp_path):
     cells = [{"bytes": encode(draw(number)), "path": f"{number}.png"} for number in range(2)]
     assert table(embedded(tmp_path / "a.parquet", cells, [0, 1])).ids == ("0.png", "1.png")
@@ -261,6 +274,23 @@ def test_shards_too_large_to_hold_are_read_from_disk(draw, encode, tmp_path, mon
     assert {type(picture.payload) for picture in held} == {BytesPayload}
     assert {type(picture.payload) for picture in lean} == {ParquetPayload}
     assert [picture.payload.read().tobytes() for picture in lean] == [picture.payload.read().tobytes() for picture in held]
+
+
+@pytest.mark.parametrize("damage", ["moved", "cut", "replaced"])
+def test_large_shards_that_changed_after_opening_are_named(draw, encode, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(parquet_module, "ENCODED_BUDGET", 0)
+    monkeypatch.setattr(decoding.decode, "__kwdefaults__", decoding.decode.__kwdefaults__ | {"budget": 0})
+    path = embedded(tmp_path / "a.parquet", [{"bytes": encode(draw(number)), "path": None} for number in range(2)], [0, 0], ["cat"])
+    images = table(path)
+    decoding._cells.cache_clear()
+    if damage == "moved":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        pq.write_table(pa.table({"other": [1]}), path)
+    with pytest.raises(DataError, match=r"a/000000 can no longer be read: .*a.parquet cannot be read as parquet.*open the set again"):
+        images[0]
 
 
 def test_real_shards(shared_data):

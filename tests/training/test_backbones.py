@@ -144,6 +144,9 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(ModelError, match="is not JSON"):
         open_backbone(str(folder), NAMES)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"config.json of .* holds a list.*save_pretrained"):
+        Classifier.load(folder)
 
 
 def test_one_class_is_no_classifier() -> None:

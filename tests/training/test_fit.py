@@ -15,6 +15,7 @@ from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.training import fit_classifier
 from rediffuse.training.augment import StandardViews, generator_of
 from rediffuse.training.backbones import Classifier, open_backbone
+from rediffuse.training.fit import as_pool
 from rediffuse.training.linear import FeatureBank, fit_head
 from rediffuse.training.loop import fit_network
 from rediffuse.training.pool import PixelBank, Pool, labels_of, pool_of
@@ -173,6 +174,26 @@ def test_settings_that_make_no_sense() -> None:
         fit_classifier([("x", 0)], images.classes)
     with pytest.raises(DataError, match="lower learning_rate"):
         fit_classifier(images, images.classes, learning_rate=1e30, steps=8, batch=4, size=16)
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (torch.full((3, 16, 16), -0.5), r"from \[-1, 1\] use"),
+        (torch.full((3, 16, 16), 200.0), r"from \[0, 255\] use"),
+        (torch.full((3, 16, 16), 200), r"int64.*/ 255"),
+        (torch.full((3, 16, 16), torch.nan), "finite"),
+    ],
+)
+def test_items_of_another_range_or_type_are_named(image: torch.Tensor, says: str) -> None:
+    with pytest.raises(DataError, match=f"item 1: .*{says}"):
+        as_pool([(torch.zeros(3, 16, 16), 0), (image, 1)], ("a", "b"), 16, "pad")
+
+
+def test_items_of_bytes_stay_as_they_are() -> None:
+    dots = torch.full((3, 4, 4), 200, dtype=torch.uint8)
+    pool, _ = as_pool([(dots, 0), (dots.float() / 255, 1)], ("a", "b"), 4, "pad")
+    assert torch.equal(pool.items, torch.stack([dots, dots]))
 
 
 def test_the_rate_warms_up_and_ends_near_zero() -> None:

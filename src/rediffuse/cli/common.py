@@ -77,16 +77,30 @@ def open_photos(spec: str, *, split: str | None = None, flips: bool = True, quie
 
 def check_apart(photos: str, out: Path) -> None:
     """Refuse to write where photos of the set lie, before any work; a folder of its own among them is fine. Raises ConfigError."""
-    from rediffuse.data.folder import holds_pictures
-    from rediffuse.data.outputs import output_kind
     from rediffuse.errors import ConfigError
 
-    root = Path(photos).expanduser()
-    if photos == "digits" or not root.is_dir() or not out.is_dir():
-        return
-    ours, theirs = out.resolve(), root.resolve()
-    if ours == theirs or (ours.is_relative_to(theirs) and output_kind(out) is None and holds_pictures(out)):
+    if lies_among(photos, out):
         raise ConfigError(f"{out} holds the photos; give a folder of its own, such as {out / 'new'}")
+
+
+def check_table_apart(photos: str, out: Path) -> None:
+    """As `check_apart`, of a table: among photos it would be read in their place. Raises ConfigError."""
+    from rediffuse.errors import ConfigError
+
+    if lies_among(photos, out.parent):
+        raise ConfigError(f"{out} would lie among the photos; give a folder of its own, such as {out.parent / 'new' / out.name}")
+
+
+def lies_among(photos: str, folder: Path) -> bool:
+    """Whether a folder is that of the photos, or one in it that holds some of them."""
+    from rediffuse.data.folder import holds_pictures
+    from rediffuse.data.outputs import output_kind
+
+    root = Path(photos).expanduser()
+    if photos == "digits" or not root.is_dir() or not folder.is_dir():
+        return False
+    ours, theirs = folder.resolve(), root.resolve()
+    return ours == theirs or (ours.is_relative_to(theirs) and output_kind(folder) is None and holds_pictures(folder))
 
 
 def load_model(spec: str, common: Common) -> Denoiser:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, PIXEL_MODEL, Common, bar, load_model
+from rediffuse.cli.common import COMMON, PIXEL_MODEL, Common, bar, check_table_apart, load_model
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def predict(
     Args:
         model: the classifier: a transformers folder, such as train writes, or a hub name.
         data: photos, with or without labels: a folder, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
-        out: table to write, .csv or .parquet.
+        out: table to write, .csv or .parquet, not among the photos.
         per_class: a column for the probability of each class.
         split: of a set that has several.
         size: side in pixels at which photos are seen. [default: the classifier's, or the denoiser's where that is smaller]
@@ -138,6 +138,7 @@ def predict(
 
     views.check()
     check_table(out)
+    check_table_apart(data, out)
     if batch < 1:
         raise ConfigError(f"--batch must be at least 1, got {batch}")
     classifier, identity = open_classifier(model)

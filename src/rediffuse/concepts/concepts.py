@@ -138,11 +138,10 @@ class Concepts:
         if metadata["concepts"] != _FORMAT:
             raise ModelError(f"{file} was written in format {metadata['concepts']}, this version reads {_FORMAT}; update rediffuse")
         tokens = read_tokens(file)
-        names = json.loads(metadata["classes"])
-        placeholders = {name: token for token, name in names.items()}
+        placeholders = {name: token for token, name in _noted(file, metadata, "classes").items()}
         words = {name: tokens[token] for name, token in placeholders.items() if token in tokens}
-        loaded = cls(words=words, placeholders=placeholders, settings=json.loads(metadata["settings"]))
-        if loaded.hash != metadata["sha256"]:
+        loaded = cls(words=words, placeholders=placeholders, settings=_noted(file, metadata, "settings"))
+        if loaded.hash != metadata.get("sha256"):
             raise ModelError(f"{file} is damaged: its vectors are not those that were saved; learn the words again")
         return loaded if classes is None else loaded.of_classes(classes)
 
@@ -199,8 +198,20 @@ def _metadata(file: Path) -> dict[str, str]:
         raise ModelError(f"{file} cannot be read as safetensors: {error}") from error
 
 
+def _noted(file: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+    """A JSON object of the file's metadata."""
+    try:
+        found = json.loads(metadata[name])
+    except (KeyError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise ModelError(f"{file} is damaged: its metadata has no {name}; learn the words again")
+    return found
+
+
 def _saved_tokens(file: Path) -> list[str]:
-    return list(json.loads(_metadata(file).get("classes", "{}")))
+    metadata = _metadata(file)
+    return list(_noted(file, metadata, "classes")) if "classes" in metadata else []
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -54,7 +54,13 @@ class ParquetPayload:
     field: str | None
 
     def read(self) -> Image.Image:
-        return decode_image(_cells(self.path, self.group, self.column, self.field)[self.row])
+        import pyarrow as pa
+
+        try:
+            data = _cells(self.path, self.group, self.column, self.field)[self.row]
+        except (pa.ArrowException, OSError, LookupError, TypeError) as error:
+            raise DataError(f"{self.path} cannot be read as parquet: {error}; it was moved or changed") from error
+        return decode_image(data)
 
 
 @dataclass(frozen=True, kw_only=True)

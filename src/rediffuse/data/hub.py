@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rediffuse.data.decoding import Entry, decode
 from rediffuse.data.folder import leaves
 from rediffuse.data.images import decode_image
+from rediffuse.data.labels import LABEL_COLUMNS, Labels, read_labels
 from rediffuse.data.types import ImageSet, Progress, Rejected
 from rediffuse.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
-
-LABEL_COLUMNS = ("label", "labels", "class", "fine_label", "category")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def hub(
     Choose it for what `datasets.load_dataset` opens. Ids are the pictures' file names where all differ, else row numbers.
 
     A row may name a file in place of a picture, and any file of this machine. Such rows are read where `datasets` itself has listed a
-    folder of pictures, and where the file lies in `root` or beside the set's own files; others are rejected.
+    folder of pictures (into its usual cache), and where the file lies in `root` or beside the set's own files; others are rejected.
 
     Args:
         source: a Dataset, a DatasetDict, or `NAME` or `NAME@REVISION` on the hub.
@@ -82,24 +81,27 @@ def hub(
     column = _image_column(library, rows, image_column)
     encoded = rows.cast_column(column, library.Image(decode=False)).with_format(None)
     wanted = any(name in rows.features for name in (label_column, *LABEL_COLUMNS)) if labelled is None else labelled
-    labels, classes = _labels(library, rows, label_column, column) if wanted else ([None] * len(rows), ())
+    labels = _labels(library, rows, label_column, column) if wanted else Labels(indices=[None] * len(rows))
     plain = encoded.select_columns([column])
-    roots = None if allow_outside else _roots(rows, root)
+    roots = None if allow_outside else _roots(library, rows, root)
     entries, rejected = [], []
-    for row, (name, label) in enumerate(zip(_ids(plain, column), labels, strict=True)):
-        if labelled and label is None and any(other is not None for other in labels):
-            rejected.append(Rejected(id=name, reason="no label in this row"))
+    for row, (name, label) in enumerate(zip(_ids(plain, column), labels.indices, strict=True)):
+        if labelled and row in labels.missing:
+            rejected.append(Rejected(id=name, reason=labels.missing[row]))
         else:
             entries.append(Entry(id=name, payload=CellPayload(plain, row, column, roots), label=label))
-    return decode(entries, classes=classes, name=title, flips=flips, rejected=rejected, progress=progress)
+    return decode(entries, classes=labels.classes, name=title, flips=flips, rejected=rejected, progress=progress)
 
 
-def _roots(rows: Any, root: str | Path | None) -> tuple[Path, ...] | None:
+def _roots(library: Any, rows: Any, root: str | Path | None) -> tuple[Path, ...] | None:
     """Folders that files named in rows may lie in; None for a folder of pictures, whose files the library has listed by itself."""
-    if root is None and rows.info.builder_name == "imagefolder":
-        return None
-    own = [Path(file["filename"]).parent for file in rows.cache_files]
-    return (*own, *([] if root is None else [Path(root).expanduser()]))
+    files = [Path(file["filename"]) for file in rows.cache_files]
+    if root is None and rows.info.builder_name == "imagefolder" and files:
+        # Anyone can write that name into a set saved elsewhere; only the library writes into its cache.
+        cache = Path(library.config.HF_DATASETS_CACHE)
+        if not any(leaves(file, cache) for file in files):
+            return None
+    return (*(file.parent for file in files), *([] if root is None else [Path(root).expanduser()]))
 
 
 def _within(path: str, roots: Sequence[Path]) -> bool:
@@ -154,20 +156,15 @@ def _image_column(library: Any, rows: Any, given: str | None) -> str:
     return "image" if "image" in fit else fit[0]
 
 
-def _labels(library: Any, rows: Any, given: str | None, image: str) -> tuple[list[int | None], tuple[str, ...]]:
+def _labels(library: Any, rows: Any, given: str | None, image: str) -> Labels:
     column = given if given is not None else next((name for name in LABEL_COLUMNS if name in rows.features), None)
     if column is None or column not in rows.features:
         others = ", ".join(name for name in rows.features if name != image)
         fix = "call it label, or name one in Python: label_column=NAME; labelled=False reads the pictures alone"
         raise DataError(f"no label column {given or ''!r}; columns are {others}; {fix}")
-    cells = rows.with_format(None)[column][:]
     feature = rows.features[column]
-    if isinstance(feature, library.ClassLabel):
-        return [cell if cell is not None and cell >= 0 else None for cell in cells], tuple(feature.names)
-    numeric = all(isinstance(cell, int) for cell in cells if cell is not None)
-    seen = sorted({cell for cell in cells if cell is not None}, key=lambda cell: (cell if numeric else 0, str(cell)))
-    places = {cell: place for place, cell in enumerate(seen)}
-    return [places.get(cell) for cell in cells], tuple(str(cell) for cell in seen)
+    names = feature.names if isinstance(feature, library.ClassLabel) else None
+    return read_labels(rows.with_format(None)[column][:], names)
 
 
 def _ids(plain: Any, column: str) -> list[str]:

@@ -31,7 +31,7 @@ def open_images(
         labelled: of tables and hub sets: False reads the pictures alone; None takes labels where there are any.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
-        DataError: nothing fits, with all that was tried.
+        DataError: nothing fits, with all that was tried; or a folder of photos holds parquet tables too.
     """
     if isinstance(spec, ImageSet):
         return spec
@@ -62,7 +62,7 @@ def _object(spec: Any, split: str | None, flips: bool, labelled: bool | None, pr
 
 
 def _directory(path: Path, split: str | None, flips: bool, labelled: bool | None, progress: Progress | None) -> ImageSet:
-    if shards(path) and not (path / RUN).exists():
+    if _is_shards(path, split):
         return table(path, split=split, flips=flips, labelled=labelled, progress=progress)
     if split is not None:
         folders = sorted(child.name for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
@@ -78,6 +78,30 @@ def _directory(path: Path, split: str | None, flips: bool, labelled: bool | None
             f"(--split {shlex.quote(folders[0])}), or read it with rediffuse.data.folder if these are the classes"
         )
     return folder(path, flips=flips, progress=progress)
+
+
+def _is_shards(path: Path, split: str | None) -> bool:
+    """Whether a folder is one of parquet shards. Where photos lie beside them, a split decides that one of the two alone has."""
+    found = {} if (path / RUN).exists() else shards(path)
+    if not found:
+        return False
+    photos = [*photo_folders(path), *sorted(child.name for child in path.iterdir() if _is_photo(child))]
+    in_tables, in_folders = split in found, split is not None and (path / split).is_dir()
+    if not photos or in_tables != in_folders:
+        return in_tables or not photos
+    files = [file.relative_to(path).as_posix() for part in found.values() for file in part]
+    raise DataError(
+        f"{path} holds parquet tables ({_few(files)}) and photos ({_few(photos)}), and either could be meant; "
+        "move the tables to a folder of their own, or give the one that is meant itself"
+    )
+
+
+def _is_photo(path: Path) -> bool:
+    return is_picture(path.name) and path.is_file() and not path.name.startswith(".")
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
 def _holds_folders(path: Path) -> bool:

@@ -88,7 +88,7 @@ def class_names(schema: Any, label: str | None) -> list[str] | None:
     except (ValueError, LookupError, TypeError):
         return None  # another tool's note; the cells then say what the classes are
     names = feature.get("names") if isinstance(feature, dict) else None
-    return None if names is None else [str(name) for name in names]
+    return [str(name) for name in names] if isinstance(names, list) else None
 
 
 def _picture(cell: Any, place: str, where: tuple[Path, int, int, str] | None) -> Picture:

@@ -11,18 +11,18 @@ from typing import Any
 
 from rediffuse.data.decoding import BytesPayload, Entry, FilePayload, decode, without_repeats
 from rediffuse.data.folder import METADATA, leaves
+from rediffuse.data.labels import LABEL_COLUMNS, Labels, read_labels
 from rediffuse.data.parquet import embedded_column, read_embedded, read_plain
 from rediffuse.data.types import ImageSet, Payload, Progress, Rejected
 from rediffuse.errors import DataError
 
 FILE_COLUMNS = ("file", "file_name", "filename", "path", "image", "image_path")
-LABEL_COLUMNS = ("class", "label", "labels", "class_name", "category")
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?\.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """What a table says, before any picture is opened. labels: names, or indices into `names`; None where a cell is empty.
+    """What a table says, before any picture is opened. labels: as `read_labels` takes them.
 
     cells: a relative path, or the payload of an embedded picture; None where there is none.
     """
@@ -69,19 +69,20 @@ def table(
     else:
         columns = _csv(files[0], file_column, label_column, labelled)
     base = files[0].parent
-    labels, classes, unlabelled = _label_indices(columns)
+    count = len(columns.ids)
+    labels = Labels(indices=[None] * count) if columns.labels is None else read_labels(columns.labels, columns.names)
     entries, rejected = [], []
     for row, (name, cell) in enumerate(zip(columns.ids, columns.cells, strict=True)):
         reason = "no picture in this row" if cell is None else _refusal(cell, base, allow_outside)
-        reason = unlabelled.get(row) if reason is None and labelled else reason
+        reason = labels.missing.get(row) if reason is None and labelled else reason
         if reason is None:
             payload = FilePayload(base / cell) if isinstance(cell, str) else cell
-            entries.append(Entry(id=name, payload=payload, label=labels[row]))  # type: ignore[arg-type]
+            entries.append(Entry(id=name, payload=payload, label=labels.indices[row]))  # type: ignore[arg-type]
         else:
             rejected.append(Rejected(id=name, reason=reason))
     entries, repeated = without_repeats(entries, str(path))
     title = str(path) if split is None else f"{path} ({split})"
-    return decode(entries, classes=classes, name=title, flips=flips, rejected=[*rejected, *repeated], progress=progress)
+    return decode(entries, classes=labels.classes, name=title, flips=flips, rejected=[*rejected, *repeated], progress=progress)
 
 
 def shards(path: Path) -> dict[str, list[Path]]:
@@ -207,30 +208,3 @@ def _choose(header: Sequence[str], given: str | None, usual: Sequence[str], path
         if name in header:
             return name
     raise DataError(f"none of the columns {', '.join(header)} of {path} is called {', '.join(usual)}; name it with {option}=NAME")
-
-
-def _label_indices(columns: Columns) -> tuple[list[int | None], tuple[str, ...], dict[int, str]]:
-    """Labels as indices, the class names, and the rows that have no usable label with the reason."""
-    if columns.labels is None:
-        return [None] * len(columns.ids), (), {}
-    if columns.names is not None:
-        return _named_indices(columns.labels, columns.names)
-    words = [None if label is None or label != label else str(label) for label in columns.labels]  # NaN is the empty cell of float columns
-    seen = {word for word in words if word is not None}
-    numeric = all(re.fullmatch(r"[+-]?\d+", word) for word in seen)
-    classes = tuple(sorted(seen, key=lambda word: (int(word) if numeric else 0, word)))
-    places = {word: place for place, word in enumerate(classes)}
-    missing = {row: "no label in this row" for row, word in enumerate(words) if word is None} if seen else {}
-    return [None if word is None else places[word] for word in words], classes, missing
-
-
-def _named_indices(labels: Sequence[Any], names: Sequence[str]) -> tuple[list[int | None], tuple[str, ...], dict[int, str]]:
-    indices: list[int | None] = []
-    reasons: dict[int, str] = {}
-    unlabelled = all(label in (None, -1) for label in labels)  # -1 is how test splits without labels are published
-    for row, label in enumerate(labels):
-        known = label is not None and 0 <= int(label) < len(names)
-        indices.append(int(label) if known else None)
-        if not known and not unlabelled:
-            reasons[row] = "no label in this row" if label in (None, -1) else f"label {label} is outside the {len(names)} class names"
-    return indices, tuple(names), reasons

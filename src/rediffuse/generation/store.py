@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.data import outputs
 from rediffuse.data.decoding import Entry, FilePayload, decode
-from rediffuse.data.types import ImageSet, Progress
+from rediffuse.data.folder import leaves
+from rediffuse.data.types import ImageSet, Progress, Rejected
 from rediffuse.errors import DataError, PlanError
 from rediffuse.generation.plan import REAL, Variant, variant_from_row
 
@@ -20,6 +22,17 @@ RUN, IMAGES = outputs.RUN, outputs.IMAGES
 PLAN, MANIFEST, REJECTED, CARD = "plan.parquet", "manifest", "rejected.jsonl", "README.md"
 PARTIAL, LOCK, METADATA = "partial", "run.lock", "metadata.parquet"
 FORMAT = 1
+_SHARD = re.compile(r"shard-([0-9]{5,})\.parquet")
+_INFO = {
+    "format": int, "state": str, "created": str, "seconds": int | float, "made": int, "command": str, "photos": str, "flips": bool,
+    "classes": list, "denoiser": str, "environments": dict,
+    "settings": {
+        "method": {"method": str, "solver": str, "steps": int, "guidance_scale": int | float},
+        "denoiser": {"weights_hash": str, "dtype": str}, "concepts": str, "seed": int, "fit": str, "side": int, "format": str, "size": str,
+    },
+    "plan": {"images": int, "shards": int, "batch": int, "threads": int},
+}  # fmt: skip
+"""What run.json holds."""
 
 
 class Run(ImageSet):
@@ -48,6 +61,7 @@ class Run(ImageSet):
         if not self.manifest.num_rows:
             raise DataError(f"{self.folder} has no finished image yet; continue it with the command that began it: {self.info['command']}")
         rows = self.manifest.select(["file_name", "source_id", "label", "copy"]).to_pylist()
+        reasons = [_refusal(self.folder / IMAGES, row["file_name"]) for row in rows]
         found = decode(
             [
                 Entry(
@@ -57,11 +71,15 @@ class Run(ImageSet):
                     source=None if row["copy"] == REAL else row["source_id"],
                     copy=row["copy"],
                 )
-                for row in rows
+                for row, reason in zip(rows, reasons, strict=True)
+                if reason is None
             ],
             classes=self.info["classes"],
             name=str(folder),
             flips=self.info["flips"],
+            rejected=[
+                Rejected(id=str(row["file_name"]), reason=reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None
+            ],
             progress=progress,
         )
         super().__init__(found._records, classes=found.classes, name=found.name, flips=found.flips, rejected=found.rejected)
@@ -78,7 +96,7 @@ class Run(ImageSet):
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """run.json. Raises PlanError where there is none, or one of another version."""
+    """run.json. Raises PlanError where there is none, one of another version, or a damaged one."""
     file = folder / RUN
     try:
         info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -86,9 +104,21 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise PlanError(f"{folder} holds no run: it has no {RUN}; give the folder that `rediffuse generate` wrote") from error
     except (ValueError, OSError) as error:
         raise PlanError(f"{file} cannot be read: {error}; it was changed or damaged") from error
-    if info.get("format") != FORMAT:
-        raise PlanError(f"{file} has format {info.get('format')!r} and this version reads {FORMAT}; update rediffuse")
+    if isinstance(info, dict) and info.get("format", FORMAT) != FORMAT:
+        raise PlanError(f"{file} has format {info['format']!r} and this version reads {FORMAT}; update rediffuse")
+    amiss = _amiss(info, _INFO)
+    if amiss:
+        raise PlanError(f"{file} lacks {', '.join(amiss[:5])}, or holds something else there; it was changed or damaged, put it back")
     return info
+
+
+def _amiss(found: Any, shape: Any, name: str = "") -> list[str]:
+    """Names of what JSON lacks, or holds in another type."""
+    if not isinstance(shape, dict):
+        return [] if isinstance(found, shape) else [name]
+    if not isinstance(found, dict):
+        return [name or "all its names"]
+    return [bad for key, inner in shape.items() for bad in _amiss(found.get(key), inner, f"{name}.{key}".lstrip("."))]
 
 
 def read_plan(folder: Path) -> tuple[Variant, ...]:
@@ -97,9 +127,30 @@ def read_plan(folder: Path) -> tuple[Variant, ...]:
     import pyarrow.parquet as pq
 
     try:
-        return tuple(variant_from_row(row) for row in pq.read_table(folder / PLAN).to_pylist())
+        planned = tuple(variant_from_row(row) for row in pq.read_table(folder / PLAN).to_pylist())
     except (pa.ArrowException, OSError, KeyError) as error:
         raise PlanError(f"{folder / PLAN} cannot be read: {error}; it was changed or damaged") from error
+    strange = [variant.file_name for variant in planned if not _is_inside(variant.file_name)]
+    if strange:
+        raise PlanError(f"{folder / PLAN} names {strange[0]!r}, which is no file in {IMAGES}/; it was changed or damaged")
+    return planned
+
+
+def _is_inside(name: Any) -> bool:
+    """Whether a name, as a path below a folder, stays there; nothing need exist yet."""
+    return isinstance(name, str) and bool(name) and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+
+
+def _refusal(images: Path, name: Any) -> str | None:
+    """Why a file that the manifest names is not read; None for one that is tried."""
+    if not _is_inside(name):
+        return f"names no file in {IMAGES}/; the manifest was changed"
+    try:
+        if leaves(images / name, images):
+            return f"a link that leaves {IMAGES}/; put a copy of the file in its place"
+        return "not an ordinary file" if (images / name).exists() and not (images / name).is_file() else None
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
+        return f"not a path: {error}"
 
 
 def read_manifest(folder: Path) -> pa.Table:
@@ -107,13 +158,15 @@ def read_manifest(folder: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = [folder / MANIFEST / manifest_name(shard) for shard in finished_shards(folder)]
-    try:
-        return pa.concat_tables([pq.read_table(file) for file in files]) if files else manifest_schema().empty_table()
-    except (pa.ArrowException, OSError) as error:
-        raise PlanError(
-            f"a manifest in {folder / MANIFEST} cannot be read: {error}; delete that file and run the same command again"
-        ) from error
+    schema = manifest_schema()
+    tables = [schema.empty_table()]
+    for shard in finished_shards(folder):
+        file = folder / MANIFEST / manifest_name(shard)
+        try:
+            tables.append(pq.read_table(file).select(schema.names).cast(schema))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise PlanError(f"{file} cannot be read: {error}; delete that file and run the same command again") from error
+    return pa.concat_tables(tables)
 
 
 def manifest_name(shard: int) -> str:
@@ -122,7 +175,8 @@ def manifest_name(shard: int) -> str:
 
 def finished_shards(folder: Path) -> list[int]:
     """Numbers of the shards that have a manifest: those and no others are done."""
-    return sorted(int(file.stem.removeprefix("shard-")) for file in (folder / MANIFEST).glob("shard-*.parquet"))
+    found = (_SHARD.fullmatch(file.name) for file in (folder / MANIFEST).glob("shard-*.parquet"))
+    return sorted(int(match[1]) for match in found if match is not None)
 
 
 def manifest_schema() -> pa.Schema:

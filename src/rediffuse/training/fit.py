@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rediffuse.checking import check_tensor
 from rediffuse.data.geometry import Fit
 from rediffuse.data.mixing import Mixed
 from rediffuse.data.types import ImageSet
@@ -67,7 +68,7 @@ def fit_classifier(
         The classifier, in evaluation mode.
     Raises:
         ConfigError: linear from random weights, or a setting outside its range.
-        DataError: no labels, or fewer than two classes.
+        DataError: no labels, fewer than two classes, or an item of another type or range.
     """
     chosen = mode_of(level, mode)
     given: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay}
@@ -128,10 +129,17 @@ def _from_items(items: Any) -> Pool:
         image, label = items[place]
         if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:
             raise DataError(f"item {place} must be (float tensor (3, H, W) in [0, 1], label), got {type(image).__name__}")
-        images.append(image if image.dtype == torch.uint8 else image.mul(255).round().clamp(0, 255).to(torch.uint8))
+        images.append(image if image.dtype == torch.uint8 else _bytes(image, place))
         labels.append(int(label))
     if len({tuple(image.shape) for image in images}) > 1:
         raise DataError("items differ in size; resize them to one, or give an ImageSet")
     if not images:
         raise DataError("a training set needs at least one image, got none")
     return Pool.build(torch.stack(images), torch.tensor(labels), None, [()] * len(labels), 0.0)
+
+
+def _bytes(image: Tensor, place: int) -> Tensor:
+    try:
+        return check_tensor(image).mul(255).round().clamp(0, 255).to(torch.uint8)
+    except DataError as error:
+        raise DataError(f"item {place}: {error}") from error

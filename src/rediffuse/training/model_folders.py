@@ -41,11 +41,13 @@ def _needed(names: Sequence[str]) -> list[str]:
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of an image classifier in safetensors; anything else is a ModelError."""
     try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(f"{folder} has no config.json; give a folder that transformers' save_pretrained wrote") from error
     except ValueError as error:
         raise ModelError(f"config.json of {folder} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"config.json of {folder} holds a {type(config).__name__}, no settings; save the model again with save_pretrained")
     if "auto_map" in config:
         raise ModelError(
             f"{folder} brings code of its own ({config['auto_map']}), which is never run; use a model of the transformers library"

@@ -104,7 +104,12 @@ class CellStore:
 
     def failure(self, cell: Cell) -> str | None:
         path = self._failure(cell)
-        return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else None
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["reason"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise DataError(f"{path} is damaged: {error}; remove it, and the cell is tried again") from error
 
     def _failure(self, cell: Cell) -> Path:
         path = self.path(cell)
@@ -114,8 +119,7 @@ class CellStore:
         write_json(self.out / "stages" / f"{stage.name}-{stage.arm}-shots-{stage.shots}-seed-{stage.seed}.json", asdict(stage))
 
     def stages(self) -> list[Stage]:
-        files = sorted((self.out / "stages").glob("*.json"))
-        return [Stage(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+        return [_stage(file) for file in sorted((self.out / "stages").glob("*.json"))]
 
     def claim(self, plan: Mapping[str, Any]) -> None:
         """Write what is compared, or check that the folder holds the same; shots, seeds, arms and levels may grow.
@@ -138,13 +142,22 @@ class CellStore:
                 raise PlanError(f"{self.out} holds something else than a comparison; give an empty or new folder")
             return None
         try:
-            stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            stored: Any = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise DataError(f"{path} is damaged: {error}; give another folder") from error
+        if not isinstance(stored, dict):
+            raise DataError(f"{path} is damaged: it holds a {type(stored).__name__}, no settings; give another folder")
         differences = compare_plans(stored, plan)
         if differences:
             raise PlanError(f"{self.out} holds another comparison: {'; '.join(differences)}. Give another folder, or the same settings")
         return stored
+
+
+def _stage(file: Path) -> Stage:
+    try:
+        return Stage(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{file} is damaged: {error}; remove it, and the page does without its seconds and images") from error
 
 
 def compare_plans(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
