@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +17,9 @@ from rediffuse.concepts.concepts import write_tensors
 from rediffuse.errors import DataError
 from rediffuse.evaluation.certify.rows import Certificate, append, rewrite
 from rediffuse.evaluation.kept import Kept
-from rediffuse.evaluation.results import write_json
-from rediffuse.reports.rendering import write_whole
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.checkpoint import keep_checkpoint
-from rediffuse.writing import refusal, whole, writing
+from rediffuse.writing import refusal, sync_folder, whole, write_json, write_rows, write_text, writing
 
 LARGE = torch.arange(10_000.0)
 ROWS = [Certificate(index=place, label=0, predict=0, radius=1 / 3) for place in range(100)]
@@ -28,7 +28,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "b.pt": lambda file: keep_checkpoint(file, {"a": LARGE}),
     "block.kept": lambda file: Kept(file.parent, {"of": "a test"}).write("block", {"a": LARGE}),
     "result.json": lambda file: write_json(file, ["text"] * 1000),
-    "report.html": lambda file: write_whole(file, "text" * 1000),
+    "report.html": lambda file: write_text(file, "text" * 1000),
+    "table.parquet": lambda file: write_rows(file, [{"a": place} for place in range(1000)]),
     "rows.tsv": lambda file: rewrite(file, ROWS),
     "model": lambda file: open_backbone("scratch", ("cat", "dog"), size=16).save(file),
 }
@@ -56,6 +57,40 @@ def test_what_was_there_stays(tmp_path: Path, name: str) -> None:
     with full_disk(), pytest.raises(DataError):
         WRITERS[name](file)
     assert file.read_bytes() == before
+
+
+def test_a_rename_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (steps.append("rename"), real(old, new)))
+    monkeypatch.setattr(os, "fsync", lambda handle: steps.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"))
+    write_text(tmp_path / "a", "text")
+    assert steps == ["file", "rename", "folder"]
+    with whole(tmp_path / "b", lasting=False) as partial:
+        partial.write_text("text")
+    assert steps[3:] == ["file", "rename"]
+
+
+def test_a_disk_that_does_not_sync_folders_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> Callable[[int], None]:
+        def fsync(handle: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return fsync
+
+    monkeypatch.setattr(os, "fsync", refuse(errno.EINVAL))
+    sync_folder(tmp_path)
+    monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        sync_folder(tmp_path)
+
+
+def test_names_that_are_no_text_are_written_and_read_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    write_json(tmp_path / "a.json", {"photo": name, "class": "café"})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "café" in text
+    assert json.loads(text)["photo"] == name
 
 
 def test_a_line_that_does_not_fit_is_said(tmp_path: Path) -> None:

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rediffuse.errors import DataError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 _FULL = {errno.ENOSPC: "no space is left", errno.EDQUOT: "your quota is used up", errno.EFBIG: "a file would grow over the size limit"}
 _SYSTEM_CODE = re.compile(r"os error (\d+)|\bcode: (\d+)")  # in the errors of safetensors, which hold no OSError
+_UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # of folders on some network disks, and of those that one may write to alone
+
+
+class RefusedError(DataError):
+    """The disk did not take a file. reason: the system's, in words."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}; nothing half-written counts. Make room or name another place, then run the same command again")
+        self.reason = reason
 
 
 @contextmanager
-def whole(path: Path, partial: Path | None = None) -> Iterator[Path]:
+def whole(path: Path, partial: Path | None = None, *, lasting: bool = True) -> Iterator[Path]:
     """Gives a file to write beside `path`; it is synced and renamed at the end, so that a kill leaves the old file or the new one.
 
     Args:
         path: the file that shall be there; its folder is made.
-        partial: what is written until then. Left out, a hidden name of this process.
+        partial: what is written until then, on the same disk. Left out, a hidden name of this process.
+        lasting: sync the folder too, so that the rename outlives a loss of power; False where it is synced once for many files.
     Raises:
         DataError: the disk is full or refuses; nothing half-written is left.
     """
@@ -33,8 +48,51 @@ def whole(path: Path, partial: Path | None = None) -> Iterator[Path]:
             with waiting.open("rb+") as file:
                 os.fsync(file.fileno())
             os.replace(waiting, path)
+            if lasting:
+                sync_folder(path.parent)
         finally:
             waiting.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, partial: Path | None = None) -> None:
+    """Text in UTF-8, whole or not at all. What is no text, in the names of some files, is escaped as JSON does it."""
+    with whole(path, partial) as file:
+        file.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, value: Any, partial: Path | None = None) -> None:
+    """Write JSON, whole or not at all. NaN and infinity are refused, because it has none."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
+    # Lists of whole numbers on one line: a string cannot hold a bare line break, so none is touched.
+    text = re.sub(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
+    write_text(path, text + "\n", partial)
+
+
+def write_rows(
+    path: Path, rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]], schema: pa.Schema = None, partial: Path | None = None
+) -> None:
+    """Write parquet, whole or not at all. rows: one mapping a row, or columns by name; schema: of the columns, else as the values say."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    of = pa.Table.from_pydict if isinstance(rows, Mapping) else pa.Table.from_pylist
+    with whole(path, partial) as file:
+        pq.write_table(of(rows, schema=schema), file)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames into a folder outlive a loss of power, where the system can (Windows cannot)."""
+    if os.name == "nt":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _UNSYNCED:
+            raise
 
 
 @contextmanager
@@ -46,9 +104,7 @@ def writing(path: Path) -> Iterator[None]:
         cause = refusal(error)
         if cause is None:
             raise
-        raise DataError(
-            f"{path}: {cause}; nothing half-written counts. Make room or name another place, then run the same command again"
-        ) from error
+        raise RefusedError(path, cause) from error
 
 
 def refusal(error: BaseException) -> str | None:
@@ -66,3 +122,13 @@ def _number(error: BaseException) -> int | None:
         return _number(below) if isinstance(below, OSError | RuntimeError) else None
     found = _SYSTEM_CODE.search(str(error)) if type(error).__name__ == "SafetensorError" else None
     return None if found is None else int(found[1] or found[2])
+
+
+def _plain(value: Any) -> Any:
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place in a results file")

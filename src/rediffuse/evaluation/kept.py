@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.results import write_json
-from rediffuse.writing import whole
+from rediffuse.writing import whole, write_json
 
 _IDENTITY = "identity.json"
 _ENDING = ".kept"

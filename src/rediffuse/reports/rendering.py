@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
-
-from rediffuse.writing import whole
 
 PAGE = "report.html"
 
@@ -22,13 +19,6 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     )
     css = (files("rediffuse.reports") / "templates" / "page.css").read_text(encoding="utf-8")
     return environment.get_template(template).render({"css": Markup(css), **context})  # a file of this package
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """Write a page, whole or not at all; returns the file."""
-    with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-    return path
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -12,7 +12,7 @@ from rediffuse.data.names import is_safe_name, slug
 from rediffuse.data.outputs import CELLS, SETTINGS
 from rediffuse.errors import DataError, PlanError
 from rediffuse.evaluation.few_shot.settings import Cell
-from rediffuse.evaluation.results import write_json
+from rediffuse.writing import write_json
 
 GROWS = ("shots", "seeds", "arms", "levels")
 """Settings that a later call may extend: what they add are further cells."""

@@ -12,7 +12,7 @@ from typing import Any
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.test_time.predictions import Predictions
-from rediffuse.writing import whole
+from rediffuse.writing import whole, write_rows
 
 ENDINGS = (".csv", ".parquet")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -47,18 +47,14 @@ def write_table(path: Path, found: Predictions, images: ImageSet, classes: Seque
     Returns: the file.
     """
     columns = table_columns(found, images, classes, per_class)
-    with whole(path) as partial:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            pq.write_table(pa.table(columns), partial)
-        else:
-            with partial.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-                writer.writerow([plain_text(name) for name in columns])
-                for row in zip(*columns.values(), strict=True):
-                    writer.writerow([plain_text(cell) if isinstance(cell, str) else "" if cell is None else cell for cell in row])
+    if path.suffix.lower() == ".parquet":
+        write_rows(path, columns)
+        return path
+    with whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow([plain_text(name) for name in columns])
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow([plain_text(cell) if isinstance(cell, str) else "" if cell is None else cell for cell in row])
     return path
 
 
