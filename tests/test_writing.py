@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +93,21 @@ def test_names_that_are_no_text_are_written_and_read_back(tmp_path: Path) -> Non
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert "café" in text
     assert json.loads(text)["photo"] == name
+
+
+def test_what_the_dead_left_of_a_file_is_removed(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    names = {
+        f".a[1].json.{process.pid}.partial": False,
+        f".a[1].json.{os.getppid()}.partial": True,  # under way
+        f".b.json.{process.pid}.partial": True,  # of another file
+        ".a[1].json.mine.partial": True,
+    }
+    for name in names:
+        (tmp_path / name).write_text("{")
+    write_json(tmp_path / "a[1].json", 1)
+    assert {name: (tmp_path / name).exists() for name in names} == names
 
 
 def test_a_line_that_does_not_fit_is_said(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.errors import DataError
+from rediffuse.machine import is_alive
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +35,8 @@ class RefusedError(DataError):
 def whole(path: Path, partial: Path | None = None, *, lasting: bool = True) -> Iterator[Path]:
     """Gives a file to write beside `path`; it is synced and renamed at the end, so that a kill leaves the old file or the new one.
 
+    What a process that is dead left of the same file under such a hidden name is removed.
+
     Args:
         path: the file that shall be there; its folder is made.
         partial: what is written until then, on the same disk. Left out, a hidden name of this process.
@@ -43,6 +47,8 @@ def whole(path: Path, partial: Path | None = None, *, lasting: bool = True) -> I
     waiting = path.with_name(f".{path.name}.{os.getpid()}.partial") if partial is None else partial
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if partial is None:
+            _sweep(path)
         try:
             yield waiting
             with waiting.open("rb+") as file:
@@ -80,6 +86,11 @@ def write_rows(
         pq.write_table(of(rows, schema=schema), file)
 
 
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder is empty but for what a kill may leave there of a first file."""
+    return all(each.suffix == ".partial" for each in folder.iterdir())
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames into a folder outlive a loss of power, where the system can (Windows cannot)."""
     if os.name == "nt":
@@ -111,6 +122,14 @@ def refusal(error: BaseException) -> str | None:
     """Why the system refused to write, in words; None for an error of another kind."""
     number = _number(error)
     return None if number is None else _FULL.get(number, f"it cannot be written ({os.strerror(number)})")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what the dead left of a file."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
+        process = left.suffixes[-2].removeprefix(".")
+        if process.isdecimal() and not is_alive(process):
+            left.unlink(missing_ok=True)
 
 
 def _number(error: BaseException) -> int | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.writing import whole, write_json
+from rediffuse.writing import holds_nothing, whole, write_json
 
 _IDENTITY = "identity.json"
 _ENDING = ".kept"
@@ -99,7 +99,7 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Take a folder for kept blocks, or find it taken by the same call. Raises ConfigError with the difference."""
     file = folder / _IDENTITY
     wanted = json.loads(json.dumps(identity))
-    if folder.exists() and not file.exists() and (not folder.is_dir() or any(each.suffix != ".partial" for each in folder.iterdir())):
+    if folder.exists() and not file.exists() and not (folder.is_dir() and holds_nothing(folder)):
         raise ConfigError(f"{folder} is or holds something else; remove it, or give another place for what is kept")
     if not file.exists():
         write_json(file, wanted)

@@ -19,7 +19,7 @@ from rediffuse.generation.card import data_card
 from rediffuse.generation.difference import difference
 from rediffuse.generation.environment import environment, now, short_hash
 from rediffuse.generation.files import scratch_file
-from rediffuse.generation.lock import Lock, is_alive
+from rediffuse.generation.lock import Lock
 from rediffuse.generation.plan import REAL, Plan, Variant
 from rediffuse.generation.shard import OpenShard
 from rediffuse.generation.store import (
@@ -41,6 +41,7 @@ from rediffuse.generation.store import (
     read_manifest,
     read_plan,
 )  # fmt: skip
+from rediffuse.machine import is_alive
 from rediffuse.writing import sync_folder, write_json, write_rows, write_text
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rediffuse.data.names import is_safe_name, slug
 from rediffuse.data.outputs import CELLS, SETTINGS
 from rediffuse.errors import DataError, PlanError
 from rediffuse.evaluation.few_shot.settings import Cell
-from rediffuse.writing import write_json
+from rediffuse.writing import holds_nothing, write_json
 
 GROWS = ("shots", "seeds", "arms", "levels")
 """Settings that a later call may extend: what they add are further cells."""
@@ -134,7 +134,7 @@ class CellStore:
         """As `claim`, but nothing is written; returns what the folder holds, None where it is new."""
         path = self.out / SETTINGS
         if not path.exists():
-            if self.out.is_dir() and any(self.out.iterdir()):
+            if self.out.is_dir() and not holds_nothing(self.out):
                 raise PlanError(f"{self.out} holds something else than a comparison; give an empty or new folder")
             return None
         try:
