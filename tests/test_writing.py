@@ -15,13 +15,13 @@ import pytest
 import torch
 from tests.full_disk import full_disk
 
-from rediffuse.concepts.concepts import write_tensors
-from rediffuse.errors import DataError
+from rediffuse.concepts.concepts import Concepts, write_tensors
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.certify.rows import Certificate, append, rewrite
 from rediffuse.evaluation.kept import Kept
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.checkpoint import keep_checkpoint
-from rediffuse.writing import refusal, sync_folder, whole, write_json, write_rows, write_text, writing
+from rediffuse.writing import check_place, refusal, sync_folder, whole, write_json, write_rows, write_text, writing
 
 LARGE = torch.arange(10_000.0)
 ROWS = [Certificate(index=place, label=0, predict=0, radius=1 / 3) for place in range(100)]
@@ -95,6 +95,17 @@ def test_names_that_are_no_text_are_written_and_read_back(tmp_path: Path) -> Non
     assert json.loads(text)["photo"] == name
 
 
+def test_a_place_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    check_place(tmp_path / "new" / "words")
+    for place in (tmp_path / "file", tmp_path / "file" / "new" / "words"):
+        with pytest.raises(ConfigError, match=r"nothing can be written in .*file is no folder .* give another place"):
+            check_place(place)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # to root all is open
+    with pytest.raises(ConfigError, match="no folder that you may write to"):
+        check_place(tmp_path / "new")
+
+
 def test_what_the_dead_left_of_a_file_is_removed(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -120,6 +131,8 @@ def test_other_refusals_are_said_and_mistakes_are_not_hidden(tmp_path: Path) -> 
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match=r"it cannot be written \(Not a directory\)|it cannot be written \(File exists\)"):
         write_json(tmp_path / "file" / "a.json", 1)
+    with pytest.raises(DataError, match=r"tokens.*cannot be written"):
+        Concepts(words={"cat": torch.ones(1, 4)}).save(tmp_path / "file" / "words")
     with pytest.raises(RuntimeError, match="shape"), writing(tmp_path):
         raise RuntimeError("shape")
     with pytest.raises(ZeroDivisionError), whole(tmp_path / "half") as partial:

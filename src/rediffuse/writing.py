@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rediffuse.errors import DataError
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.machine import is_alive
 
 if TYPE_CHECKING:
@@ -84,6 +84,13 @@ def write_rows(
     of = pa.Table.from_pydict if isinstance(rows, Mapping) else pa.Table.from_pylist
     with whole(path, partial) as file:
         pq.write_table(of(rows, schema=schema), file)
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder, there or not, in which nothing can be written, before the work. Raises ConfigError."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"nothing can be written in {folder}, because {there} is no folder that you may write to; give another place")
 
 
 def holds_nothing(folder: Path) -> bool:

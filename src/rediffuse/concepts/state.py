@@ -56,7 +56,6 @@ class LearningState:
 
     def save(self, file: Path, task: Mapping[str, Any]) -> None:
         """Write it with the task that it belongs to."""
-        file.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
         told = {"task": json.dumps(task), "step": str(self.step), "starts": json.dumps(list(self.starts)), "seconds": repr(self.seconds)}
         write_tensors(file, tensors, told)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.test_time.predictions import Predictions
-from rediffuse.writing import whole, write_rows
+from rediffuse.writing import check_place, whole, write_rows
 
 ENDINGS = (".csv", ".parquet")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -25,11 +24,7 @@ def check_table(path: Path) -> None:
         raise ConfigError(f"predictions are written as {' or '.join(ENDINGS)}, got {path.name!r}; give a name with such an ending")
     if path.exists():
         raise ConfigError(f"{path} exists already; give another name, or remove it")
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(
-            f"nothing can be written in {path.parent}, because {there} is no folder that you may write to; give another place"
-        )
+    check_place(path.parent)
 
 
 def write_table(path: Path, found: Predictions, images: ImageSet, classes: Sequence[str], *, per_class: bool = False) -> Path:
