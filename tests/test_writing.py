@@ -140,6 +140,16 @@ def test_other_refusals_are_said_and_mistakes_are_not_hidden(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_file_that_was_to_be_read_is_not_said_to_be_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"input\.png"), whole(tmp_path / "a.json") as partial:
+        partial.write_bytes((tmp_path / "input.png").read_bytes())
+    with pytest.raises(DataError, match=r"a\.json: it cannot be written \(No such file"), whole(tmp_path / "a.json") as partial:
+        partial.unlink()  # it is not there: as if a folder had been removed meanwhile
+    with pytest.raises(DataError, match="no space is left"), writing(tmp_path / "a.json"):
+        raise OSError(errno.ENOSPC, "full", str(tmp_path / "temporary"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_device_that_is_always_full() -> None:
     """What the libraries themselves raise, on a file that the system keeps for this."""
     if not Path("/dev/full").exists():

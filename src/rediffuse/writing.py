@@ -45,7 +45,7 @@ def whole(path: Path, partial: Path | None = None, *, lasting: bool = True) -> I
         DataError: the disk is full or refuses; nothing half-written is left.
     """
     waiting = path.with_name(f".{path.name}.{os.getpid()}.partial") if partial is None else partial
-    with writing(path):
+    with writing(path, waiting):
         path.parent.mkdir(parents=True, exist_ok=True)
         if partial is None:
             _sweep(path)
@@ -114,21 +114,35 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what a disk refuses, whichever library wrote, into a DataError that names `path`, the cause and the fix."""
+def writing(path: Path, *beside: Path) -> Iterator[None]:
+    """Turn what a disk refuses, whichever library wrote, into a DataError that names `path`, the cause and the fix.
+
+    What is said of another file than `path`, those beside it, and what lies in or above them, passes: it was to be read.
+    """
     try:
         yield
     except Exception as error:
-        cause = refusal(error)
+        cause = refusal(error, path, *beside)
         if cause is None:
             raise
         raise RefusedError(path, cause) from error
 
 
-def refusal(error: BaseException) -> str | None:
-    """Why the system refused to write, in words; None for an error of another kind."""
+def refusal(error: BaseException, *places: Path) -> str | None:
+    """Why the system refused to write, in words; None for an error of another kind or, with places, of a file elsewhere."""
     number = _number(error)
-    return None if number is None else _FULL.get(number, f"it cannot be written ({os.strerror(number)})")
+    if number is None or number in _FULL:
+        return None if number is None else _FULL[number]
+    return None if places and _elsewhere(error, places) else f"it cannot be written ({os.strerror(number)})"
+
+
+def _elsewhere(error: BaseException, places: Sequence[Path]) -> bool:
+    """Whether an error names a file that is none of these places, nor in or above one."""
+    name = error.filename if isinstance(error, OSError) else None
+    if not isinstance(name, str | bytes):
+        return False
+    file, ours = Path(os.path.abspath(os.fsdecode(name))), [place.absolute() for place in places]
+    return not any(file.is_relative_to(place) or place.is_relative_to(file) for place in ours)
 
 
 def _sweep(path: Path) -> None:

@@ -47,7 +47,7 @@ def room_on_disk(out: Path, then: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RefusedError) as error:
-        reason = error.reason if isinstance(error, RefusedError) else refusal(error)
+        reason = error.reason if isinstance(error, RefusedError) else refusal(error, out)
         if reason is None:
             raise
         raise DataError(f"{out}: {reason}; what is finished stays and counts, nothing half-written does. Make room, then {then}") from error
