@@ -10,6 +10,7 @@ from typing import Any
 
 from rediffuse.data.names import is_safe_name, slug
 from rediffuse.data.outputs import CELLS, SETTINGS
+from rediffuse.differences import short, unequal
 from rediffuse.errors import DataError, PlanError
 from rediffuse.evaluation.few_shot.settings import Cell
 from rediffuse.writing import holds_nothing, write_json
@@ -147,31 +148,15 @@ class CellStore:
         return stored
 
 
-def compare_plans(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+def compare_plans(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """In words, where two plans differ outside of what may grow."""
-    found = []
-    for name in [*stored, *(name for name in wanted if name not in stored)]:
-        if not prefix and name in GROWS:
-            if name == "levels":
-                known = dict(map(tuple, stored[name]))
-                found += [
-                    f"level {level} was {known[level]}, now {where}" for level, where in wanted[name] if known.get(level, where) != where
-                ]
-            continue
-        before, now = stored.get(name), wanted.get(name)
-        if not prefix and name == "model" and not (before and now):  # without arms that make copies there is no model yet
-            continue
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            found += compare_plans(before, now, f"{prefix}{name}.")
-        elif before != now:
-            found.append(f"{prefix}{name} was {_short(before)}, now {_short(now)}")
-    return found
+    known = dict(map(tuple, stored.get("levels", ())))
+    moved = [(level, known.get(level, where), where) for level, where in wanted.get("levels", ())]
+    found = [f"level {level} was {old}, now {new}" for level, old, new in moved if old != new]
+    apart = GROWS if stored.get("model") and wanted.get("model") else (*GROWS, "model")  # no model yet without arms that make copies
+    before, now = ({name: value for name, value in plan.items() if name not in apart} for plan in (stored, wanted))
+    return found + [f"{name} was {short(old)}, now {short(new)}" for name, old, new in unequal(before, now)]
 
 
 def _union(before: Any, now: Any) -> list[Any]:
     return [*(before or []), *(value for value in now or [] if value not in (before or []))]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
