@@ -6,13 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.provenance import command_line, commit, hardware
 from rediffuse.evaluation.statistics import Interval
+from rediffuse.machine import now
 from rediffuse.writing import write_json
 
 
@@ -100,7 +100,7 @@ def write_result(
         rows=rows,
         command=command_line() if command is None else command,
         commit=commit(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        date=now(),
         hardware=hardware(device),
         seconds=seconds,
         notes=tuple(notes),

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rediffuse.errors import PlanError
-from rediffuse.generation.environment import now
-from rediffuse.machine import is_alive
+from rediffuse.machine import is_alive, now
 
 _HELD: set[Path] = set()  # by this process
 

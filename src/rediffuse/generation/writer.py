@@ -17,7 +17,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import PlanError
 from rediffuse.generation.card import data_card
 from rediffuse.generation.difference import difference
-from rediffuse.generation.environment import environment, now, short_hash
+from rediffuse.generation.environment import environment, short_hash
 from rediffuse.generation.files import scratch_file
 from rediffuse.generation.lock import Lock
 from rediffuse.generation.plan import REAL, Plan, Variant
@@ -41,7 +41,7 @@ from rediffuse.generation.store import (
     read_manifest,
     read_plan,
 )  # fmt: skip
-from rediffuse.machine import is_alive
+from rediffuse.machine import coding_threads, is_alive, now
 from rediffuse.writing import sync_folder, write_json, write_rows, write_text
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Writer:
             for folder in (self.partial, self.out / MANIFEST, self.out / IMAGES):
                 folder.mkdir(parents=True, exist_ok=True)
             stack.callback(self._sweep)
-            self.pool = stack.enter_context(ThreadPoolExecutor(_encoders(), thread_name_prefix="rediffuse-encode"))
+            self.pool = stack.enter_context(ThreadPoolExecutor(coding_threads(), thread_name_prefix="rediffuse-encode"))
             self._open()
             self._stack = stack.pop_all()
         return self
@@ -232,8 +232,3 @@ class Writer:
         folder = self.out / PARTIAL
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _encoders() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores))
