@@ -16,7 +16,7 @@ from rediffuse.quiet import quiet
 from rediffuse.training.augment import generator_of
 from rediffuse.training.model_folders import model_folder, read_config
 from rediffuse.training.preprocessing import Preprocessing
-from rediffuse.writing import writing
+from rediffuse.writing import whole, writing
 
 SCRATCH = "scratch"
 SCRATCH_WIDTHS = (32, 64, 128, 256)
@@ -129,7 +129,8 @@ class Classifier(nn.Module):
                 raise
             (target / "config.json").unlink(missing_ok=True)  # of an older one
             for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
-                file.replace(target / file.name)
+                with whole(target / file.name, file):
+                    pass  # it is written already; what is left is to sync and rename it
             partial.rmdir()
         return target
 
