@@ -20,8 +20,8 @@ from torch import Tensor
 
 from rediffuse.data.geometry import Fit
 from rediffuse.denoisers.base import clean_from_output, noise_from_clean
-from rediffuse.denoisers.stable_folder import quiet
 from rediffuse.methods.editing import EditingMethod
+from rediffuse.quiet import quiet
 from rediffuse.sampling.sampler import noise_generator, run_jobs
 
 STEPS = 50

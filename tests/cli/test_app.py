@@ -172,6 +172,24 @@ def test_errors_become_statuses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 @pytest.mark.parametrize(
     ("error", "said"),
     [
+        (PermissionError(13, "Permission denied", "photos"), "photos cannot be opened (Permission denied); allow it"),
+        (OSError(28, "No space left on device", "out/a.png"), "out/a.png cannot be written (No space left on device); make room"),
+    ],
+)
+def test_what_the_system_refuses_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, said: str
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "build", lambda: failing)
+    assert cli.run(["train"]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
             "(CUDA out of memory. Tried to allocate 2.00 GiB)",

@@ -92,6 +92,12 @@ def test_a_folder_with_other_things(augment: Callable[..., Ended]) -> None:
     assert Path("more/diary.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("verb", ["augment", "generate", "learn", "train"])
+def test_a_place_below_a_file_is_refused_before_the_work(rediffuse: Callable[..., Ended], tmp_path: Path, verb: str) -> None:
+    Path("file").write_text("x")
+    refused(rediffuse(verb, tmp_path / "never opened", "file/new"), "nothing can be written in file/new", "give another place")
+
+
 def test_a_running_writer_is_not_disturbed(augment: Callable[..., Ended]) -> None:
     assert augment().status == 0
     manifest = next(Path("more/manifest").iterdir())

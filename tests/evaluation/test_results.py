@@ -11,8 +11,9 @@ import torch
 
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.provenance import command_line, hardware, module_command
-from rediffuse.evaluation.results import Figure, read_result, render_headline, render_table, write_json, write_result
+from rediffuse.evaluation.results import Figure, read_result, render_headline, render_table, write_result
 from rediffuse.evaluation.statistics import t_interval
+from rediffuse.writing import write_json
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:

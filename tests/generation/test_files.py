@@ -12,9 +12,9 @@ import pytest
 from tests.generation.conftest import Make, take_photos
 
 from rediffuse.errors import DataError
-from rediffuse.generation import files
-from rediffuse.generation.files import room_on_disk, write_whole
+from rediffuse.generation.files import room_on_disk, scratch_file
 from rediffuse.generation.store import Run, finished_shards
+from rediffuse.writing import write_text
 
 # A limit on the size of a file is what a full disk looks like from inside: writes fail half-way.
 LIMITED = """
@@ -71,7 +71,7 @@ def test_a_disk_that_fills_up_midway_keeps_what_is_done(make: Make, monkeypatch,
         real(handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", fsync)
+        patch.setattr(os, "fsync", fsync)
         with pytest.raises(DataError, match="no space is left; what is finished stays"):
             make()
     done = finished_shards(tmp_path / "out")
@@ -81,22 +81,28 @@ def test_a_disk_that_fills_up_midway_keeps_what_is_done(make: Make, monkeypatch,
     assert len(make()) == 24
 
 
-def test_a_write_replaces_or_leaves(tmp_path: Path, monkeypatch):
+def test_a_file_of_a_run_waits_in_its_scratch_folder(tmp_path: Path, monkeypatch):
     scratch, file = tmp_path / "scratch", tmp_path / "file"
     scratch.mkdir()
-    write_whole(file, b"old", scratch)
+    write_text(file, "old", scratch_file(file, scratch))
 
     def broken(handle: int) -> None:
+        assert [path.name for path in scratch.iterdir()] == [scratch_file(file, scratch).name]
         raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", broken)
-        with pytest.raises(OSError, match="full"):
-            write_whole(file, b"new", scratch)
+        patch.setattr(os, "fsync", broken)
+        with pytest.raises(DataError, match="no space is left"):
+            write_text(file, "new", scratch_file(file, scratch))
     assert file.read_bytes() == b"old"
     assert list(scratch.iterdir()) == []
-    write_whole(file, b"new", scratch)
+    write_text(file, "new", scratch_file(file, scratch))
     assert file.read_bytes() == b"new"
+
+
+def test_only_the_disk_is_spoken_of(tmp_path: Path):
+    with pytest.raises(DataError, match=r"^a photo cannot be read$"), room_on_disk(tmp_path, "again"):
+        raise DataError("a photo cannot be read") from FileNotFoundError(errno.ENOENT, "No such file")
 
 
 def test_other_faults_of_the_disk_are_said_too(tmp_path: Path):

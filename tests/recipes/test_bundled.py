@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def write_pictures(folder: Path, split: str, count: int, size: int = 64, names: 
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Forty pictures and networks that train in a blink."""
     write_pictures(tmp_path / "data", "train", 40)
     write_pictures(tmp_path / "data", "validation", 6)
@@ -65,7 +66,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(text_to_image, "GRID", ("goldfish",))
     monkeypatch.setattr(text_to_image, "tell_classes_apart", partial(text_start.tell_classes_apart, steps=2))
     monkeypatch.setattr(text_to_image, "held_out_loss", lambda *_: (0.0, 0.0))  # 512 validation pictures are not here
-    return tmp_path
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4711)
+        yield tmp_path
+        assert torch.initial_seed() == 4711  # no trainer seeds the global random state
 
 
 def trained(out: Path, key: str = "model") -> dict[str, torch.Tensor]:
@@ -357,3 +361,21 @@ def test_a_second_judgement_takes_nothing_from_the_first(tmp_path: Path, monkeyp
         torch.rand(1)
     assert_same(*nets)
     torch.set_rng_state(before)
+
+
+def test_features_begin_as_their_seed_says_and_leave_the_global_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nets = []
+    pictures = common.Pictures(images=torch.zeros(1, 3, 64, 64, dtype=torch.uint8), labels=torch.zeros(1).long(), terms=("",), names=NAMES)
+    monkeypatch.setattr(features, "read_pictures", lambda *_: pictures)
+    monkeypatch.setattr(features, "class_names", lambda *_: NAMES)
+    monkeypatch.setattr(features, "restrict", lambda found, _: found)
+    monkeypatch.setattr(features, "fit", lambda net, *_: nets.append(net.state_dict()))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4711)
+        for seed in (3, 3, 4):
+            before = torch.get_rng_state()
+            features.train(tmp_path, tmp_path, "forty", tmp_path / "out", None, 1, seed=seed, device="cpu")
+            assert torch.equal(torch.get_rng_state(), before)
+            torch.rand(1)
+    assert_same(nets[0], nets[1])
+    assert not torch.equal(nets[0]["classifier.1.weight"], nets[2]["classifier.1.weight"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,16 @@ SCHEDULE = NoiseSchedule.from_betas(linear_betas())
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_pictures(tmp_path / "data", "train", 42, size=32)
     monkeypatch.setitem(cifar10.UNET, "block_out_channels", (16, 16, 16))
     monkeypatch.setitem(cifar10.UNET, "attention_head_dim", 16)
     monkeypatch.setattr(cifar10, "GRID", 2)
     monkeypatch.setattr(cifar10, "cosine_rate", lambda *_, **__: 1.0)  # a piece then does not depend on where the end was put
-    return tmp_path
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4711)
+        yield tmp_path
+        assert torch.initial_seed() == 4711  # no trainer seeds the global random state
 
 
 def run(folder: Path, out: str, steps: int, minutes: float | None = None) -> None:

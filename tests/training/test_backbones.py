@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,22 @@ def test_random_weights_are_no_features() -> None:
 
     with pytest.raises(ConfigError, match="features of random weights say nothing"):
         FeatureBank(open_backbone("cifar-vit", NAMES, size=16), PixelBank(16), flips=False)
+
+
+def test_a_saved_classifier_is_on_the_disk_before_its_configuration_vouches_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    real = os.replace
+
+    def replace(old: Path, new: Path) -> None:
+        steps.append(new.name)
+        real(old, new)
+
+    def fsync(handle: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "fsync", fsync)
+    open_backbone("scratch", ("a", "b"), size=16).save(tmp_path / "net")
+    assert steps[1::3] == ["model.safetensors", "preprocessor_config.json", "config.json"]
+    assert (steps[::3], steps[2::3]) == (["file"] * 3, ["folder"] * 3)
+    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == sorted(steps[1::3])

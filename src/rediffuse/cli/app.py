@@ -119,8 +119,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS):
             raise
-        what = error.filename or "the output"
-        terminal.failed(f"{what} cannot be written ({error.strerror}); make room or name another place, then run the command again")
+        terminal.failed(refused(error))
         return USER_ERROR
     except (RuntimeError, MemoryError) as error:
         from rediffuse.denoisers.memory import is_out_of_memory
@@ -130,6 +129,14 @@ def run(argv: Sequence[str] | None = None) -> int:
         terminal.failed(out_of_memory(words, error))
         return USER_ERROR
     return status if isinstance(status, int) else DONE
+
+
+def refused(error: OSError) -> str:
+    """What to do where the disk is full, or a file may not be read or written: the error does not say which of the two was tried."""
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return f"{error.filename or 'a file'} cannot be opened ({error.strerror}); allow it or name another place, then run it again"
+    what = error.filename or "the output"
+    return f"{what} cannot be written ({error.strerror}); make room or name another place, then run the command again"
 
 
 def help_of(words: Sequence[str]) -> str:

@@ -18,7 +18,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rediffuse.evaluation.provenance import processor, usable_cores
+from rediffuse.evaluation.provenance import processor
+from rediffuse.machine import usable_cores
 
 if TYPE_CHECKING:
     from rich.table import Table

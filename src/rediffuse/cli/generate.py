@@ -129,12 +129,14 @@ def draw(
 
 
 def check_out(out: Path) -> None:
-    """Refuse a place that cannot become a run's folder, before hours of work. Raises PlanError."""
+    """Refuse a place that cannot become a run's folder, before hours of work. Raises PlanError or ConfigError."""
     from rediffuse.generation.store import RUN
     from rediffuse.generation.writer import check_folder
+    from rediffuse.writing import check_place
 
     if not (out / RUN).is_file():
         check_folder(out, {}, ())
+        check_place(out)
 
 
 def make(

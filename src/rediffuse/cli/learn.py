@@ -73,9 +73,11 @@ def learn(
 def check_folder(words: Path) -> None:
     """Refuse what cannot become a folder of words, before the work. Raises ConfigError."""
     from rediffuse.errors import ConfigError
+    from rediffuse.writing import check_place
 
     if words.is_file() or words.suffix == ".safetensors":
         raise ConfigError(f"words are kept in a folder, got {words}; give the folder's name alone, such as {words.with_suffix('')}")
+    check_place(words)
 
 
 def learn_into(

@@ -110,9 +110,12 @@ def train(
 
 
 def check_out(out: Path) -> None:
-    """Refuse a folder that holds something else than the beginnings of this training. Raises ConfigError."""
+    """Refuse a folder that cannot be written, or holds something else than the beginnings of this training. Raises ConfigError."""
+    from rediffuse.writing import check_place
+
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; give a folder for the classifier")
+    check_place(out)
     there = {child.name for child in out.iterdir()} if out.is_dir() else set()
     unfinished = "config.json" not in there and UNSAVED in there  # killed while it was saved
     if not unfinished and CHECKPOINT not in there and there - set(LEFT):

@@ -106,7 +106,6 @@ class Concepts:
         if folder.is_file() or folder.suffix == ".safetensors":
             raise ConfigError(f"words are saved into a folder, got {folder}; give the folder's name alone")
         stale = [folder / TOKEN_FOLDER / token_file_name(token) for token in _saved_tokens(folder / FILE_NAME)]
-        (folder / TOKEN_FOLDER).mkdir(parents=True, exist_ok=True)
         written = []
         for token, vectors in self.vectors().items():
             written.append(folder / TOKEN_FOLDER / token_file_name(token))

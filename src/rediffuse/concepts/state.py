@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rediffuse.concepts.concepts import write_tensors
 from rediffuse.concepts.recipes import InversionRecipe
+from rediffuse.differences import short, unequal
 from rediffuse.errors import ModelError, PlanError
 
 _FIELDS = ("rows", "first", "second")
@@ -56,7 +57,6 @@ class LearningState:
 
     def save(self, file: Path, task: Mapping[str, Any]) -> None:
         """Write it with the task that it belongs to."""
-        file.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: getattr(self, name).contiguous() for name in _FIELDS}
         told = {"task": json.dumps(task), "step": str(self.step), "starts": json.dumps(list(self.starts)), "seconds": repr(self.seconds)}
         write_tensors(file, tensors, told)
@@ -72,9 +72,10 @@ class LearningState:
         if not file.exists():
             return None
         state, theirs = cls._read(file)
-        differences = _differences(_deciding(json.loads(json.dumps(task))), _deciding(theirs))
+        differences = unequal(_deciding(theirs), _deciding(json.loads(json.dumps(task))))
         if differences:
-            raise PlanError(f"{file} belongs to another learning: {'; '.join(differences[:5])}. Delete it, or name another file")
+            told = "; ".join(f"{name} was {short(old)}, now {short(new)}" for name, old, new in differences[:5])
+            raise PlanError(f"{file} belongs to another learning: {told}. Delete it, or name another file")
         return state
 
     @classmethod
@@ -99,19 +100,3 @@ def learning_seconds(file: Path) -> float:
 
 def _deciding(task: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in task.items() if name not in _FREE}
-
-
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    lines: list[str] = []
-    for name in sorted({*ours, *theirs}):
-        mine, other = ours.get(name), theirs.get(name)
-        if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            lines += _differences(mine, other, f"{prefix}{name}.")
-        elif mine != other:
-            lines.append(f"{prefix}{name} was {_short(other)}, now {_short(mine)}")
-    return lines
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -30,6 +30,7 @@ from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.memory import Room
 from rediffuse.errors import ConfigError, ModelError
 from rediffuse.progress import Bar, notes
+from rediffuse.writing import check_place
 
 SAVE_EVERY = 25  # steps
 _HALF_SCALE = 1024.0  # keeps gradients above the smallest numbers of float16; a power of two, so nothing is rounded
@@ -80,6 +81,8 @@ def learn(
     for name, token in renamed(placeholders).items():
         warnings.warn(f"class {name!r} is learned as {token}: without the suffix its token would be another class's", stacklevel=2)
     file = None if checkpoint is None else Path(checkpoint)
+    if file is not None:
+        check_place(file.parent)
     with frozen(model), Bar(progress) as bar:
         task = _task(photos, model, recipe=chosen, seed=seed, batch=batch, placeholders=placeholders)
         state = None if file is None else LearningState.load(file, task)

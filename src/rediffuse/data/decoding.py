@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rediffuse.data.images import decode_image, hash_pixels
 from rediffuse.data.types import ImageSet, Payload, PixelPayload, Progress, Record, Rejected
 from rediffuse.errors import DataError
+from rediffuse.machine import coding_threads
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -92,7 +92,7 @@ def decode(
     room = _Room(budget)
     records: list[Record] = []
     refused: list[Rejected] = list(rejected)
-    with ThreadPoolExecutor(max_workers=_threads()) as pool:
+    with ThreadPoolExecutor(max_workers=coding_threads()) as pool:
         for done, outcome in enumerate(_ordered(pool, entries, room), start=1):
             if isinstance(outcome, Record):
                 records.append(outcome)
@@ -162,10 +162,6 @@ def _open(entry: Entry, room: _Room) -> Record | Rejected:
     return Record(
         id=entry.id, payload=payload, label=entry.label, digest=digest, size=image.size, source=entry.source, copy=entry.copy
     )  # fmt: skip
-
-
-def _threads() -> int:
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
 
 @lru_cache(maxsize=2)

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from rediffuse.denoisers.base import Prediction
 from rediffuse.denoisers.stable import StableDenoiser
-from rediffuse.denoisers.stable_folder import open_tokenizer, quiet
+from rediffuse.denoisers.stable_folder import open_tokenizer
 from rediffuse.errors import ModelError
+from rediffuse.quiet import quiet
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.text_model.", "cond_stage_model.model."

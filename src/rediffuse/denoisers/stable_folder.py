@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 
 from rediffuse.denoisers.stable import StableDenoiser
 from rediffuse.errors import ModelError
+from rediffuse.quiet import quiet
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 VARIANTS = ("", ".fp16", ".bf16")  # in the order in which they are taken
@@ -183,24 +183,3 @@ def _known_words(folder: Path) -> tuple[str, ...]:
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ModelError(f"{file} must be a list of words")
     return tuple(words)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Neither progress bars nor notes of the two libraries while a part is read; what matters is raised."""
-    from diffusers.utils import logging as diffusers_log
-    from transformers.utils import logging as transformers_log
-
-    logs = (diffusers_log, transformers_log)
-    before = [log.get_verbosity() for log in logs]
-    bars = transformers_log.is_progress_bar_enabled()
-    for log in logs:
-        log.set_verbosity_error()
-    transformers_log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log, level in zip(logs, before, strict=True):
-            log.set_verbosity(level)
-        if bars:
-            transformers_log.enable_progress_bar()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
+from rediffuse.differences import unequal
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.results import write_json
-from rediffuse.writing import whole
+from rediffuse.writing import holds_nothing, whole, write_json
 
 _IDENTITY = "identity.json"
 _ENDING = ".kept"
@@ -100,7 +100,7 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Take a folder for kept blocks, or find it taken by the same call. Raises ConfigError with the difference."""
     file = folder / _IDENTITY
     wanted = json.loads(json.dumps(identity))
-    if folder.exists() and not file.exists() and (not folder.is_dir() or any(each.suffix != ".partial" for each in folder.iterdir())):
+    if folder.exists() and not file.exists() and not (folder.is_dir() and holds_nothing(folder)):
         raise ConfigError(f"{folder} is or holds something else; remove it, or give another place for what is kept")
     if not file.exists():
         write_json(file, wanted)
@@ -109,8 +109,9 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> None:
         there = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{file} cannot be read ({error}); remove {folder}, and its images are asked again") from error
-    if there != wanted:
-        raise ConfigError(f"{folder} belongs to another call ({'; '.join(_differences(there, wanted))}); remove it, or give another place")
+    differences = [f"{name} {str(old)[:12]} there, {str(new)[:12]} here" for name, old, new in unequal(there, wanted, " > ")]
+    if differences:  # of a hash its beginning
+        raise ConfigError(f"{folder} belongs to another call ({'; '.join(differences)}); remove it, or give another place")
 
 
 def forget(folder: Path) -> None:
@@ -142,17 +143,3 @@ def numbers_of(module: nn.Module) -> list[str]:
     """In which numbers the denoisers of a module work: their fingerprints say nothing of it."""
     found = (getattr(part, "dtype", None) for part in module.modules() if isinstance(part, Denoiser))
     return [str(dtype).removeprefix("torch.") for dtype in found]
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Sequence[str]:
-    """Names, with those that they stand under, and both values; of a hash its beginning."""
-    left, right = _flat(there), _flat(here)
-    names = [name for name in dict.fromkeys((*left, *right)) if left.get(name) != right.get(name)]
-    return [f"{name} {str(left.get(name))[:12]} there, {str(right.get(name))[:12]} here" for name in names]
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat.update(_flat(value, f"{before}{name} > ") if isinstance(value, dict) else {before + name: value})
-    return flat

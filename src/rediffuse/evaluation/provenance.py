@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+from rediffuse.machine import library_versions, now, usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +33,9 @@ def provenance(command: str | None = None, device: str = "cpu") -> Provenance:
     return Provenance(
         command=command_line() if command is None else command,
         commit=commit(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        date=now(),
         hardware=hardware(device),
-        versions={"rediffuse": __version__, **{name: version(name) for name in LIBRARIES}},
+        versions={"rediffuse": __version__, **{name: found for name, found in library_versions().items() if found}},
     )
 
 
@@ -65,11 +62,6 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on: fewer than the machine's under a job scheduler."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def instruction_sets() -> list[str]:

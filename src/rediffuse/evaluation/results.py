@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.provenance import command_line, commit, hardware
 from rediffuse.evaluation.statistics import Interval
-from rediffuse.writing import whole
+from rediffuse.machine import now
+from rediffuse.writing import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +100,7 @@ def write_result(
         rows=rows,
         command=command_line() if command is None else command,
         commit=commit(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        date=now(),
         hardware=hardware(device),
         seconds=seconds,
         notes=tuple(notes),
@@ -171,15 +168,6 @@ def render_headline(result: Result) -> str:
     return render_table(rows)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all. NaN and infinity are refused, because it has none."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
-    # Lists of whole numbers on one line: a string cannot hold a bare line break, so none is touched.
-    text = re.sub(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
-    with whole(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-
-
 def _figure(value: Figure | Interval | float) -> Figure:
     if isinstance(value, Interval):
         return Figure.of(value)
@@ -192,11 +180,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.4g}"
     return str(value).replace("|", "\\|").replace("\n", " ")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no place in a results file")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rediffuse.differences import short, unequal
 from rediffuse.generation.plan import Variant
 
 
 def difference(there: tuple[Mapping[str, Any], Sequence[Variant]], here: tuple[Mapping[str, Any], Sequence[Variant]]) -> list[str]:
     """What tells two plans apart, in words; each is (settings, variants). Empty where they make the same."""
-    found = [f"{name} {_short(old)} there, {_short(new)} here" for name, old, new in _unequal(there[0], here[0])]
+    found = [f"{name} {short(old)} there, {short(new)} here" for name, old, new in unequal(there[0], here[0])]
     old, new = ({v.source_id: v.source_sha256 for v in variants} for variants in (there[1], here[1]))
     for ids, word in ((new.keys() - old.keys(), "only here"), (old.keys() - new.keys(), "only there")):
         if ids:
@@ -28,22 +28,6 @@ def difference(there: tuple[Mapping[str, Any], Sequence[Variant]], here: tuple[M
 
 def _uncut(variant: Variant) -> Variant:
     return replace(variant, shard=0)
-
-
-def _unequal(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    found = []
-    for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += _unequal(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found.append((prefix + name, before, after))
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _photos(ids: Iterable[str]) -> str:

@@ -6,15 +6,12 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from rediffuse.denoisers.base import Denoiser
-
-_LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+from rediffuse.machine import library_versions
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
@@ -24,7 +21,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
     amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return {
         "rediffuse": __version__,
-        **{name: _version(name) for name in _LIBRARIES},
+        **library_versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability() + (" AMX" if amx is not None and amx() else ""),
@@ -35,11 +32,6 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 def short_hash(content: Mapping[str, Any]) -> str:
     """Twelve hex digits that tell two prints apart."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def identify(model: Denoiser) -> dict[str, Any]:
@@ -60,10 +52,3 @@ def dtype_of(model: Denoiser) -> str:
     if not isinstance(found, torch.dtype):
         found = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     return str(found).removeprefix("torch.")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

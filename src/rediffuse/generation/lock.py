@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rediffuse.errors import PlanError
-from rediffuse.generation.environment import now
+from rediffuse.machine import is_alive, now
 
 _HELD: set[Path] = set()  # by this process
 
@@ -107,20 +107,6 @@ def _is_dead(owner: dict[str, Any]) -> bool:
     return owner.get("pid") == os.getpid() or not is_alive(
         owner.get("pid")
     )  # its own number: of an earlier life, this one holds no such lock
-
-
-def is_alive(pid: Any) -> bool:
-    """Whether a process of this number runs on this machine; where the system does not say, it does."""
-    try:
-        number = int(pid)
-        if number <= 0 or os.name == "nt":  # on Windows signal 0 is Ctrl-C
-            return True
-        os.kill(number, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except (ValueError, TypeError, PermissionError):
-        return True
-    return True
 
 
 def _words(owner: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rediffuse.data.outputs import PREVIEW
 from rediffuse.data.types import ImageSet
-from rediffuse.generation.files import write_json
 from rediffuse.generation.plan import REAL, Plan, Variant
+from rediffuse.writing import write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,8 +22,7 @@ _CELL, _TEXT = 192, 18
 def make_preview(engine: Engine, plan: Plan, photos: ImageSet, out: Path, count: int) -> Path:
     """Make `count` images of the plan beside the run's folder, within rounding what the run will make; returns the contact sheet."""
     folder = out.absolute().with_name(out.absolute().name + "-preview")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / PREVIEW, {"run": out.name, "plan": plan.hash, "images": count}, folder)  # first: by it readers know the folder
+    write_json(folder / PREVIEW, {"run": out.name, "plan": plan.hash, "images": count})  # first: by it readers know the folder
     chosen = choose(plan.variants, count)
     rows = {name: place for place, name in enumerate(photos.ids)}
     pairs: list[tuple[Image.Image, Image.Image, str]] = []

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.generation.environment import short_hash
-from rediffuse.generation.files import sync_folder, write_image, write_table
+from rediffuse.generation.files import scratch_file, write_image
 from rediffuse.generation.plan import REAL, Variant
 from rediffuse.generation.store import IMAGES, MANIFEST, manifest_name, manifest_schema
+from rediffuse.writing import sync_folder, write_rows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,8 +53,8 @@ class OpenShard:
         for folder in (*folders, out / IMAGES):
             sync_folder(folder)
         rows = [self._row(variant, *results[variant], self._files[variant][1]) for variant in variants]
-        write_table(out / MANIFEST / manifest_name(self.number), rows, manifest_schema(), self.folder)
-        sync_folder(out / MANIFEST)
+        manifest = out / MANIFEST / manifest_name(self.number)
+        write_rows(manifest, rows, manifest_schema(), scratch_file(manifest, self.folder))
 
     def discard(self) -> None:
         """Give the room back; waits for writes under way."""

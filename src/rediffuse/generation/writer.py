@@ -17,9 +17,9 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import PlanError
 from rediffuse.generation.card import data_card
 from rediffuse.generation.difference import difference
-from rediffuse.generation.environment import environment, now, short_hash
-from rediffuse.generation.files import sync_folder, write_json, write_table, write_whole
-from rediffuse.generation.lock import Lock, is_alive
+from rediffuse.generation.environment import environment, short_hash
+from rediffuse.generation.files import scratch_file
+from rediffuse.generation.lock import Lock
 from rediffuse.generation.plan import REAL, Plan, Variant
 from rediffuse.generation.shard import OpenShard
 from rediffuse.generation.store import (
@@ -41,6 +41,8 @@ from rediffuse.generation.store import (
     read_manifest,
     read_plan,
 )  # fmt: skip
+from rediffuse.machine import coding_threads, is_alive, now
+from rediffuse.writing import sync_folder, write_json, write_rows, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +113,7 @@ class Writer:
             for folder in (self.partial, self.out / MANIFEST, self.out / IMAGES):
                 folder.mkdir(parents=True, exist_ok=True)
             stack.callback(self._sweep)
-            self.pool = stack.enter_context(ThreadPoolExecutor(_encoders(), thread_name_prefix="rediffuse-encode"))
+            self.pool = stack.enter_context(ThreadPoolExecutor(coding_threads(), thread_name_prefix="rediffuse-encode"))
             self._open()
             self._stack = stack.pop_all()
         return self
@@ -142,7 +144,7 @@ class Writer:
         """Take back that these shards are done. run.json goes first, so that at no moment a run without them calls itself complete."""
         self._info |= {"state": "open", "finished": None}
         self._sign()
-        write_json(self.out / RUN, self._info, self.partial)
+        self._write_info()
         for number in shards:
             (self.out / MANIFEST / manifest_name(number)).unlink()
         sync_folder(self.out / MANIFEST)
@@ -152,17 +154,15 @@ class Writer:
         manifest = read_manifest(self.out)
         rows = manifest.to_pylist()
         complete = not self.open_shards()
-        write_table(self.out / IMAGES / METADATA, rows, manifest_schema(), self.partial)
+        write_rows(self.out / IMAGES / METADATA, rows, manifest_schema(), self._scratch(METADATA))
         self._info |= {
             "state": "complete" if complete else "open",
             "finished": now() if complete else None,
             "seconds": round(self._info["seconds"] + seconds, 3),
             "made": sum(row["copy"] != REAL for row in rows),
         }
-        write_whole(self.out / CARD, data_card(self._info, rows).encode("utf-8", "replace"), self.partial)
-        write_json(self.out / RUN, self._info, self.partial)
-        for folder in (self.out / IMAGES, self.out):
-            sync_folder(folder)
+        write_text(self.out / CARD, data_card(self._info, rows), self._scratch(CARD))
+        self._write_info()
         self._tidy()
 
     def _open(self) -> None:
@@ -173,14 +173,19 @@ class Writer:
             if planned != self.plan.variants or any(self._info["plan"][name] != getattr(self.plan, name) for name in ("batch", "threads")):
                 raise PlanError(f"{self.out} was begun by another process meanwhile, in other shards; run the same command again")
         else:
-            write_table(self.out / PLAN, self.plan.rows(), plan_schema(), self.partial)
+            write_rows(self.out / PLAN, self.plan.rows(), plan_schema(), self._scratch(PLAN))
             self._info = self._new_info()
         lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in self.photos.rejected]
-        write_whole(self.out / REJECTED, "".join(lines).encode("utf-8", "surrogatepass"), self.partial)
+        write_text(self.out / REJECTED, "".join(lines), self._scratch(REJECTED))
         if self.open_shards():  # who makes nothing leaves no print
             self._sign()
-        write_json(self.out / RUN, self._info, self.partial)
-        sync_folder(self.out)
+        self._write_info()
+
+    def _write_info(self) -> None:
+        write_json(self.out / RUN, self._info, self._scratch(RUN))
+
+    def _scratch(self, name: str) -> Path:
+        return scratch_file(self.out / name, self.partial)
 
     def _sign(self) -> None:
         """Leave this environment's print in run.json."""
@@ -227,8 +232,3 @@ class Writer:
         folder = self.out / PARTIAL
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _encoders() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores))

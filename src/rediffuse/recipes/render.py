@@ -29,6 +29,7 @@ from rediffuse.errors import ConfigError, DataError, RediffuseError
 from rediffuse.evaluation.results import Figure, Result, read_result, render_table
 from rediffuse.evaluation.statistics import Interval, verdict
 from rediffuse.progress import duration
+from rediffuse.writing import write_text
 
 BLOCK = re.compile(r"(?P<open><!--[ ]results:(?P<spec>[^\n]*?)[ ]-->)(?P<body>.*?)(?P<close><!--[ ]/results[ ]-->)", re.DOTALL)
 MARK = re.compile(r"<!--\s*/?\s*results\b")
@@ -186,7 +187,7 @@ def render_files(pages: Iterable[Path], folder: Path, *, check: bool = False) ->
         if after != before:
             stale.append(page)
             if not check:
-                page.write_text(after, encoding="utf-8")
+                write_text(page, after)
     return stale
 
 

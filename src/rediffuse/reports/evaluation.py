@@ -11,15 +11,18 @@ from rediffuse.progress import duration
 from rediffuse.reports import evaluation_tables as tables
 from rediffuse.reports import robust_figures as figures
 from rediffuse.reports.evaluation_cards import cards
-from rediffuse.reports.rendering import PAGE, flatten, render, write_whole
+from rediffuse.reports.rendering import PAGE, flatten, render
 from rediffuse.reports.words import percent
+from rediffuse.writing import write_text
 
 Section = dict[str, Any]
 
 
 def write_page(evaluation: Evaluation, folder: str | Path) -> Path:
     """Draw an evaluation into `folder/report.html`, whole or not at all; returns the file."""
-    return write_whole(Path(folder) / PAGE, render_page(evaluation))
+    path = Path(folder) / PAGE
+    write_text(path, render_page(evaluation))
+    return path
 
 
 def render_page(evaluation: Evaluation) -> str:

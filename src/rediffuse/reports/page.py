@@ -13,10 +13,11 @@ from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GU
 from rediffuse.evaluation.statistics import MIN_SEEDS, verdict
 from rediffuse.progress import duration
 from rediffuse.reports.figures import accuracy_curves
-from rediffuse.reports.rendering import PAGE, flatten, render, write_whole
+from rediffuse.reports.rendering import PAGE, flatten, render
 from rediffuse.reports.sheet import contact_sheet
 from rediffuse.reports.tables import level_table
 from rediffuse.reports.words import arm_name, baseline_name, basis, level_name, percent, points, points_range, sentence
+from rediffuse.writing import write_text
 
 WORDS = {"helps": "▲ Helps", "no evidence": "● No evidence", "hurts": "▼ Hurts"}
 
@@ -32,7 +33,9 @@ def write_page(comparison: Comparison, folder: str | Path) -> Path:
     The page holds everything in one file and opens anywhere; the same figures lie beside it as comparison.json, table.parquet and
     cells.parquet (see `Comparison.save`).
     """
-    return write_whole(Path(folder) / PAGE, render_page(comparison))
+    path = Path(folder) / PAGE
+    write_text(path, render_page(comparison))
+    return path
 
 
 def render_page(comparison: Comparison) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from rediffuse.writing import whole
+from rediffuse.differences import leaves
 
 PAGE = "report.html"
 
@@ -24,21 +23,12 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     return environment.get_template(template).render({"css": Markup(css), **context})  # a file of this package
 
 
-def write_whole(path: Path, text: str) -> Path:
-    """Write a page, whole or not at all; returns the file."""
-    with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-    return path
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(values: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings as one level of names and text: {"making": {"copies": 4}} is {"making.copies": "4"}."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
-            flat[f"{prefix}{name}"] = ", ".join(" ".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in value)
-        else:
-            flat[f"{prefix}{name}"] = "" if value is None else str(value)
-    return flat
+    return {name: _text(value) for name, value in leaves(values).items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(" ".join(map(str, item)) if isinstance(item, list | tuple) else str(item) for item in value)
+    return "" if value is None else str(value)

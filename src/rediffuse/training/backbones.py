@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.quiet import quiet
 from rediffuse.training.augment import generator_of
 from rediffuse.training.model_folders import model_folder, read_config
 from rediffuse.training.preprocessing import Preprocessing
-from rediffuse.writing import writing
+from rediffuse.writing import whole, writing
 
 SCRATCH = "scratch"
 SCRATCH_WIDTHS = (32, 64, 128, 256)
@@ -120,7 +121,7 @@ class Classifier(nn.Module):
         with writing(target):
             partial.mkdir(parents=True, exist_ok=True)
             try:
-                with quiet_transformers():
+                with quiet():
                     self.model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a transformers module
                 self.preprocessing.save(partial)
             except BaseException:
@@ -128,7 +129,8 @@ class Classifier(nn.Module):
                 raise
             (target / "config.json").unlink(missing_ok=True)  # of an older one
             for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
-                file.replace(target / file.name)
+                with whole(target / file.name, file):
+                    pass  # it is written already; what is left is to sync and rename it
             partial.rmdir()
         return target
 
@@ -245,27 +247,11 @@ def _pretrained(folder: Path, classes: Sequence[str] | None) -> nn.Module:
         options |= {"id2label": dict(enumerate(classes)), "label2id": {name: index for index, name in enumerate(classes)}}
         options["ignore_mismatched_sizes"] = True
     try:
-        with quiet_transformers(), seeded("head"):
+        with quiet(), seeded("head"):  # no report on the head, which is new on purpose
             model: nn.Module = AutoModelForImageClassification.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{folder} cannot be read as a transformers image classifier: {error}") from error
     return model.eval()
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without the library's report on the head, which is new on purpose."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _head(model: nn.Module, count: int) -> nn.Linear:

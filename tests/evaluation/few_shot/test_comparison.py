@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 from tests.reports.made_up import comparison, sample
 
-from rediffuse.errors import DataError
+from rediffuse.errors import DataError, PlanError
+from rediffuse.evaluation.few_shot.cells import CellStore
 from rediffuse.evaluation.few_shot.comparison import Comparison, level_key
 from rediffuse.evaluation.few_shot.settings import Cell
 from rediffuse.evaluation.results import read_result, save_result
@@ -131,3 +132,12 @@ def test_what_is_no_comparison(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text("{}")
     with pytest.raises(DataError, match="cannot be read as a comparison"):
         Comparison.load(tmp_path)
+
+
+def test_a_comparison_killed_as_it_took_its_folder_can_be_started_again(tmp_path: Path) -> None:
+    (tmp_path / ".settings.json.4711.partial").write_text("{")
+    store = CellStore(tmp_path, 1)
+    assert store.check({"shots": [1]}) is None
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(PlanError, match="holds something else"):
+        store.check({"shots": [1]})

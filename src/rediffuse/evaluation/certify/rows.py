@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rediffuse.errors import DataError
 from rediffuse.evaluation.certify.bounds import ABSTAIN
-from rediffuse.writing import whole, writing
+from rediffuse.writing import write_text, writing
 
 COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 HEADER = "\t".join(COLUMNS) + "\n"
@@ -89,8 +89,7 @@ def finished(path: Path, labels: Sequence[int]) -> list[Certificate]:
 
 def rewrite(path: Path, rows: Sequence[Certificate]) -> None:
     """The whole table anew, or as it was."""
-    with whole(path) as partial:
-        partial.write_text(HEADER + "".join(row.line() for row in rows), encoding="utf-8")
+    write_text(path, HEADER + "".join(row.line() for row in rows))
 
 
 def append(path: Path, rows: Sequence[Certificate]) -> None:

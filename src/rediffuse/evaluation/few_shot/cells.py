@@ -10,9 +10,10 @@ from typing import Any
 
 from rediffuse.data.names import is_safe_name, slug
 from rediffuse.data.outputs import CELLS, SETTINGS
+from rediffuse.differences import short, unequal
 from rediffuse.errors import DataError, PlanError
 from rediffuse.evaluation.few_shot.settings import Cell
-from rediffuse.evaluation.results import write_json
+from rediffuse.writing import holds_nothing, write_json
 
 GROWS = ("shots", "seeds", "arms", "levels")
 """Settings that a later call may extend: what they add are further cells."""
@@ -138,7 +139,7 @@ class CellStore:
         """As `claim`, but nothing is written; returns what the folder holds, None where it is new."""
         path = self.out / SETTINGS
         if not path.exists():
-            if self.out.is_dir() and any(self.out.iterdir()):
+            if self.out.is_dir() and not holds_nothing(self.out):
                 raise PlanError(f"{self.out} holds something else than a comparison; give an empty or new folder")
             return None
         try:
@@ -160,31 +161,15 @@ def _stage(file: Path) -> Stage:
         raise DataError(f"{file} is damaged: {error}; remove it, and the page does without its seconds and images") from error
 
 
-def compare_plans(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+def compare_plans(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """In words, where two plans differ outside of what may grow."""
-    found = []
-    for name in [*stored, *(name for name in wanted if name not in stored)]:
-        if not prefix and name in GROWS:
-            if name == "levels":
-                known = dict(map(tuple, stored[name]))
-                found += [
-                    f"level {level} was {known[level]}, now {where}" for level, where in wanted[name] if known.get(level, where) != where
-                ]
-            continue
-        before, now = stored.get(name), wanted.get(name)
-        if not prefix and name == "model" and not (before and now):  # without arms that make copies there is no model yet
-            continue
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            found += compare_plans(before, now, f"{prefix}{name}.")
-        elif before != now:
-            found.append(f"{prefix}{name} was {_short(before)}, now {_short(now)}")
-    return found
+    known = dict(map(tuple, stored.get("levels", ())))
+    moved = [(level, known.get(level, where), where) for level, where in wanted.get("levels", ())]
+    found = [f"level {level} was {old}, now {new}" for level, old, new in moved if old != new]
+    apart = GROWS if stored.get("model") and wanted.get("model") else (*GROWS, "model")  # no model yet without arms that make copies
+    before, now = ({name: value for name, value in plan.items() if name not in apart} for plan in (stored, wanted))
+    return found + [f"{name} was {short(old)}, now {short(new)}" for name, old, new in unequal(before, now)]
 
 
 def _union(before: Any, now: Any) -> list[Any]:
     return [*(before or []), *(value for value in now or [] if value not in (before or []))]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

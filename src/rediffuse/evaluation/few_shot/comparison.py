@@ -16,7 +16,7 @@ from rediffuse.evaluation.few_shot.cells import CellResult, Stage
 from rediffuse.evaluation.few_shot.samples import Sample, read_samples, write_samples
 from rediffuse.evaluation.few_shot.settings import ARMS, DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD, Cell
 from rediffuse.evaluation.provenance import Provenance
-from rediffuse.evaluation.results import Figure, Result, write_json
+from rediffuse.evaluation.results import Figure, Result
 from rediffuse.evaluation.statistics import (
     MIN_SEEDS,
     Interval,
@@ -28,7 +28,7 @@ from rediffuse.evaluation.statistics import (
     verdict,
 )
 from rediffuse.training.backbones import SCRATCH
-from rediffuse.writing import whole
+from rediffuse.writing import write_json, write_rows
 
 WEAK = "**Weak generator**: a classifier trained on its images alone reaches less than half of what as many real ones give."
 
@@ -181,16 +181,12 @@ class Comparison:
 
     def save(self, folder: str | Path) -> Path:
         """Write comparison.json, table.parquet, cells.parquet and samples.parquet; returns the first."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         target = Path(folder)
         path = target / FILE_NAME
         write_json(path, self.to_json())
         for name, rows in ((TABLE, self.rows()), (CELLS, [_cell_row(result) for result in self.results])):
             if rows:
-                with whole(target / name) as partial:
-                    pq.write_table(pa.Table.from_pylist(rows), partial)
+                write_rows(target / name, rows)
         write_samples(target / SAMPLES, self.samples)
         return path
 

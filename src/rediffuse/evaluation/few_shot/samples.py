@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rediffuse.data.splits import few_shot
 from rediffuse.data.types import ImageSet
-from rediffuse.writing import whole
+from rediffuse.writing import write_rows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,12 +56,8 @@ def collect_samples(pool: ImageSet, copies: Copies, arms: Sequence[str], shots: 
 
 def write_samples(path: Path, samples: Sequence[Sample]) -> None:
     """As parquet; nothing is written where there are none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if samples:
-        with whole(path) as partial:
-            pq.write_table(pa.Table.from_pylist([asdict(sample) for sample in samples]), partial)
+        write_rows(path, [asdict(sample) for sample in samples])
 
 
 def read_samples(path: Path) -> list[Sample]:

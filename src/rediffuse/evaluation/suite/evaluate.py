@@ -18,12 +18,12 @@ from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import fingerprint
 from rediffuse.evaluation.ood.sets import check_unknown
 from rediffuse.evaluation.provenance import commit, provenance
-from rediffuse.evaluation.results import write_json
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.cost import Cost, PartCost, Rates, measure
 from rediffuse.evaluation.suite.parts import Asking, Part, Progress, build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation, Skipped
 from rediffuse.evaluation.suite.settings import Suite, SuiteSettings, chosen
+from rediffuse.writing import write_json
 
 Watch = Callable[[str], Progress | None]
 """Called with the name of a part that begins; gives what is to be called with (done, in all)."""

@@ -15,9 +15,9 @@ from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.entropy import EntropyCurve
 from rediffuse.evaluation.ood.result import OodResult
 from rediffuse.evaluation.provenance import Provenance
-from rediffuse.evaluation.results import write_json
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.columns import Columns
+from rediffuse.writing import write_json
 
 FILE_NAME = "evaluation.json"
 FIELDS: Mapping[str, str] = {

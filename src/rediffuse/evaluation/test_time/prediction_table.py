@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.test_time.predictions import Predictions
-from rediffuse.writing import whole
+from rediffuse.writing import check_place, whole, write_rows
 
 ENDINGS = (".csv", ".parquet")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -25,11 +24,7 @@ def check_table(path: Path) -> None:
         raise ConfigError(f"predictions are written as {' or '.join(ENDINGS)}, got {path.name!r}; give a name with such an ending")
     if path.exists():
         raise ConfigError(f"{path} exists already; give another name, or remove it")
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ConfigError(
-            f"nothing can be written in {path.parent}, because {there} is no folder that you may write to; give another place"
-        )
+    check_place(path.parent)
 
 
 def write_table(path: Path, found: Predictions, images: ImageSet, classes: Sequence[str], *, per_class: bool = False) -> Path:
@@ -47,18 +42,14 @@ def write_table(path: Path, found: Predictions, images: ImageSet, classes: Seque
     Returns: the file.
     """
     columns = table_columns(found, images, classes, per_class)
-    with whole(path) as partial:
-        if path.suffix.lower() == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            pq.write_table(pa.table(columns), partial)
-        else:
-            with partial.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
-                writer.writerow([plain_text(name) for name in columns])
-                for row in zip(*columns.values(), strict=True):
-                    writer.writerow([plain_text(cell) if isinstance(cell, str) else "" if cell is None else cell for cell in row])
+    if path.suffix.lower() == ".parquet":
+        write_rows(path, columns)
+        return path
+    with whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow([plain_text(name) for name in columns])
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow([plain_text(cell) if isinstance(cell, str) else "" if cell is None else cell for cell in row])
     return path
 
 

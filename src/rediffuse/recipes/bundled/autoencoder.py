@@ -96,9 +96,10 @@ def train(
     where = resolve_device(device)
     pictures, held = read_pictures(data, "train"), read_pictures(data, "validation")
     own = pictures.images.to(where)
-    judge: Any = build().to(where)  # before the seed: the first import of a library may draw from the global state
-    torch.manual_seed(seed)
-    model: Any = build()
+    with torch.random.fork_rng(devices=[]):
+        judge: Any = build().to(where)  # before the seed: the first import of a library may draw from the global state
+        torch.manual_seed(seed)
+        model: Any = build()
     model = model.to(where, memory_format=torch.channels_last)
     if compiled:
         model.encoder.compile()

@@ -147,9 +147,10 @@ def train(
     clock, where = Clock(minutes), resolve_device(device)
     pictures, check = read_split(data, held=held)
     images = pictures.images.to(where)
-    judge = build().to(where).eval()  # before the seed: the first import of a library may draw from the global state
-    torch.manual_seed(seed)
-    denoiser = build().to(where)
+    with torch.random.fork_rng(devices=[]):
+        judge = build().to(where).eval()  # before the seed: the first import of a library may draw from the global state
+        torch.manual_seed(seed)
+        denoiser = build().to(where)
     if where.type == "cpu":  # the backward of group norms is slow on channels-last pictures there: 17 % of the step
         denoiser.network.to(memory_format=torch.contiguous_format)
     if compiled:

@@ -101,12 +101,13 @@ def train(
     data: Path, known: Path, which: str, out: Path, minutes: float | None, steps: int, batch: int = 128, rate: float = 0.4, seed: int = 0,
     device: str = "auto", compiled: bool = False,
 ) -> None:  # fmt: skip
-    torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     pictures, held = read_pictures(data, "train"), read_pictures(data, "validation")
     names = class_names(pictures, which, read_pictures(known, "test").names)
     pictures, held = restrict(pictures, names), restrict(held, names)
-    model = build(which, names).to(resolve_device(device))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(which, names).to(resolve_device(device))
     if compiled:
         model.compile()
     fit(model, pictures, held, which, out, minutes, steps, batch, rate, seed)

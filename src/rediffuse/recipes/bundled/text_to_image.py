@@ -204,9 +204,10 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     clock, state, where = Clock(minutes), load_checkpoint(out / "checkpoint.pt"), resolve_device(device)
     material = gather(data, digits, coder, out, start, state, where)
-    judge = Pair(material.captions.tokenizer).to(where)  # before the seed: the first import of a library may draw from the global state
-    torch.manual_seed(seed)
-    pair = started(material.captions.tokenizer, start).to(where)
+    with torch.random.fork_rng(devices=[]):
+        judge = Pair(material.captions.tokenizer).to(where)  # before the seed: the first import of a library may draw from the global state
+        torch.manual_seed(seed)
+        pair = started(material.captions.tokenizer, start).to(where)
     network: Any = pair.unet
     network.to(memory_format=torch.channels_last)
     if compiled:

@@ -17,7 +17,6 @@ from torch import Tensor
 from rediffuse.denoisers.precision import trunk_region
 from rediffuse.evaluation.corruptions.constants import SEVERITIES
 from rediffuse.evaluation.kept import Kept
-from rediffuse.evaluation.results import write_json
 from rediffuse.recipes.robust.arms import SIZE
 from rediffuse.recipes.robust.corrupted import read_corrupted
 from rediffuse.recipes.robust.nets import Budget
@@ -27,6 +26,7 @@ from rediffuse.training.backbones import Classifier
 from rediffuse.training.loop import fit_network
 from rediffuse.training.objectives import Objective
 from rediffuse.training.pool import Pool
+from rediffuse.writing import write_json
 
 CLEAN = "clean"
 TEST = "test"
