@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -119,6 +120,13 @@ def test_what_the_dead_left_of_a_file_is_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{")
     write_json(tmp_path / "a[1].json", 1)
     assert {name: (tmp_path / name).exists() for name in names} == names
+
+
+def test_a_refusal_reaches_another_process(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised, writing(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "full")
+    again = copy.copy(raised.value)  # as pickle does it
+    assert (str(again), vars(again)) == (str(raised.value), {"reason": "no space is left"})
 
 
 def test_a_line_that_does_not_fit_is_said(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ _UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # of folders on some ne
 class RefusedError(DataError):
     """The disk did not take a file. reason: the system's, in words."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}; nothing half-written counts. Make room or name another place, then run the same command again")
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
         self.reason = reason
 
 
@@ -125,7 +125,9 @@ def writing(path: Path, *beside: Path) -> Iterator[None]:
         cause = refusal(error, path, *beside)
         if cause is None:
             raise
-        raise RefusedError(path, cause) from error
+        raise RefusedError(
+            f"{path}: {cause}; nothing half-written counts. Make room or name another place, then run the same command again", cause
+        ) from error
 
 
 def refusal(error: BaseException, *places: Path) -> str | None:

@@ -190,6 +190,13 @@ def test_a_checkpoint_of_another_learning_is_refused(tmp_path: Path) -> None:
         learn(photos, LinearDenoiser(), recipe=recipe, progress=False, checkpoint=file)
 
 
+def test_a_place_below_a_file_is_refused_before_a_word_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("rediffuse.concepts.textual_inversion._train", lambda *_: pytest.fail("learned first"))
+    with pytest.raises(ConfigError, match=r"nothing can be written in .*file/words"):
+        learn(pictures(COUNTS), LinearDenoiser(), recipe=TOY, progress=False, checkpoint=tmp_path / "file" / "words" / "state.safetensors")
+
+
 def test_settings_say_how_the_words_came_to_be(stable: Denoiser) -> None:
     learned = learn(pictures(COUNTS, side=16), stable, recipe=replace(STABLE, steps=1), seed=5, progress=False)
     settings = dict(learned.settings)

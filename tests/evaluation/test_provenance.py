@@ -32,6 +32,7 @@ def test_the_commit_is_that_at_the_beginning(tmp_path: Path) -> None:
     for folder in (package, package / "evaluation"):
         (folder / "__init__.py").write_text("")
     shutil.copy(SOURCE, package / "evaluation" / "provenance.py")
+    shutil.copy(SOURCE.parent.parent / "machine.py", package / "machine.py")
 
     def git(*words: str) -> str:
         told = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c", *words]

@@ -66,7 +66,7 @@ def learn(
         Concepts with one word a class; `settings` hold recipe, seed, starts and the hashes of model and photos.
     Raises:
         DataError: a photo without a label, a class without photos or name.
-        ConfigError: a model that takes no prompts, or settings that it cannot follow.
+        ConfigError: a model that takes no prompts, settings that it cannot follow, or a checkpoint that cannot be written there.
         PlanError: the checkpoint belongs to another learning.
         ModelError: the loss is not finite, or not even one sample fits into the memory.
     Reference: Gal et al., ICLR 2023, arXiv 2208.01618, Eq. 2.
