@@ -20,6 +20,7 @@ from rediffuse.concepts.concepts import Concepts, write_tensors
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.certify.rows import Certificate, append, rewrite
 from rediffuse.evaluation.kept import Kept
+from rediffuse.machine import machine_mark
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.checkpoint import keep_checkpoint
 from rediffuse.writing import check_place, refusal, sync_folder, whole, write_json, write_rows, write_text, writing
@@ -111,9 +112,10 @@ def test_what_the_dead_left_of_a_file_is_removed(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     names = {
-        f".a[1].json.{process.pid}.partial": False,
-        f".a[1].json.{os.getppid()}.partial": True,  # under way
-        f".b.json.{process.pid}.partial": True,  # of another file
+        f".a[1].json.{machine_mark()}-{process.pid}.partial": False,
+        f".a[1].json.{machine_mark()}-{os.getppid()}.partial": True,  # under way
+        f".a[1].json.abcdef-{process.pid}.partial": True,  # of another machine, on a shared disk
+        f".b.json.{machine_mark()}-{process.pid}.partial": True,  # of another file
         ".a[1].json.mine.partial": True,
     }
     for name in names:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import socket
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -29,6 +31,11 @@ def library_versions() -> dict[str, str | None]:
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def machine_mark() -> str:
+    """Six digits that tell this machine from others on a shared disk."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
 def is_alive(pid: Any) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.machine import is_alive
+from rediffuse.machine import is_alive, machine_mark
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ class RefusedError(DataError):
 def whole(path: Path, partial: Path | None = None, *, lasting: bool = True) -> Iterator[Path]:
     """Gives a file to write beside `path`; it is synced and renamed at the end, so that a kill leaves the old file or the new one.
 
-    What a process that is dead left of the same file under such a hidden name is removed.
+    What a process of this machine that is dead left of the same file under such a hidden name is removed.
 
     Args:
         path: the file that shall be there; its folder is made.
@@ -44,7 +44,7 @@ def whole(path: Path, partial: Path | None = None, *, lasting: bool = True) -> I
     Raises:
         DataError: the disk is full or refuses; nothing half-written is left.
     """
-    waiting = path.with_name(f".{path.name}.{os.getpid()}.partial") if partial is None else partial
+    waiting = path.with_name(f".{path.name}.{machine_mark()}-{os.getpid()}.partial") if partial is None else partial
     with writing(path, waiting):
         path.parent.mkdir(parents=True, exist_ok=True)
         if partial is None:
@@ -148,9 +148,9 @@ def _elsewhere(error: BaseException, places: Sequence[Path]) -> bool:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what the dead left of a file."""
-    for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
-        process = left.suffixes[-2].removeprefix(".")
+    """Remove what the dead of this machine left of a file; on a shared disk others may be writing."""
+    for left in path.parent.glob(f".{escape(path.name)}.{machine_mark()}-*.partial"):
+        process = left.suffixes[-2].partition("-")[2]
         if process.isdecimal() and not is_alive(process):
             left.unlink(missing_ok=True)
 
