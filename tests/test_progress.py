@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from rediffuse import progress
-from rediffuse.progress import Bar, Meter, counted, duration, pace, roughly
+from rediffuse.progress import Bar, Meter, are, counted, duration, pace, roughly
 
 
 def test_one_of_a_thing_is_no_plural() -> None:
     assert [counted(number, "file") for number in (0, 1, 2, 2000)] == ["0 files", "1 file", "2 files", "2,000 files"]
+    assert [f"{counted(number, 'copy', 'copies')} {are(number)}" for number in (0, 1, 2)] == ["0 copies are", "1 copy is", "2 copies are"]
 
 
 class Clock:

@@ -35,9 +35,14 @@ def roughly(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else duration(seconds)
 
 
-def counted(number: int, what: str) -> str:
-    """A number and what it counts, which takes an s: `1 file`, `2,000 files`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def counted(number: int, what: str, several: str | None = None) -> str:
+    """A number and what it counts, which takes an s unless `several` is given: `1 file`, `2,000 files`, `2 copies`."""
+    return f"{number:,} {what if number == 1 else several or what + 's'}"
+
+
+def are(number: int) -> str:
+    """`is` of one, `are` of any other number."""
+    return "is" if number == 1 else "are"
 
 
 def pace(rate: float) -> str:

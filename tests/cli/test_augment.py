@@ -240,6 +240,17 @@ def test_a_folder_inside_the_photos_is_continued_and_no_class(
     assert Run("more").classes == read.classes
 
 
+def test_one_of_a_thing_is_no_plural(rediffuse: Callable[..., Ended], model: Path, tmp_path: Path) -> None:
+    one = fill(tmp_path / "one", {"cat": 1})
+    ended = rediffuse("augment", one, "more", "--model", model, "--method", "real-guidance", "--steps", 2, "--copies", 1)
+    assert "1 copy of 1 photo is in more/images" in ended.out
+    assert "1 picture in class folders is in plain" in rediffuse("run", "export", "more", "plain").out
+    (Path("more/images") / "stranger.png").touch()
+    assert "1 problem\n" in rediffuse("run", "verify", "more").out
+    learned = rediffuse("learn", one, "words", "--model", model, "--samples", 4)
+    assert "1 word is in words" in learned.out
+
+
 @pytest.mark.parametrize("verb", ["augment", "learn", "generate"])
 @pytest.mark.parametrize("place", [".", "cat"])
 def test_the_photos_themselves_are_no_place_to_write(

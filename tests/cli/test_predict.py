@@ -138,6 +138,13 @@ def test_photos_without_labels(rediffuse: Callable[..., Ended], net: Path, tmp_p
     assert rows("t.csv") == [rows()[1], rows()[0]]
 
 
+def test_one_of_a_thing_is_no_plural(rediffuse: Callable[..., Ended], net: Path, tmp_path: Path) -> None:
+    ended = rediffuse("predict", net, fill(tmp_path / "one", {"cat": 1, "a fish": 1}))
+    assert "1 photo is labelled 'a fish', which the classifier does not know; it is not judged." in ended.err
+    assert "of 1 photo (mean" in ended.out
+    assert "The predictions of 2 photos are in" in ended.out
+
+
 def test_labels_that_the_classifier_does_not_know(rediffuse: Callable[..., Ended], net: Path, tmp_path: Path) -> None:
     data = fill(tmp_path / "mixed", {"cat": 2, "a fish": 3})
     ended = rediffuse("predict", net, data)

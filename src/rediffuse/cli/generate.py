@@ -146,7 +146,7 @@ def make(
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
     from rediffuse.generation.store import IMAGES, REJECTED, Run, finished_shards
-    from rediffuse.progress import counted
+    from rediffuse.progress import are, counted
 
     made = run(
         images, method, out, copies=writing.copies, seed=common.seed, batch=batch, fit=writing.fit, size=writing.size,
@@ -160,9 +160,9 @@ def make(
         return 0
     copies = sum(copy >= 0 for copy in made.copies)
     if photos is None:
-        terminal.say(f"{copies:,} pictures of {len(images.classes):,} classes are in {out / IMAGES}")
+        terminal.say(f"{counted(copies, 'picture')} of {counted(len(images.classes), 'class', 'classes')} {are(copies)} in {out / IMAGES}")
         return 0
-    terminal.say(f"{copies:,} copies of {len(images):,} photos are in {out / IMAGES}")
+    terminal.say(f"{counted(copies, 'copy', 'copies')} of {counted(len(images), 'photo')} {are(copies)} in {out / IMAGES}")
     if images.rejected:
         lost = counted(len(images.rejected), "file") + (" was" if len(images.rejected) == 1 else " were")
         terminal.say(f"{lost} left out: {out / REJECTED}")

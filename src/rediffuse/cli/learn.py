@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted, open_photos
 from rediffuse.cli.options import LEARNING, Learning
+from rediffuse.progress import are, counted
 
 if TYPE_CHECKING:
     from rediffuse.concepts.concepts import Concepts
@@ -61,7 +62,8 @@ def learn(
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     learned = learn_into(words, images, load_prompted(model or MODEL, common), chosen, batch=batch, common=common)
-    terminal.say(f"{len(learned.words)} words are in {words}, and one file a word for other programs in {words / 'tokens'}")
+    count = len(learned.words)
+    terminal.say(f"{counted(count, 'word')} {are(count)} in {words}, and one file a word for other programs in {words / 'tokens'}")
     if not common.quiet:
         starts = learned.settings.get("starts", {})
         rows = [(name, learned.placeholder(name), str(starts.get(name, {}).get("word", ""))) for name in learned.classes]

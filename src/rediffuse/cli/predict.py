@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, PIXEL_MODEL, Common, bar, check_table_apart, load_model
 from rediffuse.errors import ConfigError
+from rediffuse.progress import are, counted
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
@@ -155,7 +156,7 @@ def predict(
     write_table(out, found, images, classifier.classes, per_class=per_class)
     forget(keep)
     tell(found, images, classifier.classes, common.quiet)
-    terminal.say(f"The predictions of {len(images):,} photos are in {out}")
+    terminal.say(f"The predictions of {counted(len(images), 'photo')} are in {out}")
     return 0
 
 
@@ -204,13 +205,14 @@ def describe(ensemble: Ensemble, size: int, count: int, quiet: bool) -> None:
     from rediffuse.evaluation.test_time.dda import DDA
     from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
 
+    photos = counted(count, "photo")
     if isinstance(ensemble, DiffAugEnsemble):
         sigma = " ".join(f"{value:.3f}" for value in ensemble.levels(size).sigma.tolist())
-        terminal.note(f"{len(ensemble.members)} views of each of {count:,} photos at {size} pixels; noise (sigma): {sigma}.", quiet=quiet)
+        terminal.note(f"{len(ensemble.members)} views of each of {photos} at {size} pixels; noise (sigma): {sigma}.", quiet=quiet)
     if isinstance(ensemble, DDA):
         level = ensemble.start_level(size)
         start = f"sigma {float(ensemble.denoiser.schedule.ratio[level]):.3f} (level {level})"
-        terminal.note(f"{ensemble.chosen.steps} guided steps for each of {count:,} photos at {size} pixels, from {start}.", quiet=quiet)
+        terminal.note(f"{ensemble.chosen.steps} guided steps for each of {photos} at {size} pixels, from {start}.", quiet=quiet)
 
 
 def tell(found: Predictions, images: ImageSet, classes: tuple[str, ...], quiet: bool) -> None:
@@ -228,7 +230,10 @@ def tell(found: Predictions, images: ImageSet, classes: tuple[str, ...], quiet: 
         count = sum(name is not None and name not in places for name in names)
         what = ", ".join(map(repr, strange[:3])) + (" ..." if len(strange) > 3 else "")
         terminal.note(
-            f"{count:,} photos are labelled {what}, which the classifier does not know; they are not judged.", quiet=quiet, style="yellow"
+            f"{counted(count, 'photo')} {are(count)} labelled {what}, which the classifier does not know; "
+            f"{'it is' if count == 1 else 'they are'} not judged.",
+            quiet=quiet,
+            style="yellow",
         )
     if not rows:
         return
@@ -241,4 +246,5 @@ def tell(found: Predictions, images: ImageSet, classes: tuple[str, ...], quiet: 
     accuracy = judged.accuracy(truth, classes)
     saved = float((len(found.members) - found.asked.double()).mean())
     spared = f" {saved:.1f} of {len(found.members)} views a photo were not needed." if saved else ""
-    terminal.say(f"Right on {accuracy.top1:.1%} of {len(rows):,} photos (mean over classes {accuracy.mean_per_class:.1%}).{spared}")
+    right = f"{accuracy.top1:.1%} of {counted(len(rows), 'photo')} (mean over classes {accuracy.mean_per_class:.1%})"
+    terminal.say(f"Right on {right}.{spared}")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import bar
+from rediffuse.progress import are, counted
 
 
 def report(folder: Path, /) -> int:
@@ -34,7 +35,7 @@ def verify(folder: Path, /) -> int:
         found = problems(folder, tick)
     for problem in found:
         terminal.say(problem, style="red")
-    terminal.say(f"{len(found)} problems" if found else f"All {read_manifest(folder).num_rows:,} images are as they were written.")
+    terminal.say(counted(len(found), "problem") if found else f"All {read_manifest(folder).num_rows:,} images are as they were written.")
     return int(bool(found))
 
 
@@ -55,7 +56,7 @@ def export(folder: Path, out: Path, /, *, format: Literal["png", "jpeg"] = "png"
         export_folders(run, out, format=format, progress=tick)
     for line in run.rejected:
         terminal.say(f"left out: {line.id} ({line.reason})", style="red")
-    terminal.say(f"{len(run):,} pictures in class folders are in {out}")
+    terminal.say(f"{counted(len(run), 'picture')} in class folders {are(len(run))} in {out}")
     return int(bool(run.rejected))
 
 
