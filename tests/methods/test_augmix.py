@@ -114,5 +114,5 @@ def test_mistakes_are_named() -> None:
     method = AugMix()
     with pytest.raises(ConfigError, match="6 images for 2 draws"):
         method.apply(IMAGES, method.draw(2))
-    with pytest.raises(DataError, match="undo the normalisation"):
+    with pytest.raises(DataError, match=r"from \[-1, 1\] use"):
         method.apply(IMAGES - 1, method.draw(6))

@@ -359,7 +359,7 @@ def test_settings_make_the_method_again():
         (2 * pictures(2) - 1, r"lie in \[0, 1\], got values from -0\.9"),
         ((255 * pictures(2)).to(torch.uint8), r"float in \[0, 1\], got torch.uint8"),
         (torch.full((1, 3, 4, 4), float("nan")), "from nan to nan"),
-        (pictures(2)[:, :1], r"shape \(B, 3, H, W\), got \(2, 1, 4, 4\)"),
+        (pictures(2)[:, :1], r"3 channels .*, got shape \(2, 1, 4, 4\); for grey"),
         (pictures(2, size=6), "multiples of 4 for this model, got 6 x 6"),
     ],
 )
