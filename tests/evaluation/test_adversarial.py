@@ -145,6 +145,15 @@ def test_an_ensemble_of_views_is_no_defence(tmp_path: Path, monkeypatch: pytest.
     assert json.dumps(found.to_json(), allow_nan=False)
 
 
+def test_what_is_kept_tells_the_numbers_of_a_denoiser_apart() -> None:
+    judged, found = Judged(Bayes(MIXTURE), ["a", "b"]), []
+    for dtype in (torch.float32, torch.bfloat16):
+        denoiser = mixture(classes=2, spread=0.15)
+        denoiser.dtype = dtype
+        found.append(ensemble(judged, DiffAugEnsemble(nn.Identity(), denoiser)).identity["denoiser_numbers"])
+    assert found == [["float32"], ["bfloat16"]]
+
+
 def test_confidence_flattens_the_cross_entropy_and_the_report_shows_it() -> None:
     judged, images = drawn(4)
     found = attack_images(classifier(judged), images, Attack(norm="l2", epsilon=1.5, draws=1, loss="cross_entropy"), size=SIZE)

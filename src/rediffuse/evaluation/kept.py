@@ -15,6 +15,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.differences import unequal
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.methods.diffaug import DiffAug
 from rediffuse.writing import holds_nothing, whole, write_json
 
 _IDENTITY = "identity.json"
@@ -141,5 +142,5 @@ def weights_hash(module: nn.Module) -> str:
 
 def numbers_of(module: nn.Module) -> list[str]:
     """In which numbers the denoisers of a module work: their fingerprints say nothing of it."""
-    found = (getattr(part, "dtype", None) for part in module.modules() if isinstance(part, Denoiser))
-    return [str(dtype).removeprefix("torch.") for dtype in found]
+    parts = [part.denoiser if isinstance(part, DiffAug) else part for part in module.modules()]  # which holds its own as no submodule
+    return [str(getattr(part, "dtype", None)).removeprefix("torch.") for part in parts if isinstance(part, Denoiser)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.evaluation.suite.toys import DENOISER, MODELS
+from tests.evaluation.test_time.views import mixture
 from torch import nn
 
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
@@ -56,3 +57,13 @@ def test_what_is_kept_tells_settings_apart(changed: dict[str, int]) -> None:
     first, same = (judged_by(MODELS[0], diffaug, "a").identity() for _ in range(2))
     assert first == same
     assert judged_by(MODELS[0], lambda net: diffaug(net, **changed), "a").identity() != first
+
+
+def test_what_is_kept_tells_the_numbers_of_a_denoiser_apart() -> None:
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        denoiser = mixture(size=32)
+        denoiser.dtype = dtype
+        found.append(judged_by(MODELS[0], lambda net, denoiser=denoiser: DiffAugEnsemble(net, denoiser), "a").identity())  # type: ignore[misc]
+    assert [each.pop("denoiser_numbers") for each in found] == [["float32"], ["bfloat16"]]
+    assert found[0] == found[1]

@@ -51,6 +51,10 @@ def test_kept_blocks_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
             predict_images(ensemble(), IMAGES, keep=keep, **changed)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="belongs to another call"):
         predict_images(ensemble(variance=0.06), IMAGES, size=SIZE, keep=keep)
+    lower = ensemble()
+    lower.method.denoiser.dtype = torch.bfloat16  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="denoiser_numbers"):
+        predict_images(lower, IMAGES, size=SIZE, keep=keep)
     forget(keep)
     assert not keep.exists()
 

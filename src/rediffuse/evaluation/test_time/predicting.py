@@ -12,7 +12,7 @@ from torch import Tensor
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import DataError
-from rediffuse.evaluation.kept import Kept, fingerprint, in_noted_blocks
+from rediffuse.evaluation.kept import Kept, fingerprint, in_noted_blocks, numbers_of
 from rediffuse.evaluation.test_time.ensembles import Ensemble, image_seeds
 from rediffuse.evaluation.test_time.predictions import Predictions
 
@@ -47,7 +47,8 @@ def predict_images(
     if not len(images):
         raise DataError(f"{images.name} holds no images to predict")
     shape = Fit(mode=fit, size=size, multiple_of=ensemble.multiple_of)
-    settings = {"ensemble": ensemble.settings, "size": size, "fit": fit, "images": fingerprint(images), **(identity or {})}
+    settings = {"ensemble": ensemble.settings, "size": size, "fit": fit, "images": fingerprint(images)}
+    settings |= {"denoiser_numbers": numbers_of(ensemble), **(identity or {})}
     kept = Kept(keep, settings) if keep is not None and len(images) > BLOCK else None
 
     def make(rows: slice) -> tuple[dict[str, Tensor], dict[str, str]]:
