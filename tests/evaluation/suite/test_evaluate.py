@@ -13,13 +13,17 @@ import torch
 from tests.evaluation.suite.toys import DATA, DENOISER, FAR, MODELS, NAMES, NEAR, SHORT, TRAIN, asked, blocks, timeless
 from torch import Tensor, nn
 
+from rediffuse.denoisers.nothing import NoDenoiser
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.adversarial import Attack
+from rediffuse.evaluation.corruptions import frost as frosts
+from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.suite import settings as names
+from rediffuse.evaluation.suite.asking import Asking
 from rediffuse.evaluation.suite.cost import Calls, Cost, PartCost, Rates
 from rediffuse.evaluation.suite.evaluate import Bench, evaluate, lacking, named
-from rediffuse.evaluation.suite.parts import Asking, build
+from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation
 from rediffuse.evaluation.suite.settings import PARTS, SuiteSettings, chosen
 
@@ -78,6 +82,45 @@ def test_what_is_done_is_not_asked_again(whole: tuple[Evaluation, Path]) -> None
         hook.remove()
     assert plain(again) == plain(found)
     assert calls[0] <= 2 * 2 + 2  # those of a set too small to be kept, and the look that scores are chosen by
+
+
+def renewed(keep: Path, **changes: Any) -> Evaluation:
+    """Asked with changes where something was kept before; nothing may count as done that is not."""
+    bench = Bench.prepare(MODELS[:1], DATA, keep=keep, fit="pad", images=2, seed=0, **asked(**changes))
+    assert {part.part: part.done for part in bench.price().parts} == {part.name: 0 for part in bench.parts}
+    found = bench.run()
+    assert found.failures() == ()
+    return found
+
+
+def test_other_photos_of_frost_are_other_corruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PARTS, "robust", (names.CORRUPTIONS, names.ENSEMBLE))  # type: ignore[index]
+    for frost in (None, tmp_path):
+        monkeypatch.setattr(frosts, "photo_folder", lambda frost=frost: frost)
+        monkeypatch.setattr(frosts, "_read", lambda _: frosts._draw(99))
+        frosts.frost_overlays.cache_clear()
+        found = renewed(tmp_path / "work", suite="robust", near=[], far=[], train=None)
+        assert found.corruptions is not None
+        assert found.corruptions.comparable[COMMON.index("frost")] is (frost is not None)
+    frosts.frost_overlays.cache_clear()
+
+
+def test_a_denoiser_of_other_numbers_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PARTS, "full", (names.ENTROPY, names.ENSEMBLE, names.CERTIFICATES, names.ATTACK, names.ADAPTED))  # type: ignore[index]
+    for dtype in (torch.float32, torch.bfloat16):
+        denoiser = NoDenoiser(DENOISER.schedule, size=32)
+        denoiser.dtype = dtype  # type: ignore[assignment]  # of the trunk, as networks have it
+        renewed(tmp_path / "work", denoiser=denoiser)
+
+
+def test_further_sigmas_are_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PARTS, "full", (names.CERTIFICATES,))  # type: ignore[index]
+    kept = set()
+    for sigmas in ((0.25,), (0.5, 0.25)):
+        found = renewed(tmp_path / "work", settings=replace(SHORT, smoothing=replace(SHORT.smoothing, sigmas=sigmas)))
+        assert found.certified is not None
+        kept.add(tuple((row.predict, row.radius) for row in found.certified.find("first", 0.25).rows))
+    assert len(kept) == 1
 
 
 class _KilledError(Exception):

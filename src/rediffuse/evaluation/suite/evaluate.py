@@ -19,8 +19,9 @@ from rediffuse.evaluation.kept import fingerprint
 from rediffuse.evaluation.ood.sets import check_unknown
 from rediffuse.evaluation.provenance import commit, provenance
 from rediffuse.evaluation.suite import settings as names
+from rediffuse.evaluation.suite.asking import Asking, Part, Progress
 from rediffuse.evaluation.suite.cost import Cost, PartCost, Rates, measure
-from rediffuse.evaluation.suite.parts import Asking, Part, Progress, build
+from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation, Skipped
 from rediffuse.evaluation.suite.settings import Suite, SuiteSettings, chosen
 from rediffuse.writing import write_json
@@ -188,7 +189,7 @@ class Bench:
         def note(share: float) -> None:
             if self.keep is not None:
                 spent = float(state["seconds"]) + time.monotonic() - began
-                write_json(self._place(part).with_suffix(".json"), {"part": part.name, "share": share, "seconds": round(spent, 2)})
+                write_json(self._note(part), {"part": part.name, "share": share, "seconds": round(spent, 2)})
 
         def tick(done: int, total: int) -> None:
             if time.monotonic() - noted[0] > STATE_EVERY:
@@ -225,10 +226,15 @@ class Bench:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
         return (self.keep or Path()) / f"{part.name.lower().replace(' ', '-')}-{digest}"
 
+    def _note(self, part: Part) -> Path:
+        """The file that says how far a part is."""
+        place = self._place(part)
+        return place.with_name(f"{place.name}-{part.state}.json" if part.state else f"{place.name}.json")
+
     def _state(self, part: Part) -> Mapping[str, Any]:
         """How far a part is, and the seconds that it took."""
         nothing = {"share": 0.0, "seconds": 0.0}
-        file = None if self.keep is None else self._place(part).with_suffix(".json")
+        file = None if self.keep is None else self._note(part)
         if file is None or not file.exists():
             return nothing
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ from rediffuse.evaluation.ood.result import judge as judge_unknown
 from rediffuse.evaluation.ood.scores import FITTED_SCORES
 from rediffuse.evaluation.ood.scoring import score_sets
 from rediffuse.evaluation.suite import settings as names
+from rediffuse.evaluation.suite.asking import Asking, Part, Progress, denoiser_told, frost_told, part_of
 from rediffuse.evaluation.suite.columns import Columns, ask_columns
 from rediffuse.evaluation.suite.cost import BACKWARD, Calls
-from rediffuse.evaluation.suite.settings import SuiteSettings, chosen
+from rediffuse.evaluation.suite.settings import SuiteSettings
 from rediffuse.evaluation.test_time.dda import DDA
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
 from rediffuse.evaluation.test_time.ensembles import Plain
@@ -43,48 +44,8 @@ from rediffuse.evaluation.test_time.judging import judged_by
 from rediffuse.evaluation.test_time.predicting import predict_images
 from rediffuse.evaluation.test_time.sharing import SharedViews
 
-Progress = Callable[[int, int], None]
 ATTACKED_TOGETHER = 2
 """Images of an ensemble whose gradients are held at once, each with all its views."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Asking:
-    """What a suite is asked about. near and far: sets of unknown images by name."""
-
-    models: Sequence[Judged]
-    data: ImageSet
-    settings: SuiteSettings
-    denoiser: Denoiser | None = None
-    near: Mapping[str, ImageSet] = field(default_factory=dict)
-    far: Mapping[str, ImageSet] = field(default_factory=dict)
-    train: ImageSet | None = None
-
-    def some(self, count: int) -> ImageSet:
-        return chosen(self.data, count, self.settings.seed)
-
-    @property
-    def where(self) -> dict[str, Any]:
-        """Size and fit, as yardsticks take them."""
-        return {"size": self.settings.size, "fit": self.settings.fit}
-
-    @property
-    def pixels(self) -> Denoiser:
-        """The denoiser of a part that needs one; `parts` asks for no such part without."""
-        if self.denoiser is None:
-            raise RuntimeError("a part that needs a denoiser was asked without one")
-        return self.denoiser
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
-    """One part. key: what decides its numbers beside models, size, fit and seed; run: (folder for what is kept, progress) -> its result."""
-
-    name: str
-    images: ImageSet
-    calls: Calls
-    run: Callable[[Path | None, Progress | None], object]
-    key: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build(asking: Asking, name: str) -> Part:
@@ -98,7 +59,7 @@ def accuracy(asking: Asking) -> Part:
         for place, model in enumerate(asking.models):
             folder, told = None if keep is None else keep.with_name(f"{keep.name}-{place}"), model.identity()
             said = predict_images(
-                Plain(model.as_module()), asking.data, keep=folder, identity=told, progress=_part_of(progress, place, len(asking.models)),
+                Plain(model.as_module()), asking.data, keep=folder, identity=told, progress=part_of(progress, place, len(asking.models)),
                 **asking.where,
             )  # fmt: skip
             found[model.name] = said.accuracy(model.truth(asking.data).tolist(), model.classes)
@@ -121,7 +82,7 @@ def corruptions(asking: Asking) -> Part:
 
     copies = len(COMMON) * len(SEVERITIES) * len(asking.data)
     calls = Calls(classifier=len(asking.models) * (copies + len(asking.data)), corrupted=copies)
-    return Part(name=names.CORRUPTIONS, images=asking.data, calls=calls, run=run)
+    return Part(name=names.CORRUPTIONS, images=asking.data, calls=calls, run=run, key=frost_told(asking))
 
 
 def unknown(asking: Asking) -> Part:
@@ -157,7 +118,7 @@ def entropy(asking: Asking) -> Part:
 
     times = len(WHOLE.times)
     calls = Calls(classifier=len(asking.models) * len(images) * times, denoiser=len(images) * (times - 1))
-    return Part(name=names.ENTROPY, images=images, calls=calls, run=run, key={"denoiser": denoiser.fingerprint()})
+    return Part(name=names.ENTROPY, images=images, calls=calls, run=run, key=denoiser_told(denoiser))
 
 
 def ensemble(asking: Asking) -> Part:
@@ -208,7 +169,7 @@ def _columns(
     asked = len(asking.models) * len(images) * (copies + 2)  # once for calibration, once for the accuracy beside corrupted copies
     seen = asked // len(asking.models)  # views are made once for all models
     calls = Calls(classifier=asked * (1 + views), denoiser=seen * beliefs, corrupted=len(images) * copies)
-    told = {"denoiser": asking.pixels.fingerprint(), "severities": list(severities), **key}
+    told = {**denoiser_told(asking.pixels), **frost_told(asking), "severities": list(severities), **key}
     return Part(name=name, images=images, calls=calls, run=run, key=told)
 
 
@@ -221,8 +182,9 @@ def certificates(asking: Asking) -> Part:
 
     draws = len(images) * len(smoothing.sigmas) * smoothing.total
     calls = Calls(classifier=len(asking.models) * draws, denoiser=draws)
-    key = {"denoiser": denoiser.fingerprint(), **smoothing.to_json(), "sigmas": None}  # further sigmas may join
-    return Part(name=names.CERTIFICATES, images=images, calls=calls, run=run, key=key)
+    key = {**denoiser_told(denoiser), **smoothing.to_json(), "sigmas": None}  # further sigmas may join
+    state = "-".join(f"{sigma}" for sigma in sorted(smoothing.sigmas))
+    return Part(name=names.CERTIFICATES, images=images, calls=calls, run=run, key=key, state=state)
 
 
 def attack(asking: Asking) -> Part:
@@ -235,14 +197,14 @@ def attack(asking: Asking) -> Part:
     def run(keep: Path | None, progress: Progress | None) -> Mapping[str, Attacked]:
         found: dict[str, Attacked] = {}
         for place, plan in enumerate(plans):
-            folder, own = None if keep is None else keep.with_name(f"{keep.name}-{plan.norm}"), _part_of(progress, place, len(plans))
+            folder, own = None if keep is None else keep.with_name(f"{keep.name}-{plan.norm}"), part_of(progress, place, len(plans))
             found[plan.norm] = attack_images(victims, images, plan, keep=folder, progress=own, **asking.where)
         return found
 
     each = BACKWARD * sum((plan.steps + 1) * plan.restarts * plan.draws for plan in plans) * len(images) * len(asking.models)
     views = 0 if denoiser is None else len(asking.settings.diffaug.times)
     calls = Calls(classifier=each * (1 + views), denoiser=each * max(0, views - 1) * 4 // 3)  # recomputed once for the gradient
-    told = {"denoiser": None if denoiser is None else denoiser.fingerprint(), **asdict(asking.settings.diffaug)}
+    told = {**denoiser_told(denoiser), **asdict(asking.settings.diffaug)}
     told["attacks"] = [asdict(plan) for plan in plans]
     return Part(name=names.ATTACK, images=images, calls=calls, run=run, key=told)
 
@@ -264,11 +226,6 @@ def _ensemble_victim(model: Judged, denoiser: Denoiser, settings: SuiteSettings)
 
 def _prints(sets: Mapping[str, ImageSet]) -> dict[str, str]:
     return {name: fingerprint(images) for name, images in sets.items()}
-
-
-def _part_of(progress: Progress | None, place: int, count: int) -> Progress | None:
-    """Of a piece of work that is done `count` times."""
-    return None if progress is None else lambda done, total: progress(place * total + done, count * total)
 
 
 _BUILDERS: Mapping[str, Callable[[Asking], Part]] = {
