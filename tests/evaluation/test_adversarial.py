@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from tests.evaluation.certify.toys import CLASSES, HalfSpace, half_space, noise_pictures
-from tests.evaluation.test_time.views import Bayes, Projection, mixture, pictures
+from tests.evaluation.test_time.views import Bayes, Projection, gaussians, mixture, pictures
 from torch import Tensor, nn
 
-from rediffuse.data.images import to_pil
-from rediffuse.data.types import Example, ImageSet
+from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation import attacking
 from rediffuse.evaluation.adversarial import Attack, Victim, classifier, distance, ensemble, gradient, losses, perturb, pipeline
@@ -91,13 +90,7 @@ def test_the_gradient_is_the_mean_over_draws_and_exact_through_the_denoiser() ->
 
 def drawn(count: int = 12) -> tuple[Judged, ImageSet]:
     """Draws of a mixture, and its best classifier."""
-    labels = torch.arange(count) % 2
-    x = MIXTURE.sample(count, torch.Generator().manual_seed(0), labels)
-    examples = [
-        Example(id=str(k), image=to_pil(image), label=int(label))
-        for k, (image, label) in enumerate(zip(MIXTURE.decode(x), labels, strict=True))
-    ]
-    return Judged(Bayes(MIXTURE), ["a", "b"], name="bayes"), ImageSet.of(examples, classes=["a", "b"])
+    return gaussians(count)[:2]
 
 
 def victims(judged: Judged) -> list[Victim]:

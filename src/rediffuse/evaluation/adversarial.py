@@ -41,7 +41,8 @@ class Attack:
         steps: of the ascent.
         step_size: None takes 2.5 epsilon / steps.
         restarts: the first begins at the image, others at random in the ball; the one of highest loss counts.
-        draws: of the victim's noise behind each gradient, fresh ones in every step; 1 is enough for a victim without noise only.
+        draws: of the victim's noise behind each gradient, fresh ones in every step. A victim without noise is asked once; one that draws
+            noise and is attacked on a single draw looks like a defence.
         loss: "margin" (best other class minus the true one), which no confidence can flatten, or "cross_entropy", as published.
         seed: of starts and noise.
     """
@@ -74,6 +75,10 @@ class Attack:
         """The length of a step."""
         return 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
 
+    def draws_for(self, victim: Victim) -> int:
+        """Draws behind each gradient of a victim."""
+        return self.draws if victim.noisy else 1
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Victim:
@@ -86,6 +91,7 @@ class Victim:
             seeds, and gradients flow.
         identity: what decides it beside the classifier, as JSON.
         multiple_of: image sides must be multiples of this.
+        noisy: it draws noise; where not, its answers are no function of the seeds.
     """
 
     name: str
@@ -93,11 +99,12 @@ class Victim:
     ask: Callable[[Tensor, Tensor], Tensor]
     identity: Mapping[str, Any] = field(default_factory=dict)
     multiple_of: int = 1
+    noisy: bool = True
 
 
 def classifier(judged: Judged, name: str = "") -> Victim:
     """A classifier by itself."""
-    return Victim(name=name or judged.name, judged=judged, ask=lambda images, _: judged(images))
+    return Victim(name=name or judged.name, judged=judged, ask=lambda images, _: judged(images), noisy=False)
 
 
 def pipeline(judged: Judged, denoiser: Denoiser, time: int, *, reference_size: int | None = REFERENCE_SIZE, name: str = "") -> Victim:
@@ -208,15 +215,15 @@ def perturb(victim: Victim, images: Tensor, labels: Tensor, attack: Attack, seed
             noise, so that neither order nor company changes what becomes of it.
     """
     best, loss = images.clone(), torch.full((len(images),), -torch.inf, dtype=torch.float64)
-    flat = torch.ones(len(images), dtype=torch.bool)
+    flat, draws = torch.ones(len(images), dtype=torch.bool), attack.draws_for(victim)
     for restart in range(attack.restarts):
         now = images if restart == 0 else project(_start(images, seeds, restart, attack), images, attack.norm, attack.epsilon)
         for step in range(attack.steps):
-            slope = gradient(victim, now, labels, _seeds(seeds, attack.draws, restart, step), attack.loss)
+            slope = gradient(victim, now, labels, _seeds(seeds, draws, restart, step), attack.loss)
             flat &= (slope.flatten(1) == 0).all(1).cpu()
             now = project(climb(now, slope, attack.norm, attack.step), images, attack.norm, attack.epsilon)
         # On the same noise for all restarts, and on other noise than their steps saw: the best of them is not the luckiest.
-        reached = mean_loss(victim, now, labels, _seeds(seeds, attack.draws, 0, attack.steps), attack.loss)
+        reached = mean_loss(victim, now, labels, _seeds(seeds, draws, 0, attack.steps), attack.loss)
         better = reached > loss
         best = torch.where(better.to(best.device).view(-1, 1, 1, 1), now, best)
         loss = torch.where(better, reached, loss)

@@ -34,9 +34,11 @@ class Robustness:
 
     clean: rightly named as it is, on fresh noise. attacked: so before, and also after the attack, on noise that the attack never saw.
     moved: distance in the attack's norm. flat: no gradient was ever other than 0; where many are, the attack has failed, not the adversary.
+    draws: of the victim's noise behind each gradient.
     """
 
     victim: str
+    draws: int
     clean: NDArray[np.bool_]
     attacked: NDArray[np.bool_]
     moved: NDArray[np.float64]
@@ -46,6 +48,7 @@ class Robustness:
         found = share(self.attacked)
         return {
             "victim": self.victim,
+            "draws": self.draws,
             "clean_accuracy": float(self.clean.mean()),
             "attacked_accuracy": found.value,
             "low": found.low,
@@ -103,7 +106,7 @@ def attack_images(
 ) -> Attacked:
     """Attack each victim on each image, and ask it again on noise that the attack did not see.
 
-    Costs (steps + 1) x restarts x draws forward and backward passes of the victim for each image.
+    Costs (steps + 1) x restarts x draws forward and backward passes of the victim for each image; draws is 1 for one without noise.
 
     Args:
         victims: from `adversarial.classifier`, `pipeline` or `ensemble`.
@@ -136,7 +139,7 @@ def attack_images(
             if progress is not None:
                 progress(place * len(images) + rows.stop, len(chosen) * len(images))
         whole = {key: torch.cat([part[key] for part in parts]).numpy() for key in parts[0]}
-        found.append(Robustness(victim=victim.name, **whole))
+        found.append(Robustness(victim=victim.name, draws=plan.draws_for(victim), **whole))
     return Attacked(attack=plan, images=len(images), victims=tuple(found), seconds=time.perf_counter() - began)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.evaluation.suite.toys import DATA, DENOISER, FAR, MODELS, NAMES, NEAR, SHORT, TRAIN, asked, blocks, timeless
+from tests.evaluation.test_time.views import gaussians
 from torch import Tensor, nn
 
 from rediffuse.denoisers.nothing import NoDenoiser
@@ -19,13 +20,15 @@ from rediffuse.evaluation.adversarial import Attack
 from rediffuse.evaluation.corruptions import frost as frosts
 from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.suite import parts
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking
-from rediffuse.evaluation.suite.cost import Calls, Cost, PartCost, Rates
+from rediffuse.evaluation.suite.cost import BACKWARD, Calls, Cost, PartCost, Rates
 from rediffuse.evaluation.suite.evaluate import Bench, evaluate, lacking, named
 from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation
-from rediffuse.evaluation.suite.settings import PARTS, SuiteSettings, chosen
+from rediffuse.evaluation.suite.settings import PARTS, SuiteSettings, chosen, usual_attacks
+from rediffuse.evaluation.test_time.diffaug import DiffAugSettings
 
 
 def plain(found: Evaluation) -> dict[str, Any]:
@@ -269,6 +272,23 @@ def test_attacks_have_the_usual_radii_and_cost_what_each_costs() -> None:
     for attacks in ((), (Attack(), Attack(steps=3))):
         with pytest.raises(ConfigError, match="at least one, of different norms"):
             SuiteSettings(size=32, attacks=attacks)
+
+
+def test_the_usual_attack_leaves_an_ensemble_no_more_than_its_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacked on one draw of its noise, this ensemble keeps .54."""
+    monkeypatch.setattr(parts, "ATTACKED_TOGETHER", 64)
+    judged, images, denoiser = gaussians(24)
+    (attack,) = (replace(each, epsilon=1.0) for each in usual_attacks(8) if each.norm == "l2")
+    own = SuiteSettings(size=8, diffaug=DiffAugSettings(reference_size=None), attacks=(attack,))
+    built = build(Asking(models=[judged], data=images, settings=own, denoiser=denoiser), names.ATTACK)
+    found: Any = built.run(None, None)
+    bare, views = found["l2"].table()
+    assert (bare["draws"], views["draws"]) == (1, 8)
+    assert bare["clean_accuracy"] == views["clean_accuracy"] == 1
+    assert bare["attacked_accuracy"] == 0
+    assert views["attacked_accuracy"] < 0.2
+    once, members = BACKWARD * 24 * 11, len(own.diffaug.times)
+    assert built.calls == Calls(classifier=once * (1 + 8 * members), denoiser=once * 8 * (members - 1) * 4 // 3)
 
 
 def test_costs_add_up() -> None:

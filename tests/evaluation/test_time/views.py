@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rediffuse.data.images import to_pil
+from rediffuse.data.types import Example, ImageSet
 from rediffuse.denoisers.base import Condition, Denoiser, NoiseSchedule
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
 from rediffuse.denoisers.schedules import linear_betas
+from rediffuse.evaluation.judged import Judged
 
 LINEAR = NoiseSchedule.from_betas(linear_betas())
 SIZE = 8
@@ -65,3 +68,11 @@ def mixture(classes: int = 3, size: int = SIZE, spread: float = 0.1, variance: f
 
 def pictures(count: int, size: int = SIZE, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def gaussians(count: int) -> tuple[Judged, ImageSet, GaussianMixtureDenoiser]:
+    """A mixture of two classes: its best classifier, draws of it, and its denoiser."""
+    made, labels = mixture(classes=2, spread=0.15), torch.arange(count) % 2
+    x = made.decode(made.sample(count, torch.Generator().manual_seed(0), labels))
+    examples = [Example(id=str(k), image=to_pil(image), label=int(label)) for k, (image, label) in enumerate(zip(x, labels, strict=True))]
+    return Judged(Bayes(made), ["a", "b"], name="bayes"), ImageSet.of(examples, classes=["a", "b"]), made

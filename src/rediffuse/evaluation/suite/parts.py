@@ -201,9 +201,10 @@ def attack(asking: Asking) -> Part:
             found[plan.norm] = attack_images(victims, images, plan, keep=folder, progress=own, **asking.where)
         return found
 
-    each = BACKWARD * sum((plan.steps + 1) * plan.restarts * plan.draws for plan in plans) * len(images) * len(asking.models)
+    once = BACKWARD * len(images) * len(asking.models) * sum((plan.steps + 1) * plan.restarts for plan in plans)
+    each = BACKWARD * len(images) * len(asking.models) * sum((plan.steps + 1) * plan.restarts * plan.draws for plan in plans)
     views = 0 if denoiser is None else len(asking.settings.diffaug.times)
-    calls = Calls(classifier=each * (1 + views), denoiser=each * max(0, views - 1) * 4 // 3)  # recomputed once for the gradient
+    calls = Calls(classifier=once + each * views, denoiser=each * max(0, views - 1) * 4 // 3)  # recomputed once for the gradient
     told = {**denoiser_told(denoiser), **asdict(asking.settings.diffaug)}
     told["attacks"] = [asdict(plan) for plan in plans]
     return Part(name=names.ATTACK, images=images, calls=calls, run=run, key=told)

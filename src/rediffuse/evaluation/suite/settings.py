@@ -83,9 +83,9 @@ class SuiteSettings:
 
 
 def usual_attacks(size: int) -> tuple[Attack, ...]:
-    """Ten steps in each norm, with the radii that are usual at the nearest published side by ratio."""
+    """Ten steps in each norm, eight draws of a victim's noise, and the radii that are usual at the nearest published side by ratio."""
     side = min(_RADII, key=lambda known: abs(math.log(size / known)))
-    return tuple(Attack(norm=norm, epsilon=radius, steps=10, draws=1) for norm, radius in _RADII[side].items())
+    return tuple(Attack(norm=norm, epsilon=radius, steps=10) for norm, radius in _RADII[side].items())
 
 
 def chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
