@@ -236,6 +236,7 @@ def limits(evaluation: Evaluation) -> list[str]:
         found.append("Calibration is of the models as they are; no temperature was fitted.")
     if evaluation.unknown is not None:
         found.append("What is far or near is whoever's choice gave the sets; scores stand at published settings, and nothing was tuned.")
+        found += [f"Unknown inputs: {note}." for note in evaluation.unknown.notes]
     return found
 
 

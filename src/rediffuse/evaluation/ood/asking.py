@@ -32,6 +32,7 @@ class Asked:
         neighbours: k of KNN.
         seed: of the choice.
         batch: images a call.
+        leave_out: a score that the training images cannot give is left out and noted; else it is an error.
     """
 
     size: int
@@ -41,6 +42,7 @@ class Asked:
     neighbours: int = NEIGHBOURS
     seed: int = 0
     batch: int = 256
+    leave_out: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", rules.check_names(self.scores))
@@ -54,16 +56,34 @@ class Asked:
         return any(name in rules.FITTED_SCORES for name in self.scores)
 
 
-def askable(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> tuple[str, ...]:
-    """The scores that make sense for a network: without ReAct, ASH and SCALE where its first images have negative features."""
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a network's first images tell. lacking: score -> why it cannot be had; width: of its features, 0 where it has none."""
+
+    lacking: Mapping[str, str]
+    width: int
+
+
+def look(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> Look:
+    """Ask a network about the first images of a set: without features it has scores of logits alone, and where some of those are negative,
+    or no linear layer makes its logits of them, no ReAct, ASH and SCALE."""
     _, pictures = next(batches(images[:64], size=size, fit=fit))
-    features, _ = model.features(pictures)
     try:
-        rules.check_rectified(features, model.name)
-        rules.linear(model.head, model.name)
-    except ModelError:
-        return (*rules.LOGIT_SCORES, *rules.DISTANCE_SCORES)
-    return rules.SCORES
+        features, logits = features_of(model, pictures)
+    except ModelError as error:
+        return Look(lacking=dict.fromkeys((*rules.RECTIFIED_SCORES, *rules.DISTANCE_SCORES), str(error)), width=0)
+    try:
+        for alter in _altered(model, features, logits, Reference()).values():
+            alter(features)
+    except (ModelError, ConfigError) as error:
+        return Look(lacking=dict.fromkeys(rules.RECTIFIED_SCORES, str(error)), width=features.shape[1])
+    return Look(lacking={}, width=features.shape[1])
+
+
+def askable(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> tuple[str, ...]:
+    """The scores that can be had of a network, see `look`."""
+    lacking = look(model, images, size=size, fit=fit).lacking
+    return tuple(name for name in rules.SCORES if name not in lacking)
 
 
 def score_batch(model: Judged, pictures: Tensor, asked: Sequence[str], reference: Reference) -> Tensor:

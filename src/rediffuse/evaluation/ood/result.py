@@ -82,6 +82,7 @@ class OodResult(Saved):
         known, known_images: the classifiers' own test set.
         rows, means, gains: figures; gains are of each model minus each later one.
         histograms: one a classifier and score.
+        notes: what was left out, and why.
     """
 
     models: tuple[str, ...]
@@ -94,6 +95,7 @@ class OodResult(Saved):
     histograms: tuple[Histogram, ...]
     seconds: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def mean(self, model: str, group: Group, score: str = "headline") -> OodMean | None:
         """A classifier's mean over a group; None where the group or one of the scores was not asked."""
@@ -132,7 +134,7 @@ class OodResult(Saved):
         tables: dict[str, tuple[Any, ...]] = {"row": self.rows, "mean": self.means, "gain": self.gains, "histogram": self.histograms}
         rows = [{"table": table, **asdict(row)} for table, found in tables.items() for row in found]
         said = "; ".join(f"{key}: {value}" for key, value in self.settings.items())
-        notes = [f"known: {self.known}, {self.known_images} images", *([f"settings: {said}"] if said else [])]
+        notes = [f"known: {self.known}, {self.known_images} images", *([f"settings: {said}"] if said else []), *self.notes]
         return Content(headline=self.headline(), rows=rows, seconds=self.seconds, notes=notes)
 
 
@@ -161,6 +163,7 @@ def judge(scored: Scored, *, resamples: int = RESAMPLES, level: float = 0.95, se
         histograms=_histograms(scored, bins),
         seconds=scored.seconds,
         settings=scored.settings,
+        notes=scored.notes,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rediffuse.data.names import slug
 from rediffuse.data.types import ImageSet
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.ood import scores as rules
@@ -54,6 +54,7 @@ class Scored:
     sets: tuple[ScoredSet, ...]
     seconds: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def score_sets(
@@ -98,16 +99,19 @@ def score_sets(
     kept = None if keep is None else Kept(keep, _identity(judged, sets, chosen, settings))
     total = len(chosen or ()) + sum(len(images) for _, _, images in sets)
     work = _Work(models=judged, asked=asked, kept=kept, progress=progress, total=total)
-    references = [Reference()] * len(judged) if chosen is None else work.references(chosen)
+    references, lost = ([Reference()] * len(judged), {}) if chosen is None else work.references(chosen)
+    if lost:
+        work = replace(work, asked=replace(asked, scores=tuple(name for name in asked.scores if name not in lost)))
     found = [
         ScoredSet(name=name, group=group, values=work.score(f"{group}-{slug(name)}", images, references)) for name, group, images in sets
     ]
     return Scored(
         models=tuple(model.name for model in judged),
-        scores=asked.scores,
+        scores=work.asked.scores,
         sets=tuple(found),
         seconds=time.monotonic() - began,
         settings=settings,
+        notes=left_out(lost),
     )
 
 
@@ -120,15 +124,22 @@ class _Work:
     total: int
     done: list[int] = field(default_factory=lambda: [0])
 
-    def references(self, chosen: ImageSet) -> list[Reference]:
-        """Fit every classifier's scores to the features of the chosen training images."""
-        labels = [model.truth(chosen) if "mahalanobis" in self.asked.scores else None for model in self.models]
+    def references(self, chosen: ImageSet) -> tuple[list[Reference], dict[str, str]]:
+        """(every classifier's scores, fitted to the features of the chosen training images; score -> why it is left out)."""
+        wanted, lost = self.asked.scores, dict[str, str]()
+        labels = [model.truth(chosen) if "mahalanobis" in wanted else None for model in self.models]
         blocks = self.blocks("bank", chosen, lambda place, pictures: self.bank_features(place, pictures, len(chosen)))
         found = []
         for place, own in enumerate(labels):
             features = torch.cat([block.pop(place) for block in blocks])
-            found.append(Reference.fit(features, own, self.asked.scores, self.asked.neighbours))
-        return found
+            try:
+                found.append(Reference.fit(features, own, wanted, self.asked.neighbours))
+            except DataError as error:
+                if not self.asked.leave_out:
+                    raise
+                wanted, lost["mahalanobis"] = tuple(name for name in wanted if name != "mahalanobis"), str(error)
+                found.append(Reference.fit(features, own, wanted, self.asked.neighbours))
+        return found, lost
 
     def bank_features(self, place: int, pictures: Tensor, images: int) -> Tensor:
         model = self.models[place]
@@ -170,6 +181,14 @@ class _Work:
         more, self.done[0] = done > self.done[0], done
         if more and self.progress is not None:
             self.progress(done, self.total)
+
+
+def left_out(lost: Mapping[str, str]) -> tuple[str, ...]:
+    """A note for each reason of scores that are left out, without the advice that follows a semicolon."""
+    found: dict[str, list[str]] = {}
+    for name, reason in lost.items():
+        found.setdefault(reason.partition("; ")[0], []).append(name)
+    return tuple(f"left out: {', '.join(names)}, because {reason}" for reason, names in found.items())
 
 
 def _chosen(train: ImageSet | None, asked: Asked) -> ImageSet | None:

@@ -25,18 +25,12 @@ from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.corruptions.sources import Live
 from rediffuse.evaluation.entropy import WHOLE, EntropyCurve, entropy_curve
 from rediffuse.evaluation.judged import Judged
-from rediffuse.evaluation.kept import fingerprint
-from rediffuse.evaluation.ood.asking import Asked, askable
-from rediffuse.evaluation.ood.reference import BANK, NEIGHBOURS
-from rediffuse.evaluation.ood.result import OodResult
-from rediffuse.evaluation.ood.result import judge as judge_unknown
-from rediffuse.evaluation.ood.scores import FITTED_SCORES
-from rediffuse.evaluation.ood.scoring import score_sets
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking, Part, Progress, denoiser_told, frost_told, part_of
 from rediffuse.evaluation.suite.columns import Columns, ask_columns
 from rediffuse.evaluation.suite.cost import BACKWARD, Calls
 from rediffuse.evaluation.suite.settings import SuiteSettings
+from rediffuse.evaluation.suite.unknown import unknown
 from rediffuse.evaluation.test_time.dda import DDA
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
 from rediffuse.evaluation.test_time.ensembles import Plain
@@ -83,31 +77,6 @@ def corruptions(asking: Asking) -> Part:
     copies = len(COMMON) * len(SEVERITIES) * len(asking.data)
     calls = Calls(classifier=len(asking.models) * (copies + len(asking.data)), corrupted=copies)
     return Part(name=names.CORRUPTIONS, images=asking.data, calls=calls, run=run, key=frost_told(asking))
-
-
-def unknown(asking: Asking) -> Part:
-    sets = [*asking.near.values(), *asking.far.values()]
-
-    def run(keep: Path | None, progress: Progress | None) -> OodResult:
-        most = NEIGHBOURS if asking.train is None else len(asking.train)
-        asked = Asked(scores=scores_of(asking), neighbours=min(NEIGHBOURS, most), seed=asking.settings.seed, **asking.where)
-        scored = score_sets(
-            asking.models, asking.data, asked=asked, near=asking.near, far=asking.far, train=asking.train, keep=keep, progress=progress
-        )
-        return judge_unknown(scored)
-
-    bank = min(len(asking.train), BANK) if asking.train is not None else 0
-    calls = Calls(classifier=len(asking.models) * (len(asking.data) + bank + sum(map(len, sets))))
-    key = {"near": _prints(asking.near), "far": _prints(asking.far), "train": None if asking.train is None else fingerprint(asking.train)}
-    return Part(name=names.UNKNOWN, images=asking.data, calls=calls, run=run, key=key)
-
-
-def scores_of(asking: Asking) -> tuple[str, ...]:
-    """The scores that make sense for every model, without those that want training images where none are given."""
-    common = [set(askable(model, asking.data, **asking.where)) for model in asking.models]
-    first = askable(asking.models[0], asking.data, **asking.where)
-    fitted = () if asking.train is not None else FITTED_SCORES
-    return tuple(name for name in first if name not in fitted and all(name in own for own in common))
 
 
 def entropy(asking: Asking) -> Part:
@@ -223,10 +192,6 @@ def _ensemble_victim(model: Judged, denoiser: Denoiser, settings: SuiteSettings)
         return torch.cat([checkpoint(asked, part, own, use_reentrant=False, preserve_rng_state=False) for part, own in parts])
 
     return replace(victim, ask=ask)
-
-
-def _prints(sets: Mapping[str, ImageSet]) -> dict[str, str]:
-    return {name: fingerprint(images) for name, images in sets.items()}
 
 
 _BUILDERS: Mapping[str, Callable[[Asking], Part]] = {
