@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rediffuse.data.types import ImageSet
 from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.ood import scoring
 from rediffuse.evaluation.ood.result import OodResult
 from rediffuse.evaluation.ood.scores import DISTANCE_SCORES, FITTED_SCORES, RECTIFIED_SCORES, SCORES
 from rediffuse.evaluation.suite.asking import Asking
@@ -91,3 +92,14 @@ def test_training_images_without_labels_lose_mahalanobis_alone() -> None:
     result = found(asking(judged(), train=noise(60, seed=9, name="bare")))
     assert set(SCORES) - set(result.scores) == {"mahalanobis"}
     assert "has no label" in result.notes[0]
+
+
+def test_features_that_take_too_much_memory_make_the_bank_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [judged(0), judged(1)]
+    every = unknown(asking(*models)).calls.classifier
+    monkeypatch.setattr(scoring, "BANK_BYTES", 2 * 24 * 4 * 55 + 4)
+    assert every - unknown(asking(*models)).calls.classifier == 2 * 5
+    result = found(asking(*models))
+    assert result.scores == SCORES
+    assert result.settings["bank"] == 55
+    assert result.notes == ("55 of 60 training images are asked about, a seeded choice; more take too much memory",)

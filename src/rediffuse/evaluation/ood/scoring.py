@@ -30,6 +30,11 @@ Group = Literal["known", "near", "far"]
 Progress = Callable[[int, int], None]
 
 
+def bank_that_fits(width: int, models: int) -> int:
+    """How many training images fit into `BANK_BYTES`, where so many classifiers give features of this width."""
+    return BANK_BYTES // (4 * width * models)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredSet:
     """What classifiers said of a set: `values` (models, images, scores) float64, high where the image looks known."""
@@ -146,9 +151,9 @@ class _Work:
         features, _ = features_of(model, pictures)
         if any(name in rules.RECTIFIED_SCORES for name in self.asked.scores):
             rules.check_rectified(features, model.name)
-        size = images * features.shape[1] * 4 * len(self.models)
-        if size > BANK_BYTES:
-            fits = BANK_BYTES // (features.shape[1] * 4 * len(self.models))
+        fits = bank_that_fits(features.shape[1], len(self.models))
+        if images > fits:
+            size = images * features.shape[1] * 4 * len(self.models)
             raise ConfigError(
                 f"{images} training features of {features.shape[1]} values for {len(self.models)} classifiers take {size / 2**30:.1f} GiB; "
                 f"give a bank of at most {fits} images"

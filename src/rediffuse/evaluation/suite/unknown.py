@@ -1,4 +1,4 @@
-"""Unknown inputs as a part of a suite: the scores that can be had, and why others cannot."""
+"""Unknown inputs as a part of a suite: the scores that can be had, of as many training images as fit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rediffuse.evaluation.ood.asking import Asked, look
 from rediffuse.evaluation.ood.reference import BANK, NEIGHBOURS
 from rediffuse.evaluation.ood.result import OodResult, judge
 from rediffuse.evaluation.ood.scores import FITTED_SCORES, SCORES
-from rediffuse.evaluation.ood.scoring import left_out, score_sets
+from rediffuse.evaluation.ood.scoring import bank_that_fits, left_out, score_sets
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking, Part, Progress
 from rediffuse.evaluation.suite.cost import Calls
@@ -33,7 +33,10 @@ def unknown(asking: Asking) -> Part:
 
     def run(keep: Path | None, progress: Progress | None) -> OodResult:
         most = NEIGHBOURS if asking.train is None else len(asking.train)
-        asked = Asked(scores=choice.scores, neighbours=min(NEIGHBOURS, most), seed=asking.settings.seed, leave_out=True, **asking.where)
+        asked = Asked(
+            scores=choice.scores, bank=max(1, choice.bank), neighbours=min(NEIGHBOURS, most), seed=asking.settings.seed, leave_out=True,
+            **asking.where,
+        )  # fmt: skip
         scored = score_sets(
             asking.models, asking.data, asked=asked, near=asking.near, far=asking.far, train=asking.train, keep=keep, progress=progress
         )
@@ -54,8 +57,14 @@ def choose(asking: Asking) -> Choice:
     elif said := _unlabelled(asking, asking.train):
         lost.setdefault("mahalanobis", said)
     scores = tuple(name for name in SCORES if name not in lost)
-    bank = min(len(asking.train), BANK) if asking.train and any(name in FITTED_SCORES for name in scores) else 0
-    return Choice(scores=scores, bank=bank, notes=left_out({name: lost[name] for name in SCORES if name in lost}))
+    notes = left_out({name: lost[name] for name in SCORES if name in lost})
+    bank = 0
+    if asking.train and any(name in FITTED_SCORES for name in scores):
+        most = min(len(asking.train), BANK)
+        bank = min(most, bank_that_fits(max(each.width for each in looks), len(looks)))
+        if bank < most:
+            notes += (f"{bank:,} of {len(asking.train):,} training images are asked about, a seeded choice; more take too much memory",)
+    return Choice(scores=scores, bank=bank, notes=notes)
 
 
 def _unlabelled(asking: Asking, train: ImageSet) -> str:
