@@ -13,6 +13,7 @@ from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.statistics import Interval
 from rediffuse.evaluation.suite.evaluate import evaluate
+from rediffuse.evaluation.suite.settings import PARTS, UNKNOWN
 from rediffuse.reports.evaluation import render_page
 from rediffuse.reports.evaluation_cards import cards
 from rediffuse.reports.evaluation_tables import MOST_CLASSES, better, confusion, heat_map
@@ -106,3 +107,9 @@ def test_a_card_of_two_models_says_the_difference() -> None:
     alone = cards(evaluate(MODELS[:1], DATA, **asked("few-shot")))[0]
     assert alone["word"] == ""
     assert alone["unit"] == "%"
+
+
+def test_the_page_names_the_scores_that_could_not_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PARTS, "robust", (UNKNOWN,))  # type: ignore[index]
+    page = render_page(evaluate(MODELS[:1], DATA, **asked("robust")))
+    assert "Unknown inputs: left out: knn, because its k is 50 and there are 15 training images." in page

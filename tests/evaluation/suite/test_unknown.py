@@ -15,7 +15,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.ood import scoring
 from rediffuse.evaluation.ood.result import OodResult
-from rediffuse.evaluation.ood.scores import DISTANCE_SCORES, FITTED_SCORES, RECTIFIED_SCORES, SCORES
+from rediffuse.evaluation.ood.scores import DISTANCE_SCORES, FITTED_SCORES, HEADLINE, RECTIFIED_SCORES, SCORES
 from rediffuse.evaluation.suite.asking import Asking
 from rediffuse.evaluation.suite.settings import SuiteSettings
 from rediffuse.evaluation.suite.unknown import unknown
@@ -103,3 +103,16 @@ def test_features_that_take_too_much_memory_make_the_bank_smaller(monkeypatch: p
     assert result.scores == SCORES
     assert result.settings["bank"] == 55
     assert result.notes == ("55 of 60 training images are asked about, a seeded choice; more take too much memory",)
+
+
+def test_fewer_training_images_than_neighbours_are_no_other_knn() -> None:
+    result = found(asking(judged(), train=TRAIN.subset(range(0, 60, 4))))
+    assert set(SCORES) - set(result.scores) == {"knn"}
+    assert result.notes == ("left out: knn, because its k is 50 and there are 15 training images",)
+    assert result.mean("net 0", "near") is None
+    assert "no headline mean, which is of msp, energy, knn" in result.content().notes
+    whole = found(asking(judged()))
+    mean = whole.mean("net 0", "near")
+    assert mean is not None
+    assert mean.of == HEADLINE
+    assert "headline: the mean of msp, energy, knn" in whole.content().notes

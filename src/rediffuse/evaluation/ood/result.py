@@ -41,11 +41,12 @@ class OodRow:
 
 @dataclass(frozen=True, kw_only=True)
 class OodMean:
-    """A classifier's mean over the sets of a group; `score` is a score, or "headline" or "paper" for the mean over those."""
+    """A classifier's mean over the sets of a group; `score` is a score, or "headline" or "paper" for the mean over those scores, `of`."""
 
     model: str
     group: Group
     score: str
+    of: tuple[str, ...]
     auroc: Interval
     aupr_known: float
     aupr_unknown: float
@@ -134,8 +135,17 @@ class OodResult(Saved):
         tables: dict[str, tuple[Any, ...]] = {"row": self.rows, "mean": self.means, "gain": self.gains, "histogram": self.histograms}
         rows = [{"table": table, **asdict(row)} for table, found in tables.items() for row in found]
         said = "; ".join(f"{key}: {value}" for key, value in self.settings.items())
-        notes = [f"known: {self.known}, {self.known_images} images", *([f"settings: {said}"] if said else []), *self.notes]
+        notes = [
+            f"known: {self.known}, {self.known_images} images",
+            *([f"settings: {said}"] if said else []),
+            self._headline_told(),
+            *self.notes,
+        ]
         return Content(headline=self.headline(), rows=rows, seconds=self.seconds, notes=notes)
+
+    def _headline_told(self) -> str:
+        scores = ", ".join(HEADLINE)
+        return f"headline: the mean of {scores}" if set(HEADLINE) <= set(self.scores) else f"no headline mean, which is of {scores}"
 
 
 def judge(scored: Scored, *, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0, bins: int = BINS) -> OodResult:
@@ -207,7 +217,7 @@ def _means(scored: Scored, rows: Sequence[OodRow], value: NDArray[Any], drawn: N
             own = [row for row in rows if row.model == model and row.group == group and row.score in names]
             rest = {name: float(np.mean([getattr(row, name) for row in own])) for name in ("aupr_known", "aupr_unknown", "fpr95")}
             auroc = _interval(_mean(value[place], sets, scores), _mean(drawn[:, place], sets, scores), level)
-            found.append(OodMean(model=model, group=group, score=key, auroc=auroc, **rest))
+            found.append(OodMean(model=model, group=group, score=key, of=MEANS.get(key, (key,)), auroc=auroc, **rest))
     return tuple(found)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import DataError
 from rediffuse.evaluation.kept import fingerprint
-from rediffuse.evaluation.ood.asking import Asked, look
+from rediffuse.evaluation.ood.asking import Asked, Look, look
 from rediffuse.evaluation.ood.reference import BANK, NEIGHBOURS
 from rediffuse.evaluation.ood.result import OodResult, judge
 from rediffuse.evaluation.ood.scores import FITTED_SCORES, SCORES
@@ -32,11 +32,7 @@ def unknown(asking: Asking) -> Part:
     sets, choice = [*asking.near.values(), *asking.far.values()], choose(asking)
 
     def run(keep: Path | None, progress: Progress | None) -> OodResult:
-        most = NEIGHBOURS if asking.train is None else len(asking.train)
-        asked = Asked(
-            scores=choice.scores, bank=max(1, choice.bank), neighbours=min(NEIGHBOURS, most), seed=asking.settings.seed, leave_out=True,
-            **asking.where,
-        )  # fmt: skip
+        asked = Asked(scores=choice.scores, bank=max(1, choice.bank), seed=asking.settings.seed, leave_out=True, **asking.where)
         scored = score_sets(
             asking.models, asking.data, asked=asked, near=asking.near, far=asking.far, train=asking.train, keep=keep, progress=progress
         )
@@ -56,15 +52,20 @@ def choose(asking: Asking) -> Choice:
         lost |= dict.fromkeys(FITTED_SCORES, "no training images were given (--train)")
     elif said := _unlabelled(asking, asking.train):
         lost.setdefault("mahalanobis", said)
+    bank, notes = _bank(asking, looks) if any(name not in lost for name in FITTED_SCORES) else (0, ())
+    if 0 < bank < NEIGHBOURS:
+        lost.setdefault("knn", f"its k is {NEIGHBOURS} and there are {bank} training images")
     scores = tuple(name for name in SCORES if name not in lost)
-    notes = left_out({name: lost[name] for name in SCORES if name in lost})
-    bank = 0
-    if asking.train and any(name in FITTED_SCORES for name in scores):
-        most = min(len(asking.train), BANK)
-        bank = min(most, bank_that_fits(max(each.width for each in looks), len(looks)))
-        if bank < most:
-            notes += (f"{bank:,} of {len(asking.train):,} training images are asked about, a seeded choice; more take too much memory",)
+    notes = left_out({name: lost[name] for name in SCORES if name in lost}) + notes
     return Choice(scores=scores, bank=bank, notes=notes)
+
+
+def _bank(asking: Asking, looks: Sequence[Look]) -> tuple[int, tuple[str, ...]]:
+    """(how many training images are asked about, a note where they are fewer than there are)."""
+    given = 0 if asking.train is None else len(asking.train)
+    bank = min(given, BANK, bank_that_fits(max(each.width for each in looks), len(looks)))
+    note = f"{bank:,} of {given:,} training images are asked about, a seeded choice"
+    return bank, () if bank == given else (note if bank == BANK else f"{note}; more take too much memory",)
 
 
 def _unlabelled(asking: Asking, train: ImageSet) -> str:
