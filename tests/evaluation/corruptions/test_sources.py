@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from tests.evaluation.corruptions.toys import network, pictures
+from tests.evaluation.ood.toys import noise
 
 from rediffuse.data.folder import folder
+from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
 from rediffuse.evaluation.corruptions.apply import corrupt
-from rediffuse.evaluation.corruptions.sources import CIFAR10, CifarC, ImageNetC
+from rediffuse.evaluation.corruptions.sources import CIFAR10, CifarC, ImageNetC, Live
 from rediffuse.evaluation.corruptions.subsets import match_classes, subset_accuracy
 from rediffuse.evaluation.results import read_result
 
@@ -47,6 +49,13 @@ def test_cifar_c_is_what_it_was_made_from(tmp_path: Path) -> None:
         corruption_accuracy(model, source, corruptions=["snow"])
     with pytest.raises(DataError, match="does not know 'airplane'"):
         corruption_accuracy(network(["x", "y"]), source, corruptions=["fog"])
+
+
+def test_pictures_too_small_to_corrupt_are_enlarged_with_a_note() -> None:
+    small, large = noise(3, seed=1, name="small"), noise(2, seed=2, size=32)
+    both = ImageSet.of([*small, *large], classes=(), name="both")
+    assert "3 of 5 pictures have a side below 32 px and were scaled to be corrupted" in Live(both, size=32).notes
+    assert not any("below 32 px" in note for note in Live(large).notes)
 
 
 def test_foreign_arrays_are_refused(tmp_path: Path) -> None:

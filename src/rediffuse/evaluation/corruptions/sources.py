@@ -16,7 +16,7 @@ from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import DataError
 from rediffuse.evaluation.corruptions.apply import corrupt
-from rediffuse.evaluation.corruptions.constants import ALL, SEVERITIES, published_size
+from rediffuse.evaluation.corruptions.constants import ALL, SEVERITIES, SMALLEST, published_size
 from rediffuse.evaluation.corruptions.frost import FrostSource, frost_overlays
 from rediffuse.evaluation.judged import Judged, batches
 from rediffuse.evaluation.kept import fingerprint
@@ -83,6 +83,8 @@ class Live:
         self.notes: tuple[str, ...] = ()
         if self.side != self.constants_of:
             self.notes += (f"pictures of {self.side} px, constants published for {self.constants_of} px",)
+        if small := sum(min(own) < SMALLEST for own in images.sizes):
+            self.notes += (f"{small:,} of {len(self):,} pictures have a side below {SMALLEST} px and were scaled to be corrupted",)
         if not self._overlays.comparable:
             self.notes += (
                 "frost is drawn, not photographed: it is not comparable with published figures (extra `corruptions` has the photos)",
