@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tests.recipes.test_bundled import write_pictures
 from tests.tiny_pixel import tiny_pixel
 
 from rediffuse.evaluation.test_time.dda import DDASettings
 from rediffuse.recipes import calibration_cifar10, certified_cifar10, dda_guidance, ood_cifar10
+from rediffuse.recipes.robust import trained
 from rediffuse.recipes.robust.cells import Cell
 from rediffuse.recipes.robust.nets import NETS, open_net
 
@@ -128,3 +131,39 @@ def test_the_guidance_of_dda_is_chosen_where_no_table_looks(home: Path, monkeypa
 def test_nets_that_are_not_there_are_asked_for(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ood_cifar10.main(asked(home, "--arms", "augmix")) == 2
     assert "python -m rediffuse.recipes.diffaug_cifar10 --net resnet-14 --arms augmix --seeds 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "more", "less"),
+    [
+        ("cpu", [], False),
+        ("cpu", ["--draws", "10000", "--images", "800", "--seeds", "9", "--sigmas", "0.12", "0.25", "0.5", "1.0"], False),
+        ("cpu", ["--draws", "999"], True),
+        ("cpu", ["--images", "499"], True),
+        ("cpu", ["--sigmas", "0.25", "0.5"], True),
+        ("cpu", ["--arms", "plain"], True),
+        ("cpu", ["--denoiser", "elsewhere"], True),
+        ("meta", [], False),
+        ("meta", ["--draws", "1000"], True),
+    ],
+)
+def test_only_less_or_other_than_the_recipe_has_a_name_of_its_own(
+    device: str, more: list[str], less: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[argparse.Namespace] = []
+
+    def work(given: argparse.Namespace, _: object) -> Path:
+        found.append(given)
+        return tmp_path
+
+    monkeypatch.setattr(trained, "resolve_device", lambda _: torch.device(device))
+    monkeypatch.setattr(trained.Trained, "open", lambda *_: None)
+    monkeypatch.setattr(certified_cifar10, "work", work)
+    assert certified_cifar10.main(["--data", str(tmp_path), *more]) == 0
+    assert found[0].name == ("reduced_certified_cifar10" if less else "certified_cifar10")
+    assert "--draws" in more or found[0].draws == {"cpu": 1000, "meta": 10_000}[device]
+
+
+def test_a_device_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert certified_cifar10.main(["--data", str(tmp_path), "--device", "cuda:99"]) == 2
+    assert "cuda:99" in capsys.readouterr().err

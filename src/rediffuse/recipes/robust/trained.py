@@ -27,6 +27,9 @@ from rediffuse.recipes.robust.nets import NETS, NETS_FOLDER, Lowered
 from rediffuse.training.backbones import Classifier
 from rediffuse.training.procedure import Procedure
 
+MORE = ("images", "entropy_images", "seeds", "selection", "draws", "bank")
+"""Options of which more is better."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
@@ -110,21 +113,45 @@ def options(name: str, text: str | None, images: int | None, arms: Sequence[str]
 
 
 def run(
-    name: str, parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace, Trained], Path], arguments: Sequence[str] | None
+    name: str,
+    parser: argparse.ArgumentParser,
+    work: Callable[[argparse.Namespace, Trained], Path],
+    arguments: Sequence[str] | None,
+    usual: Callable[[torch.device], Mapping[str, Any]] = lambda _: {},
 ) -> int:
-    """A yardstick from its command line to the file that it writes; one that departs from the recipe has a name of its own."""
+    """A yardstick from its command line to the file that it writes; one that asks for less than the recipe has a name of its own.
+
+    Args:
+        usual: defaults that depend on the device.
+    """
     given = parser.parse_args(arguments)
-    decides = [key for key in vars(given) if key not in ("data", "work", "store", "out", "device")]
-    departs = any(getattr(given, key) != parser.get_default(key) for key in decides if key != "seeds") or given.seeds < SEEDS
-    given.name = f"reduced_{name}" if departs else name
-    given.command = module_command(f"rediffuse.recipes.{name}", sys.argv[1:] if arguments is None else arguments)
     try:
-        trained = Trained.open(given.store or given.work, given.net, given.arms, range(given.seeds), resolve_device(given.device))
+        device = resolve_device(given.device)
+        parser.set_defaults(**usual(device))
+        given = parser.parse_args(arguments)
+        given.name = f"reduced_{name}" if reduced(given, parser) else name
+        given.command = module_command(f"rediffuse.recipes.{name}", sys.argv[1:] if arguments is None else arguments)
+        trained = Trained.open(given.store or given.work, given.net, given.arms, range(given.seeds), device)
         print(f"wrote {work(given, trained)}")
     except RediffuseError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def reduced(given: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
+    """Whether a command asks for less than its recipe, or for something else; more pictures, draws, seeds, arms or sigmas are neither."""
+    for key in set(vars(given)) - {"data", "work", "store", "out", "device"}:
+        asked, default = getattr(given, key), parser.get_default(key)
+        if isinstance(default, list):
+            less = not set(default) <= set(asked)
+        elif key in MORE:
+            less = asked is not None and (default is None or asked < default)
+        else:
+            less = asked != default
+        if less:
+            return True
+    return False
 
 
 def against(arms: Iterable[str]) -> list[tuple[str, str]]:
