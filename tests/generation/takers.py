@@ -8,8 +8,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+from rediffuse import lock
 from rediffuse.errors import PlanError
-from rediffuse.generation import lock
 
 
 def take(path: Path, take_over: bool, both: Barrier, answer: Connection) -> None:

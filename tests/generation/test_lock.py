@@ -15,7 +15,7 @@ from tests.generation.conftest import CLASSES, Make, Varied, mixture, pixels
 from tests.generation.takers import take
 
 from rediffuse.errors import PlanError
-from rediffuse.generation.lock import Lock
+from rediffuse.lock import Lock
 
 
 def dead_process() -> int:

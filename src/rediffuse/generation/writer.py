@@ -19,7 +19,6 @@ from rediffuse.generation.card import data_card
 from rediffuse.generation.difference import difference
 from rediffuse.generation.environment import environment, short_hash
 from rediffuse.generation.files import scratch_file
-from rediffuse.generation.lock import Lock
 from rediffuse.generation.plan import REAL, Plan, Variant
 from rediffuse.generation.shard import OpenShard
 from rediffuse.generation.store import (
@@ -41,6 +40,7 @@ from rediffuse.generation.store import (
     read_manifest,
     read_plan,
 )  # fmt: skip
+from rediffuse.lock import Lock
 from rediffuse.machine import coding_threads, is_alive, now
 from rediffuse.writing import sync_folder, write_json, write_rows, write_text
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from statistics import NormalDist
 
@@ -12,8 +16,8 @@ from tests.evaluation.certify.toys import CLASSES, HalfSpace, half_space, noise_
 from tests.evaluation.test_time.views import Function, mixture
 from torch import Tensor, nn
 
-from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.evaluation.certify.certifying import certify, count
+from rediffuse.errors import ConfigError, DataError, ModelError, PlanError
+from rediffuse.evaluation.certify.certifying import LOCK, certify, count
 from rediffuse.evaluation.certify.result import Certified
 from rediffuse.evaluation.certify.rows import read_rows
 from rediffuse.evaluation.certify.smoothing import Smoother, Smoothing
@@ -195,3 +199,19 @@ def test_what_never_wavers_reaches_the_ceiling() -> None:
     assert [row.radius for row in series.rows] == pytest.approx([ceiling] * len(IMAGES))
     assert len({row.predict for row in series.rows}) == 1
     assert series.ceiling == pytest.approx(ceiling)
+
+
+def test_a_second_process_writes_into_no_folder_that_a_first_one_fills(tmp_path: Path) -> None:
+    kept = tmp_path / "run"
+
+    def second(done: int, _: int) -> None:
+        if done == 1:
+            with pytest.raises(PlanError, match=r"being written by process .* remove .*certificates\.lock"):
+                certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=kept)
+
+    found = certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=kept, chunk=1, progress=second)
+    assert not (kept / LOCK).exists()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (kept / LOCK).write_text(json.dumps({"host": socket.gethostname(), "pid": dead.pid, "time": "long ago"}))
+    assert certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=kept).table() == found.table()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +25,14 @@ from rediffuse.evaluation.certify.rows import Certificate, append, finished, rew
 from rediffuse.evaluation.certify.smoothing import Draws, Smoother, Smoothing
 from rediffuse.evaluation.judged import Judged, check_models
 from rediffuse.evaluation.kept import claim, fingerprint, numbers_of
+from rediffuse.lock import Lock
 
 CHUNK = 256
 """Draws in one call of denoiser and classifiers, at most, on an accelerator."""
 PROCESSOR_CHUNK = 64
 """On a processor, where larger calls cost as much again: glibc hands blocks of more than 32 MiB back at once, so that the kernel has to map
 the memory of every layer anew."""
+LOCK = "certificates.lock"
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(selection, estimation), each (images, K)."""
 
@@ -66,6 +69,7 @@ def certify(
         ConfigError: a denoiser, size, sigma or folder that does not fit.
         DataError: no images, images without labels that the models know, a table of another run.
         ModelError: logits or denoised images that are NaN; certificates of earlier images are kept.
+        PlanError: another process writes into the folder.
     Reference: Cohen et al., ICML 2019, arXiv 1902.02918; Carlini et al., ICLR 2023, arXiv 2206.10550.
     """
     judged, plan = check_models(models), smoothing or Smoothing()
@@ -82,18 +86,9 @@ def certify(
     home = None if keep is None else Path(keep)
     if home is not None:
         claim(home, work.identity(denoiser))
-    series: list[Series] = []
-    for order, smoother in enumerate(smoothers):
-
-        def tick(done: int, order: int = order) -> None:
-            if progress is not None:
-                progress(order * len(images) + done, len(smoothers) * len(images))
-
-        rows = work.rows(smoother, home, tick)
-        top = ceiling(smoother.sigma, plan.draws, plan.alpha)
-        series += [
-            Series(model=model.name, sigma=smoother.sigma, ceiling=top, rows=tuple(own)) for model, own in zip(judged, rows, strict=True)
-        ]
+    lock: AbstractContextManager[object] = nullcontext() if home is None else Lock(home / LOCK, fix=f"remove {home / LOCK}")
+    with lock:  # two processes would mix their lines
+        series = work.series(smoothers, home, progress)
     kind = "plain" if denoiser is None else f"{type(denoiser).__name__} {denoiser.fingerprint()[:12]}"
     names = tuple(model.name for model in judged)
     return Certified(smoothing=plan, smoother=kind, images=len(images), models=names, series=tuple(series))
@@ -115,6 +110,23 @@ class _Work:
     shape: Fit
     chunk: int
     device: torch.device
+
+    def series(self, smoothers: Sequence[Smoother], home: Path | None, progress: Callable[[int, int], None] | None) -> list[Series]:
+        """One a sigma and model."""
+        found: list[Series] = []
+        for order, smoother in enumerate(smoothers):
+
+            def tick(done: int, order: int = order) -> None:
+                if progress is not None:
+                    progress(order * len(self.images) + done, len(smoothers) * len(self.images))
+
+            rows = self.rows(smoother, home, tick)
+            top = ceiling(smoother.sigma, self.plan.draws, self.plan.alpha)
+            found += [
+                Series(model=model.name, sigma=smoother.sigma, ceiling=top, rows=tuple(own))
+                for model, own in zip(self.judged, rows, strict=True)
+            ]
+        return found
 
     def rows(self, smoother: Smoother, home: Path | None, tick: Callable[[int], None]) -> list[list[Certificate]]:
         """The certificates of each model at one sigma, those first that lie in the folder."""

@@ -1,4 +1,4 @@
-"""One writer a run. The lock saves work; correctness never rests on it, because two writers of a shard make the same bytes and names."""
+"""One writer a folder. Of a run the lock saves work alone: two writers of a shard make the same bytes and names."""
 
 from __future__ import annotations
 
@@ -26,12 +26,20 @@ class Lock:
         path: the lock file.
         take_over: take the lock from whoever holds it now.
         note: called with a sentence when a lock was taken over.
+        fix: what to do where its process is gone for good and cannot be seen from here.
     Raises:
         PlanError: another process holds it.
     """
 
-    def __init__(self, path: Path, *, take_over: bool = False, note: Callable[[str], None] = lambda _: None) -> None:
-        self.path, self.take_over, self.note = path.absolute(), take_over, note
+    def __init__(
+        self,
+        path: Path,
+        *,
+        take_over: bool = False,
+        note: Callable[[str], None] = lambda _: None,
+        fix: str = "take the run over with take_over=True (--take-over)",
+    ) -> None:
+        self.path, self.take_over, self.note, self.fix = path.absolute(), take_over, note, fix
         self._mine = b""
 
     def __enter__(self) -> Self:
@@ -46,8 +54,7 @@ class Lock:
             dead = self.path not in _HELD and _is_dead(found)
             if not dead and not (self.take_over and found == first):
                 raise PlanError(
-                    f"{self.path.parent} is being written by {_words(found)}; wait for it, or if it is gone for good, "
-                    "take the run over with take_over=True (--take-over)"
+                    f"{self.path.parent} is being written by {_words(found)}; wait for it, or if it is gone for good, {self.fix}"
                 )
             if self._remove(found):
                 self.note(f"taken over from {_words(found)}")
