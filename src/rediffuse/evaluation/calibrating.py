@@ -147,45 +147,67 @@ def calibrate(
         DataError: no images, unknown labels, images that are both judged and fitted on.
         ModelError: logits that are NaN.
     """
-    began = time.perf_counter()
-    judged = check_models(models)
+    began, judged = time.perf_counter(), check_models(models)
     _check(images, temperature_images, bins)
     others = 0 if temperature_images is None else len(temperature_images)
-
-    def asked(name: str, chosen: ImageSet, behind: int) -> Iterator[tuple[slice, list[Tensor]]]:
-        identity = {"kind": "logits", "images": fingerprint(chosen), "size": size, "fit": fit}
-        identity |= {"models": {model.name: model.identity() for model in judged}}
-        kept = None if keep is None else Kept(Path(keep) / name, identity)
-        for rows, logits in in_blocks(len(chosen), BLOCK, lambda rows: _logits(judged, chosen[rows], size, fit, batch), kept):
-            yield rows, [logits[model.name] for model in judged]
-            if progress is not None:
-                progress(behind + rows.stop, others + len(images))
-
-    temperatures: list[float | None] = [None] * len(judged)
+    work = _Work(judged=judged, size=size, fit=fit, batch=batch, keep=keep, progress=progress, total=others + len(images))
     truth = [model.truth(images) for model in judged]
-    if temperature_images is not None:
-        told = [model.truth(temperature_images) for model in judged]
-        blocks = [logits for _, logits in asked("temperature", temperature_images, 0)]
-        temperatures = [fit_temperature(torch.cat(own), labels) for own, labels in zip(zip(*blocks, strict=True), told, strict=True)]
-    as_is: list[list[Judgements]] = [[] for _ in judged]
-    scaled: list[list[Judgements]] = [[] for _ in judged]
-    for rows, logits in asked("judged", images, others):
-        for place, own in enumerate(logits):
-            as_is[place].append(judge(own, truth[place][rows]))
-            temperature = temperatures[place]
-            if temperature is not None:
-                scaled[place].append(judge(own, truth[place][rows], temperature))
-    found = [
-        Calibration(
-            model=model.name,
-            as_is=Judgements.cat(as_is[place]),
-            temperature=temperatures[place],
-            scaled=Judgements.cat(scaled[place]) if scaled[place] else None,
-            bins=bins,
+    temperatures = [None] * len(judged) if temperature_images is None else work.temperatures(temperature_images)
+    found = work.calibrations(images, truth, temperatures, bins, others)
+    return Calibrations(models=found, images=len(images), seconds=time.perf_counter() - began)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What `calibrate` was given, checked. total: images in all."""
+
+    judged: Sequence[Judged]
+    size: int
+    fit: Literal["pad", "crop", "squash"]
+    batch: int
+    keep: str | Path | None
+    progress: Callable[[int, int], None] | None
+    total: int
+
+    def temperatures(self, images: ImageSet) -> list[float]:
+        """Of each model, fitted on these images."""
+        told = [model.truth(images) for model in self.judged]
+        blocks = [logits for _, logits in self.logits("temperature", images, 0)]
+        return [fit_temperature(torch.cat(own), labels) for own, labels in zip(zip(*blocks, strict=True), told, strict=True)]
+
+    def calibrations(
+        self, images: ImageSet, truth: Sequence[Tensor], temperatures: Sequence[float | None], bins: int, behind: int
+    ) -> tuple[Calibration, ...]:
+        """Of each model, at its temperature too where it has one. truth: labels of each; behind: images that came before these."""
+        as_is: list[list[Judgements]] = [[] for _ in self.judged]
+        scaled: list[list[Judgements]] = [[] for _ in self.judged]
+        for rows, logits in self.logits("judged", images, behind):
+            for place, (own, labels, temperature) in enumerate(zip(logits, truth, temperatures, strict=True)):
+                as_is[place].append(judge(own, labels[rows]))
+                if temperature is not None:
+                    scaled[place].append(judge(own, labels[rows], temperature))
+        return tuple(
+            Calibration(
+                model=model.name,
+                as_is=Judgements.cat(as_is[place]),
+                temperature=temperatures[place],
+                scaled=Judgements.cat(scaled[place]) if scaled[place] else None,
+                bins=bins,
+            )
+            for place, model in enumerate(self.judged)
         )
-        for place, model in enumerate(judged)
-    ]
-    return Calibrations(models=tuple(found), images=len(images), seconds=time.perf_counter() - began)
+
+    def logits(self, name: str, images: ImageSet, behind: int) -> Iterator[tuple[slice, list[Tensor]]]:
+        """(rows, logits of each model) of each block, those first that lie in the folder of this name."""
+        identity = {"kind": "logits", "images": fingerprint(images), "size": self.size, "fit": self.fit}
+        identity |= {"models": {model.name: model.identity() for model in self.judged}}
+        kept = None if self.keep is None else Kept(Path(self.keep) / name, identity)
+        for rows, logits in in_blocks(
+            len(images), BLOCK, lambda rows: _logits(self.judged, images[rows], self.size, self.fit, self.batch), kept
+        ):
+            yield rows, [logits[model.name] for model in self.judged]
+            if self.progress is not None:
+                self.progress(behind + rows.stop, self.total)
 
 
 def _logits(judged: Sequence[Judged], part: ImageSet, size: int, fit: Literal["pad", "crop", "squash"], batch: int) -> dict[str, Tensor]:
