@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from rediffuse.evaluation.suite.result import Evaluation
 
 WITH = Group("What it is judged with", sort_key=2)
+PLACES = "MODEL [OTHER] PHOTOS"
 
 
 def evaluate(
-    *places: str,
+    *places: Annotated[str, Parameter(name=PLACES)],
     suite: Literal["robust", "few-shot", "full"] = "robust",
     out: Path = Path("evaluation"),
     report: Annotated[bool, Parameter(negative="--no-report", show_default=False)] = True,
@@ -43,7 +44,7 @@ def evaluate(
     Says first what that costs. The same command continues an interrupted one; further sets and larger suites join what is there.
 
     Args:
-        places: MODEL [OTHER] PHOTOS: one classifier or two (a transformers folder, such as train writes, or a hub name), then labelled
+        places: one classifier or two (a transformers folder, such as train writes, or a hub name), then labelled
             photos that they were not trained on: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
         suite: few-shot: accuracy and calibration; robust: also corruptions, unknown inputs, entropy on noisy views, the DiffAug ensemble;
             full: also certificates, an attack and DDA.
@@ -139,9 +140,7 @@ def run(bench: Bench, quiet: bool) -> Evaluation:
 def parse_places(places: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """(classifiers, images): the last place is the images. Raises ConfigError for fewer than two places, or more than three."""
     if len(places) not in (2, 3):
-        raise ConfigError(
-            f"evaluate takes one classifier or two, then the photos: rediffuse evaluate MODEL [OTHER] PHOTOS; got {len(places)} of them"
-        )
+        raise ConfigError(f"evaluate takes one classifier or two, then the photos: rediffuse evaluate {PLACES}; got {len(places)} of them")
     return tuple(places[:-1]), places[-1]
 
 
