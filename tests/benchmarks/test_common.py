@@ -14,7 +14,7 @@ from benchmarks.common import Measured, headline, options, ratio, run, turns
 from rediffuse.errors import DataError
 from rediffuse.evaluation.results import Figure
 
-BENCHMARKS = ("certify", "corruptions", "diffaug", "evaluate", "generate", "inversion", "precision")
+BENCHMARKS = ("agreement", "certify", "corruptions", "diffaug", "evaluate", "generate", "inversion", "precision")
 
 
 def test_each_repeat_begins_with_another_arm() -> None:

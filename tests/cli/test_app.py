@@ -86,6 +86,7 @@ def test_help_has_no_empty_default_and_no_lines_of_the_source(rediffuse: Callabl
     assert "[default: ]" not in told
     assert "[OPTIONS] OUT" not in told
     assert "train DATA [OUT]" in told
+    assert "│ MODEL [OTHER] PHOTOS  one classifier or two" in rediffuse("evaluate", "--help").out
 
 
 def test_a_docstring_flows() -> None:

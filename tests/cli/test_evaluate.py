@@ -55,7 +55,7 @@ def strangers(tmp_path: Path) -> Path:
 def test_one_classifier_gets_a_page_and_its_figures(
     rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path
 ) -> None:
-    ended = rediffuse("evaluate", nets[0], photos, "--far", strangers, "--out", "judged")
+    ended = rediffuse("evaluate", nets[0], photos, "--far", strangers, "--out", "judged", "--denoiser", "none")
     assert ended.status == 0, ended.err
     assert "about" in ended.err
     assert "in all" in ended.err
@@ -64,13 +64,15 @@ def test_one_classifier_gets_a_page_and_its_figures(
     assert f"{100 * found['accuracy']['<b>first']['top1']:.1f} %" in ended.out.replace("\N{NO-BREAK SPACE}", " ")
     for title in ("Accuracy", "Corruptions", "Calibration", "Unknown inputs", "Limits"):
         assert f"<h2>{title}</h2>" in page
-    assert "Without entropy: no denoiser was given (--denoiser)" in page
+    assert "Without entropy: --denoiser none was asked for" in page
+    assert "Without entropy, DiffAug ensemble: --denoiser none was asked for." in ended.err
     assert "<b>first" not in page
     assert "<img" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert "rediffuse evaluate" in page
-    again = rediffuse("evaluate", nets[0], photos, "--far", strangers, "--out", "judged", "--no-report", "--hours", "0.001")
+    words = ["--out", "judged", "--denoiser", "none", "--no-report", "--hours", "0.001"]
+    again = rediffuse("evaluate", nets[0], photos, "--far", strangers, *words)
     assert again.status == 0, again.err
     assert "corruptions: 9 images, done" in again.err
     assert "The page" not in again.out
@@ -100,6 +102,26 @@ def test_the_denoiser_joins_later(rediffuse: Callable[..., Ended], nets: tuple[P
     assert not Path("evaluation").exists()
     refused_ = rediffuse("evaluate", nets[1], photos, "--denoiser", pixel, "--suite", "full", "--hours", "0.00001")
     refused(refused_, "--hours allows")
+
+
+def test_the_bundled_denoiser_is_taken_where_it_knows_the_size(
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path
+) -> None:
+    words = ["evaluate", nets[1], photos, "--dry-run", "--images", 2]
+    small = rediffuse(*words)
+    assert small.status == 0, small.err
+    assert "Views by the bundled cifar10-32" in small.err
+    assert "entropy: 2 images" in small.out
+    large = rediffuse(*words, "--size", 64)
+    assert large.status == 0, large.err
+    assert "entropy" not in large.out
+    assert "Without entropy, DiffAug ensemble: the bundled cifar10-32 knows 32 pixels, and photos are seen at 64; " in large.err
+    assert "name a model for 64 with --denoiser, or judge at --size 32." in large.err
+    cheap = rediffuse(*words, "--suite", "few-shot", "--size", 64)
+    assert cheap.status == 0, cheap.err
+    assert "cifar10-32" not in cheap.err
+    named = rediffuse(*words, "--denoiser", "cifar10-32", "--size", 64)
+    assert "entropy: 2 images" in named.out
 
 
 def test_bad_input_is_a_paragraph(rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:

@@ -135,7 +135,9 @@ def test_an_ensemble_of_views_is_no_defence(tmp_path: Path, monkeypatch: pytest.
     assert found.difference("bayes ensemble", "bayes").value == pytest.approx(
         found.find("bayes ensemble").attacked.mean() - found.find("bayes").attacked.mean()
     )
-    assert json.dumps(found.to_json(), allow_nan=False)
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))["differences"]
+    assert len(told) == 3
+    assert {"victim": "bayes", "over": "bayes ensemble", **found.difference("bayes", "bayes ensemble").to_json()} in told
 
 
 def test_what_is_kept_tells_the_numbers_of_a_denoiser_apart() -> None:

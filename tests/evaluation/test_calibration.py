@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation import calibrating
-from rediffuse.evaluation.calibrating import calibrate
+from rediffuse.evaluation.calibrating import METRICS, calibrate
 from rediffuse.evaluation.calibration import calibration_error, fit_temperature, judge, reliability
 from rediffuse.evaluation.judged import Judged
 
@@ -139,7 +139,11 @@ def test_models_on_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     saved = json.loads(found.save("calibration_toy", tmp_path, command="made up").read_text())
     assert saved["headline"]["nll_minus_sure"]["value"] == pytest.approx(-gap.value)
     assert [row["model"] for row in saved["rows"]] == ["calm", "sure"]
-    assert len(json.loads(json.dumps(found.to_json(), allow_nan=False))["diagrams"]) == 4
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert len(told["diagrams"]) == 4
+    assert [row["metric"] for row in told["differences"]] == list(METRICS)
+    paired = found.difference("calm", "sure", "nll").to_json()
+    assert told["differences"][-1] == {"model": "calm", "over": "sure", "metric": "nll", **paired}
 
 
 def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from rediffuse.cli.augment import augment
 from rediffuse.cli.compare import compare
 from rediffuse.cli.demo import demo
 from rediffuse.cli.doctor import doctor
-from rediffuse.cli.evaluate import evaluate
+from rediffuse.cli.evaluate import PLACES, evaluate
 from rediffuse.cli.generate import generate
 from rediffuse.cli.learn import learn
 from rediffuse.cli.predict import predict
@@ -35,7 +35,7 @@ CONTINUES = ("augment", "compare", "demo", "evaluate", "generate", "learn", "pre
 """Verbs that go on where they stopped when the same command is given again."""
 
 USAGE: Mapping[Callable[..., int], str] = {
-    evaluate: "evaluate MODEL [OTHER] PHOTOS [OPTIONS]",
+    evaluate: f"evaluate {PLACES} [OPTIONS]",
     train: "train DATA [OUT] [OPTIONS]",
     generate: "generate PHOTOS OUT [OPTIONS]\n       rediffuse generate OUT --from-noise [OPTIONS]",
 }

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, Common, load_model
+from rediffuse.cli.common import COMMON, PIXEL_MODEL, Common, load_model
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
+    from rediffuse.denoisers.base import Denoiser
     from rediffuse.evaluation.judged import Judged
     from rediffuse.evaluation.suite.evaluate import Bench
     from rediffuse.evaluation.suite.result import Evaluation
+    from rediffuse.evaluation.suite.settings import Suite
 
 WITH = Group("What it is judged with", sort_key=2)
+PLACES = "MODEL [OTHER] PHOTOS"
+NO_DENOISER = "none"
 
 
 def evaluate(
-    *places: str,
+    *places: Annotated[str, Parameter(name=PLACES)],
     suite: Literal["robust", "few-shot", "full"] = "robust",
     out: Path = Path("evaluation"),
     report: Annotated[bool, Parameter(negative="--no-report", show_default=False)] = True,
@@ -43,7 +48,7 @@ def evaluate(
     Says first what that costs. The same command continues an interrupted one; further sets and larger suites join what is there.
 
     Args:
-        places: MODEL [OTHER] PHOTOS: one classifier or two (a transformers folder, such as train writes, or a hub name), then labelled
+        places: one classifier or two (a transformers folder, such as train writes, or a hub name), then labelled
             photos that they were not trained on: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
         suite: few-shot: accuracy and calibration; robust: also corruptions, unknown inputs, entropy on noisy views, the DiffAug ensemble;
             full: also certificates, an attack and DDA.
@@ -55,8 +60,8 @@ def evaluate(
         images: how many photos to judge by: a choice that --seed fixes. [default: all]
         size: side in pixels at which photos are seen. [default: the first classifier's, or the denoiser's where that is smaller]
         fit: how photos of other shapes become a square.
-        denoiser: an unconditional pixel model, for entropy, ensembles and certificates: cifar10-32, a folder or a
-            hub name. [default: none; those parts are left out]
+        denoiser: an unconditional pixel model, for entropy, ensembles and certificates: a bundled name, a folder or a hub name; none
+            leaves those parts out. [default: cifar10-32 where photos are seen at 32 pixels or fewer, else none]
         near: sets of photos that the classifiers do not know but that resemble what they know.
         far: sets of photos of quite other things.
         train: photos that the classifiers were trained on, or the name of that split, for the scores KNN, Mahalanobis and ReAct.
@@ -80,7 +85,7 @@ def evaluate(
 
 def prepare(
     places: Sequence[str],
-    suite: Literal["robust", "few-shot", "full"],
+    suite: Suite,
     out: Path,
     split: str | None,
     images: int | None,
@@ -94,17 +99,12 @@ def prepare(
 ) -> Bench:
     """Open all that the command names, and check it."""
     specs, data = parse_places(places)
-    from rediffuse.cli.predict import place, usual_size
+    from rediffuse.denoisers.precision import resolve_device
     from rediffuse.evaluation.suite.evaluate import Bench
-    from rediffuse.training.backbones import Classifier
 
-    believer = None if denoiser is None else load_model(denoiser, common)
-    models = open_models(specs, str(place(believer, common)))
-    network = models[0].network
-    if size is None and not isinstance(network, Classifier):
-        raise ConfigError("--size must say at which side in pixels photos are seen")
-    side = usual_size(network, believer) if size is None and isinstance(network, Classifier) else int(size or 0)
-    return Bench.prepare(
+    models = open_models(specs, str(resolve_device(common.device)))
+    believer, side, reason = choose_denoiser(denoiser, models[0].network, size, suite, common)
+    bench = Bench.prepare(
         models,
         open_set(data, split, common.quiet, labelled=True),
         suite=suite,
@@ -119,6 +119,40 @@ def prepare(
         settings=None,
         keep=out / "work",
     )
+    return because(bench, reason, common.quiet)
+
+
+def choose_denoiser(asked: str | None, network: object, size: int | None, suite: Suite, common: Common) -> tuple[Denoiser | None, int, str]:
+    """(denoiser, side of the photos, why there is no denoiser): as asked for, else the bundled one where it knows photos of that side."""
+    from rediffuse.cli.predict import fits, usual_size
+    from rediffuse.evaluation.suite.settings import NEEDS_DENOISER, PARTS
+    from rediffuse.training.backbones import Classifier
+
+    given = None if asked in (None, NO_DENOISER) else load_model(str(asked), common)
+    if size is None and not isinstance(network, Classifier):
+        raise ConfigError("--size must say at which side in pixels photos are seen")
+    side = usual_size(network, given) if size is None and isinstance(network, Classifier) else int(size or 0)
+    if asked is not None:
+        return given, side, "" if given is not None else f"--denoiser {NO_DENOISER} was asked for"
+    if not set(PARTS[suite]) & set(NEEDS_DENOISER):
+        return None, side, ""
+    bundled = load_model(PIXEL_MODEL, common)
+    if fits(side, bundled):
+        terminal.note(f"Views by the bundled {PIXEL_MODEL}; --denoiser names another one, or none.", quiet=common.quiet)
+        return bundled, side, ""
+    knows = f"the bundled {PIXEL_MODEL} knows {bundled.size} pixels, and photos are seen at {side}"
+    return None, side, f"{knows}; name a model for {side} with --denoiser, or judge at --size {bundled.size}"
+
+
+def because(bench: Bench, reason: str, quiet: bool) -> Bench:
+    """The bench, which says of parts without a denoiser why there is none."""
+    from rediffuse.evaluation.suite.settings import NEEDS_DENOISER
+
+    lost = [each.part for each in bench.skipped if each.part in NEEDS_DENOISER]
+    if not (lost and reason):
+        return bench
+    terminal.note(f"Without {', '.join(lost)}: {reason}.", quiet=quiet, style="yellow")
+    return replace(bench, skipped=tuple(replace(each, reason=reason) if each.part in lost else each for each in bench.skipped))
 
 
 def run(bench: Bench, quiet: bool) -> Evaluation:
@@ -139,9 +173,7 @@ def run(bench: Bench, quiet: bool) -> Evaluation:
 def parse_places(places: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """(classifiers, images): the last place is the images. Raises ConfigError for fewer than two places, or more than three."""
     if len(places) not in (2, 3):
-        raise ConfigError(
-            f"evaluate takes one classifier or two, then the photos: rediffuse evaluate MODEL [OTHER] PHOTOS; got {len(places)} of them"
-        )
+        raise ConfigError(f"evaluate takes one classifier or two, then the photos: rediffuse evaluate {PLACES}; got {len(places)} of them")
     return tuple(places[:-1]), places[-1]
 
 

@@ -182,9 +182,12 @@ def usual_size(classifier: Classifier, denoiser: Denoiser | None) -> int:
     """The classifier's side, so that nothing is scaled twice; the denoiser's where that is smaller, or the other does not fit it."""
     own = max(classifier.preprocessing.size)
     trained = None if denoiser is None else denoiser.size
-    if denoiser is None or trained is None:
-        return own
-    return own if own <= trained and own % denoiser.multiple_of == 0 else trained
+    return own if denoiser is None or trained is None or fits(own, denoiser) else trained
+
+
+def fits(side: int, denoiser: Denoiser) -> bool:
+    """Whether a denoiser knows photos of that side."""
+    return denoiser.size is None or (side <= denoiser.size and side % denoiser.multiple_of == 0)
 
 
 def open_any(data: str, split: str | None, quiet: bool) -> ImageSet:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +82,13 @@ class Attacked(Saved):
         return [each.row() for each in self.victims]
 
     def to_json(self) -> dict[str, Any]:
-        return {"attack": asdict(self.attack), "images": self.images, "seconds": self.seconds, "table": self.table()}
+        """Attack, table, and the paired difference of each two victims, the earlier one minus the later."""
+        differences = [
+            {"victim": victim, "over": over, **self.difference(victim, over).to_json()}
+            for victim, over in combinations([each.victim for each in self.victims], 2)
+        ]
+        told = {"attack": asdict(self.attack), "images": self.images, "seconds": self.seconds}
+        return {**told, "table": self.table(), "differences": differences}
 
     def content(self) -> Content:
         """A row a victim; headline attacked_accuracy (of several VICTIM_attacked_accuracy)."""

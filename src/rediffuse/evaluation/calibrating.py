@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,12 +101,18 @@ class Calibrations(Saved):
         return [each.row() for each in self.models]
 
     def to_json(self) -> dict[str, Any]:
-        """Table and diagrams."""
+        """Table, diagrams, and the paired difference of each two models, the earlier one minus the later."""
         diagrams = []
         for each in self.models:
             for scaled in (False, True) if each.scaled is not None else (False,):
                 diagrams.append({"model": each.model, "scaled": scaled, **asdict(each.diagram(scaled=scaled))})
-        return {"images": self.images, "seconds": self.seconds, "table": self.table(), "diagrams": diagrams}
+        differences = [
+            {"model": model, "over": over, "metric": metric, **self.difference(model, over, metric).to_json()}
+            for model, over in combinations([each.model for each in self.models], 2)
+            for metric in METRICS
+        ]
+        told = {"images": self.images, "seconds": self.seconds, "table": self.table()}
+        return {**told, "differences": differences, "diagrams": diagrams}
 
     def content(self) -> Content:
         """A row a model; headline METRIC (of several MODEL_METRIC), and METRIC_minus_OTHER of the first."""

@@ -10,6 +10,7 @@ from rediffuse.evaluation.suite.result import Evaluation
 from rediffuse.progress import duration
 from rediffuse.reports import evaluation_tables as tables
 from rediffuse.reports import robust_figures as figures
+from rediffuse.reports import robust_tables as robust
 from rediffuse.reports.evaluation_cards import cards
 from rediffuse.reports.rendering import PAGE, flatten, render
 from rediffuse.reports.words import percent
@@ -101,12 +102,13 @@ def corruptions(evaluation: Evaluation) -> Section | None:
         figures.severity_curve(found, "severity-"),
         _legend(found.models),
     )
+    gains = [] if evaluation.pair is None else [tables.corruption_gains(found, *evaluation.pair)]
     star = "" if all(found.comparable) else " A star marks what may not stand beside published figures."
     return _section(
         "Corruptions",
         f"Fifteen corruptions at {len(found.severities)} severities, each made anew from the same {found.right.shape[-1]:,} images.{star}",
         charts=[chart],
-        given=[tables.corruption_groups(found), *(tables.heat_map(found, model) for model in found.models)],
+        given=[tables.corruption_groups(found), *gains, *(tables.heat_map(found, model) for model in found.models)],
     )
 
 
@@ -119,7 +121,7 @@ def ensembles(evaluation: Evaluation) -> Section | None:
         "Asked several times",
         "The same classifiers, asked about views that a denoiser makes of each image: their mean over noise times (DiffAug ensemble), or "
         f"the image led back to what the denoiser knows (DDA). On a choice of the images, the same for both rows of a pair.{said}",
-        given=[tables.columns_table(each) for each in found],
+        given=[robust.columns_table(each) for each in found],
     )
 
 
@@ -164,7 +166,7 @@ def entropy(evaluation: Evaluation) -> Section | None:
         return None
     chart = _chart(
         "Entropy of predictions", "Mean entropy of predictions on one-step views against the noise time",
-        figures.entropy_figure(found, "entropy-"), _legend(found.models), f"Dotted: the most there can be, {tables.nats(found.classes[0])}."
+        figures.entropy_figure(found, "entropy-"), _legend(found.models), f"Dotted: the most there can be, {robust.nats(found.classes[0])}."
     )  # fmt: skip
     shares = "; ".join(f"{model} ends at {percent(found.share_of_maximum(model))} % of it" for model in found.models)
     return _section(
@@ -172,6 +174,7 @@ def entropy(evaluation: Evaluation) -> Section | None:
         f"{found.images:,} images went into noise and came back in one step. At the last time a view holds nothing of its image, and a "
         f"classifier that knows this is as unsure as can be: {shares}.",
         charts=[chart],
+        given=[robust.entropy_table(found)],
     )
 
 
@@ -193,7 +196,7 @@ def certificates(evaluation: Evaluation) -> Section | None:
         "change of the image changes what the denoised, smoothed classifier says. Above its ceiling a curve is 0 whatever the model: "
         f"{plan.draws:,} draws cannot show more.",
         charts=[chart],
-        given=[tables.certificate_table(found)],
+        given=[robust.certificate_table(found)],
     )
 
 
@@ -202,12 +205,12 @@ def attack(evaluation: Evaluation) -> Section | None:
     if found is None:
         return None
     plans = [each.attack for each in found.values()]
-    radii = " and ".join(f"{tables.radius(plan)} in {plan.steps} steps" for plan in plans)
+    radii = " and ".join(f"{robust.radius(plan)} in {plan.steps} steps" for plan in plans)
     return _section(
         "Under attack",
         f"Projected gradients within {radii}, exact through the denoiser. What survives so short an attack may fall to a better one: "
         "this table can show weakness only.",
-        given=[tables.attack_table(found)],
+        given=[robust.attack_table(found, evaluation.pair)],
     )
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rediffuse.evaluation.accuracy import Accuracy
-from rediffuse.evaluation.adversarial import Attack
-from rediffuse.evaluation.attacking import Attacked
 from rediffuse.evaluation.calibrating import METRICS, Calibrations
-from rediffuse.evaluation.certify.result import RADII, Certified
 from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.ood.result import GROUPS, OodResult
 from rediffuse.evaluation.ood.scoring import Group
 from rediffuse.evaluation.statistics import Interval, Verdict, share, verdict
-from rediffuse.evaluation.suite.columns import Columns
 from rediffuse.reports.words import MINUS, accuracy_range, percent, points, points_range
 
 SWATCHES = ("first", "second")
@@ -85,6 +80,17 @@ def corruption_groups(found: CorruptionResult) -> dict[str, Any]:
     return table("Means with 95 % intervals over images", "Accuracy in %", columns, rows)
 
 
+def corruption_gains(found: CorruptionResult, model: str, other: str) -> dict[str, Any]:
+    """The paired difference under each corruption: over all severities and at the hardest."""
+    most = max(found.severities)
+    rows = []
+    for name, comparable in zip(found.corruptions, found.comparable, strict=True):
+        gains = [found.difference(model, other, corruptions=(name,), severities=at) for at in (None, (most,))]
+        cells = [cell(SIGNS[verdict(gains[0])]), *map(gained, gains)]
+        rows.append(row(name.replace("_", " ") + ("" if comparable else " *"), cells))
+    return table(f"{model} over {other}, each corruption", "Points", ["", "all severities", f"severity {most}"], rows)
+
+
 def accuracy_table(found: dict[str, Accuracy], calibrations: Calibrations | None) -> dict[str, Any]:
     rows = []
     for place, (model, value) in enumerate(found.items()):
@@ -135,9 +141,9 @@ def calibration_table(found: Calibrations) -> dict[str, Any]:
     return table("Less is better in every column", "", [names[metric] for metric in metrics], rows)
 
 
-def number(found: Interval) -> Row:
+def number(found: Interval, digits: int = 3) -> Row:
     """A difference that is no share."""
-    text = [f"{value:+.3f}".replace("-", MINUS) for value in (found.value, found.low or 0.0, found.high or 0.0)]
+    text = [f"{value:+.{digits}f}".replace("-", MINUS) for value in (found.value, found.low or 0.0, found.high or 0.0)]
     return cell(text[0], f"{text[1]} to {text[2]}" if found.low is not None else "")
 
 
@@ -197,68 +203,8 @@ def _auroc(found: OodResult, model: str, name: str, score: str) -> Interval | No
     return next((each.auroc for each in found.rows if (each.model, each.set, each.score) == (model, name, score)), None)
 
 
-def columns_table(found: Columns) -> dict[str, Any]:
-    """Every classifier and what the ensemble makes of it."""
-    corrupted = found.corrupted
-    heads = ["clean", "ECE", *(["corrupted"] if corrupted is not None else [])]
-    rows = []
-    for place, (default, column) in enumerate(found.pairs):
-        for name in (default, column):
-            cells = [of(found.clean_accuracy(name)), cell(percent(found.clean.find(name).row()["ece"]))]
-            cells += [of(corrupted.mean(name))] if corrupted is not None else []
-            rows.append(row(name, cells, swatch=SWATCHES[place % 2] if name == default else ""))
-        gains = [found.clean_gain(column, default)]
-        gains += [corrupted.difference(column, default)] if corrupted is not None else []
-        cells = [gained(gains[0]), cell(""), *(gained(gain) for gain in gains[1:])]
-        rows.append(row("what it changes", cells, gain=True, word=SIGNS[verdict(gains[-1])]))
-    severities = (
-        "" if corrupted is None else f"; corrupted: mean over 15 corruptions at severity {', '.join(map(str, corrupted.severities))}"
-    )
-    return table(f"{found.kind}, {found.images:,} images{severities}", "In %", heads, rows)
-
-
-def certificate_table(found: Certified) -> dict[str, Any]:
-    """Certified accuracy at radii: each sigma, the envelope, and the paired difference of the envelopes."""
-    tops = [found.ceiling(sigma) for sigma in found.smoothing.sigmas]
-    radii = [radius for radius in RADII if radius <= max(tops)]
-    rows = []
-    for place, model in enumerate(found.models):
-        for sigma, top in zip(found.smoothing.sigmas, tops, strict=True):
-            series = found.find(model, sigma)
-            cells = [of(share(series.right(radius))) if radius <= top else cell("–") for radius in radii]
-            rows.append(row(f"{model}, σ {sigma:g}", cells, swatch=SWATCHES[place % 2]))
-        if found.images > 1 and len(tops) > 1:
-            envelope = found.envelope(model, radii)
-            rows.append(row(f"{model}, σ chosen", [of(share(each)) for each in envelope.right], swatch=SWATCHES[place % 2]))
-    if len(found.models) > 1 and found.images > 1:
-        first, second = found.models[:2]
-        rows.append(row(f"over {second}", [gained(found.gain(first, second, radius)) for radius in radii], gain=True))
-    return table("σ chosen: the best on one half of the images, judged on the other", "Certified, %", [f"r {r:g}" for r in radii], rows)
-
-
-def attack_table(found: Mapping[str, Attacked]) -> dict[str, Any]:
-    """Each victim as it is, then under each attack what is left, and on how many images the attack itself failed."""
-    rows, attacks = [], list(found.values())
-    for victim in attacks[0].victims:
-        cells = [cell(percent(victim.row()["clean_accuracy"]))]
-        for own in (each.find(victim.victim) for each in attacks):
-            cells += [of(share(own.attacked)), cell(percent(own.row()["without_gradient"]))]
-        rows.append(row(victim.victim, cells))
-    heads = [head for each in attacks for head in (f"after {radius(each.attack)}", "without gradient")]
-    return table(f"{attacks[0].images:,} images", "In %", ["before", *heads], rows)
-
-
-def radius(attack: Attack) -> str:
-    """Norm and radius, as they are usually written."""
-    return f"L2 {attack.epsilon:.3g}" if attack.norm == "l2" else f"L∞ {255 * attack.epsilon:.3g}/255"
-
-
 def hardest(found: CorruptionResult, model: str) -> str:
     """The corruption that takes most, in words."""
     means = found.table(model).mean(axis=1)
     place = int(means.argmin())
     return f"hardest: {found.corruptions[place].replace('_', ' ')} ({percent(float(means[place]))} %)"
-
-
-def nats(classes: int) -> str:
-    return f"log {classes} = {math.log(classes):.2f}"

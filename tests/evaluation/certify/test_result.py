@@ -97,4 +97,7 @@ def test_two_models_are_compared_on_the_same_images(tmp_path: Path) -> None:
     exact = stats.binomtest(30, 40).proportion_ci(0.95, "exact")
     assert (rows["one", 0.5, 0.5]["low"], rows["one", 0.5, 0.5]["high"]) == pytest.approx((exact.low, exact.high))
     assert rows["one", 0.5, 1.5]["certified_accuracy"] == 0
-    assert json.dumps(found.to_json(), allow_nan=False)
+    told = json.loads(json.dumps(found.to_json(), allow_nan=False))["differences"]
+    for sigma in (0.5, None):
+        gain = found.gain("one", "two", 0.25, sigma).to_json()
+        assert {"model": "one", "over": "two", "sigma": sigma or "chosen", "radius": 0.25, **gain} in told

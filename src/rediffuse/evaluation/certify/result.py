@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,15 @@ class Certified(Saved):
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """Everything: settings, ceilings, table, and each curve."""
+        """Everything: settings, ceilings, table, paired differences of each two models (the earlier minus the later), and each curve."""
+        sigmas: list[float | None] = [*self.smoothing.sigmas, *([None] if self.images >= FOLDS else [])]
+        differences = [
+            {"model": model, "over": over, "sigma": "chosen" if sigma is None else sigma, "radius": radius, **gain.to_json()}
+            for model, over in combinations(self.models, 2)
+            for sigma in sigmas
+            for radius in RADII
+            for gain in (self.gain(model, over, radius, sigma),)
+        ]
         return {
             "smoothing": self.smoothing.to_json(),
             "smoother": self.smoother,
@@ -164,6 +173,7 @@ class Certified(Saved):
             "ceilings": {f"{sigma:g}": self.ceiling(sigma) for sigma in self.smoothing.sigmas},
             "seconds": self.seconds,
             "table": self.table(),
+            "differences": differences,
             "curves": [
                 {"model": each.model, "sigma": each.sigma, "points": [list(point) for point in each.curve()]} for each in self.series
             ],
