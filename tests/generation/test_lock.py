@@ -104,6 +104,7 @@ def test_two_writers_make_the_same(make: Make, tmp_path: Path):
 
     class Nested(type(mixture())):
         depth = 0
+        __qualname__ = type(mixture()).__qualname__  # to a fingerprint it is the same model
 
         def decode(self, x):
             if Nested.depth == 0:
