@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rediffuse.reports.words import NARROW
 from rediffuse.writing import whole
 
 PAGE = "report.html"
@@ -20,8 +21,14 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("rediffuse.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["whole"] = whole_percents
     css = (files("rediffuse.reports") / "templates" / "page.css").read_text(encoding="utf-8")
     return environment.get_template(template).render({"css": Markup(css), **context})  # a file of this package
+
+
+def whole_percents(text: str) -> str:
+    """Text whose per cent signs stay on the line of their number."""
+    return text.replace(" %", f"{NARROW}%")
 
 
 def write_whole(path: Path, text: str) -> Path:
