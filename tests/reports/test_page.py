@@ -250,3 +250,8 @@ def test_points_carry_their_sign(value: float, text: str) -> None:
 
 def test_settings_are_flattened() -> None:
     assert flatten({"a": {"b": [1, 2], "c": None}, "d": [["x", "y"], ["z", "w"]]}) == {"a.b": "1, 2", "a.c": "", "d": "x y, z w"}
+
+
+def test_what_a_table_is_called_does_not_scroll_away_with_it() -> None:
+    page = render_page(comparison(share))
+    assert page.count('<p class="soft">scratch: a classifier that starts from random weights</p>\n<div class="scroll">') == 1

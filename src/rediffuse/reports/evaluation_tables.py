@@ -86,9 +86,10 @@ def corruption_gains(found: CorruptionResult, model: str, other: str) -> dict[st
     rows = []
     for name, comparable in zip(found.corruptions, found.comparable, strict=True):
         gains = [found.difference(model, other, corruptions=(name,), severities=at) for at in (None, (most,))]
-        cells = [cell(SIGNS[verdict(gains[0])]), *map(gained, gains)]
-        rows.append(row(name.replace("_", " ") + ("" if comparable else " *"), cells))
-    return table(f"{model} over {other}, each corruption", "Points", ["", "all severities", f"severity {most}"], rows)
+        title = name.replace("_", " ") + ("" if comparable else " *")
+        rows.append(row(title, [gained(gain) for gain in gains], word=SIGNS[verdict(gains[0])]))
+    caption = f"{model} over {other}, each corruption; better or worse: over all severities"
+    return table(caption, "Points", ["all severities", f"severity {most}"], rows)
 
 
 def accuracy_table(found: dict[str, Accuracy], calibrations: Calibrations | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from rediffuse.differences import leaves
+from rediffuse.reports.words import NARROW
 
 PAGE = "report.html"
 
@@ -19,8 +20,14 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("rediffuse.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["whole"] = whole_percents
     css = (files("rediffuse.reports") / "templates" / "page.css").read_text(encoding="utf-8")
     return environment.get_template(template).render({"css": Markup(css), **context})  # a file of this package
+
+
+def whole_percents(text: str) -> str:
+    """Text whose per cent signs stay on the line of their number."""
+    return text.replace(" %", f"{NARROW}%")
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from rediffuse.evaluation.statistics import Interval, share, verdict
 from rediffuse.evaluation.suite.columns import Columns
 from rediffuse.evaluation.suite.settings import ENSEMBLE
 from rediffuse.reports.evaluation_tables import SIGNS, SWATCHES, Row, cell, gained, number, of, row, table
-from rediffuse.reports.words import percent
+from rediffuse.reports.words import NARROW, percent
 
 
 def columns_table(found: Columns) -> dict[str, Any]:
@@ -75,10 +75,10 @@ def certificate_table(found: Certified) -> dict[str, Any]:
         for sigma, top in zip(found.smoothing.sigmas, tops, strict=True):
             series = found.find(model, sigma)
             cells = [of(share(series.right(radius))) if radius <= top else cell("–") for radius in radii]
-            rows.append(row(f"{model}, σ {sigma:g}", cells, swatch=SWATCHES[place % 2]))
+            rows.append(row(f"{model}, σ{NARROW}{sigma:g}", cells, swatch=SWATCHES[place % 2]))
         if found.images > 1 and len(tops) > 1:
             envelope = found.envelope(model, radii)
-            rows.append(row(f"{model}, σ chosen", [of(share(each)) for each in envelope.right], swatch=SWATCHES[place % 2]))
+            rows.append(row(f"{model}, σ{NARROW}chosen", [of(share(each)) for each in envelope.right], swatch=SWATCHES[place % 2]))
     if len(found.models) > 1 and found.images > 1:
         first, second = found.models[:2]
         rows.append(row(f"over {second}", [gained(found.gain(first, second, radius)) for radius in radii], gain=True))
@@ -98,12 +98,13 @@ def attack_table(found: Mapping[str, Attacked], pair: tuple[str, str] | None) ->
             cells += [of(share(own.attacked)), cell(percent(own.row()["without_gradient"]))]
         rows.append(row(victim.victim, cells))
     known = {victim.victim for victim in attacks[0].victims}
-    for end in ("", f", {ENSEMBLE}") if pair is not None else ():
-        ours, theirs = (f"{model}{end}" for model in pair or ())
+    for kind in ("", ENSEMBLE) if pair is not None else ():
+        ours, theirs = (f"{model}, {kind}" if kind else model for model in pair or ())
         if {ours, theirs} <= known:
             gains = [each.difference(ours, theirs) for each in attacks]
             cells = [cell(""), *(each for gain in gains for each in (gained(gain), cell("")))]
-            rows.append(row(f"{ours} over {theirs}", cells, gain=True, word=_common(gains)))
+            name = " over ".join(pair or ())
+            rows.append(row(f"{kind}: {name}" if kind else name, cells, gain=True, word=_common(gains)))
     heads = [head for each in attacks for head in (f"after {radius(each.attack)}", "without gradient")]
     return table(f"{attacks[0].images:,} images", "In %", ["before", *heads], rows)
 
