@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,9 +94,15 @@ class EntropyCurve(Saved):
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """Table and headline figures."""
+        """Table and headline figures, and the paired difference of each two models, the earlier one minus the later."""
         shares = {model: self.share_of_maximum(model) for model in self.models}
-        return {"images": self.images, "seconds": self.seconds, "share_of_maximum": shares, "table": self.table()}
+        differences = [
+            {"model": model, "over": over, "t": t, **gap.to_json()}
+            for model, over in combinations(self.models, 2)
+            for t, gap in zip(self.times, self.difference(model, over), strict=True)
+        ]
+        told = {"images": self.images, "seconds": self.seconds, "share_of_maximum": shares}
+        return {**told, "table": self.table(), "differences": differences}
 
     def content(self) -> Content:
         """A row for each model and time; headline share_of_maximum (of several models MODEL_share_of_maximum)."""

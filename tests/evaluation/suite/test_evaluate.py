@@ -72,6 +72,13 @@ def test_every_part_is_there_and_agrees_with_the_others(whole: tuple[Evaluation,
     assert {norm: each["attack"]["norm"] for norm, each in read["attacked"].items()} == {"linf": "linf", "l2": "l2"}
     assert read["settings"]["suite"] == "full"
     assert set(FIELDS.values()) <= set(read)
+    apart = found.corruptions.difference("first", "second", corruptions=("fog",), severities=(5,))
+    fog = [row for row in read["corruptions"]["differences"] if row["corruption"] == "fog" and row["severities"] == [5]]
+    assert [(row["model"], row["over"], row["value"]) for row in fog] == [("first", "second", pytest.approx(apart.value))]
+    assert len(read["entropy"]["differences"]) == len(read["entropy"]["table"]) // 2
+    ensembles = found.ensemble.pairs[0][1], found.ensemble.pairs[1][1]
+    assert [(row["model"], row["over"]) for row in read["ensemble"]["differences"]] == [ensembles]
+    assert read["ensemble"]["differences"][0]["clean"]["value"] == pytest.approx(found.ensemble.clean_gain(*ensembles).value)
 
 
 def test_what_is_done_is_not_asked_again(whole: tuple[Evaluation, Path]) -> None:

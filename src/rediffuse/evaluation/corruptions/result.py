@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -155,8 +156,20 @@ class CorruptionResult(Saved):
             "side": self.side,
             "headline": figures,
             "rows": self.rows(),
+            "differences": self.differences(),
             "notes": list(self.notes),
         }
+
+    def differences(self) -> list[dict[str, Any]]:
+        """How much better each model is than each later one under each corruption: over all severities and at the hardest."""
+        most = max(self.severities)
+        return [
+            {"model": ours, "over": theirs, "corruption": name, "severities": list(at), **gap.to_json()}
+            for ours, theirs in combinations(self.models, 2)
+            for name in self.corruptions
+            for at in dict.fromkeys((tuple(self.severities), (most,)))
+            for gap in (self.difference(ours, theirs, corruptions=(name,), severities=at),)
+        ]
 
     def content(self) -> Content:
         """The headline and a row a model, corruption and severity."""

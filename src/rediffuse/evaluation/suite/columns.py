@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,12 +67,23 @@ class Columns:
                 found.append(row)
         return found
 
+    def differences(self) -> list[dict[str, Any]]:
+        """How much more each ensemble is right than each later one, paired over images."""
+        found = []
+        for ours, theirs in combinations([column for _, column in self.pairs], 2):
+            row: dict[str, Any] = {"model": ours, "over": theirs, "clean": self.clean_gain(ours, theirs).to_json()}
+            if self.corrupted is not None:
+                row["corrupted"] = self.corrupted.difference(ours, theirs).to_json()
+            found.append(row)
+        return found
+
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
             "images": self.images,
             "reason": self.reason,
             "rows": self.rows(),
+            "differences": self.differences(),
             "clean": self.clean.to_json(),
             "corrupted": None if self.corrupted is None else self.corrupted.to_json(),
         }
