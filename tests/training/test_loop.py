@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ from tests.training import robust_run, toys
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.augmix import AugMix
+from rediffuse.methods.bank import Bank
 from rediffuse.training.augment import CropViews, generator_of
 from rediffuse.training.backbones import Classifier, open_backbone
 from rediffuse.training.loop import fit_network
@@ -33,6 +35,40 @@ STILL = CropViews(padding=0, flips=False)
 
 def pool() -> Pool:
     return pool_of(IMAGES, None, PixelBank(16))
+
+
+def toy(labels: list[int] | None = None, items: Tensor | None = None) -> Pool:
+    """Four pictures, all that is not given sound."""
+    items = torch.zeros(4, 3, 16, 16, dtype=torch.uint8) if items is None else items
+    return Pool.build(items, torch.tensor([0, 1, 2, 3] if labels is None else labels), None, [()] * 4, 0.0)
+
+
+def foreign_bank() -> Bank:
+    """Filled from a set of more classes."""
+    bank = Bank(robust_run.diffaug(), rate=0, capacity=4)
+    bank.add(torch.zeros(4, 3, 16, 16), torch.tensor([7, 8, 9, 7]))
+    return bank
+
+
+@pytest.mark.parametrize(
+    ("given", "extra", "says"),
+    [
+        ({"labels": [0, 1, 2, 5]}, None, "label 5 is outside the 4 classes"),
+        ({"labels": [0, 1, 2, -1]}, None, "label -1 is outside the 4 classes"),
+        ({"labels": [0, 1, 2, -100]}, None, "label -100 is outside the 4 classes"),
+        ({"items": torch.rand(4, 3, 16, 16) * 2 - 1}, None, "training set must be uint8, got torch.float32 with values from -"),
+        ({"items": torch.full((4, 3, 16, 16), torch.nan)}, None, "from nan to nan"),
+        ({"items": torch.zeros(4, 1, 16, 16, dtype=torch.uint8)}, None, "3 channels"),
+        ({"items": torch.zeros(4, 12)}, None, r"shape \(N, 3, H, W\), got \(4, 12\)"),
+        ({}, Extra(pictures=torch.rand(4, 3, 16, 16) * 255), r"pictures of an Extra must be uint8.*images\.round"),
+        ({}, Extra(method=foreign_bank()), "the bank's label [789] is outside the 4 classes"),
+    ],
+)
+def test_a_training_refuses_what_it_would_misread(given: dict[str, Any], extra: Extra | None, says: str) -> None:
+    objective = Objective(extras=() if extra is None else (extra,))
+    settings = TrainSettings(steps=2, batch=4, learning_rate=0.01, weight_decay=0.0)
+    with pytest.raises(DataError, match=says):
+        fit_network(robust_run.steady_net(), toy(**given), settings=settings, objective=objective)
 
 
 def by_hand(optimizer: torch.optim.Optimizer, net: Classifier, rates: list[float], pictures: Pool, batch: int) -> None:

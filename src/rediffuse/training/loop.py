@@ -23,7 +23,7 @@ from rediffuse.training.pool import Pool
 from rediffuse.training.procedure import PROCEDURE, Procedure, epoch_rows
 from rediffuse.training.processes import Processes
 from rediffuse.training.settings import WHOLE, TrainSettings
-from rediffuse.training.views import Batch, make_views
+from rediffuse.training.views import Batch, check_training_set, make_views
 
 Watch = Callable[[int, Mapping[str, float]], None]
 """Called with (steps done, values): loss, its terms (means since the last call) and the learning rate."""
@@ -51,7 +51,7 @@ def fit_network(
 
     Args:
         classifier: the start.
-        pool: uint8 pictures.
+        pool: uint8 pictures (N, 3, H, W) and labels in [0, classes).
         settings: budget.
         views: law of the clean view's crop; real and synthetic pictures go through it alike. Default: StandardViews().
         objective: which views there are and what is added up. Default: cross-entropy on the clean view.
@@ -64,7 +64,7 @@ def fit_network(
         watch, watch_every: called with values of the loss every so many steps.
     Raises:
         ConfigError: the checkpoint belongs to another training; a batch that the processes cannot part evenly.
-        DataError: the loss is no number any more.
+        DataError: pictures that are no bytes, a label outside the classes, a loss that is no number any more.
     """
     views = StandardViews() if views is None else views
     objective = plain() if objective is None else objective
@@ -106,6 +106,7 @@ class Training:
         size: tuple[int, int],
         seed: int,
     ) -> None:
+        check_training_set(objective, pool.items, pool.labels, len(classifier.classes))
         self.pool, self.settings, self.views, self.objective = pool, settings, views, objective
         self.procedure, self.size, self.seed = procedure, size, seed
         self.processes = Processes.open(classifier.device)
