@@ -61,6 +61,8 @@ def foreign_bank() -> Bank:
         ({"items": torch.zeros(4, 1, 16, 16, dtype=torch.uint8)}, None, "3 channels"),
         ({"items": torch.zeros(4, 12)}, None, r"shape \(N, 3, H, W\), got \(4, 12\)"),
         ({}, Extra(pictures=torch.rand(4, 3, 16, 16) * 255), r"pictures of an Extra must be uint8.*images\.round"),
+        ({}, Extra(pictures=torch.zeros(2, 3, 16, 16, dtype=torch.uint8)), "place of 4 pictures, got 2; give one for each"),
+        ({}, Extra(pictures=torch.zeros(9, 3, 16, 16, dtype=torch.uint8)), "place of 4 pictures, got 9; give one for each"),
         ({}, Extra(method=foreign_bank()), "the bank's label [789] is outside the 4 classes"),
     ],
 )

@@ -105,13 +105,17 @@ def check_training_set(objective: Objective, items: Tensor, labels: Tensor, clas
         items: uint8 (N, 3, H, W), the real pictures first.
         labels: (M,) int64 in [0, classes), of the real ones.
     Raises:
-        DataError: pictures of another type or shape, the extras' among them, or a label outside the classes.
+        DataError: pictures of another type or shape, the extras' among them, a label outside the classes, or an extra's pictures that are
+            more or fewer.
     """
     check_bytes(items, "pictures of a training set")
     check_labels(labels, classes)
     for extra in (*objective.extras, *objective.stand_ins):
         if extra.pictures is not None:
             check_bytes(extra.pictures, "pictures of an Extra")
+            if len(extra.pictures) != len(labels):
+                found = len(extra.pictures)
+                raise DataError(f"an Extra's pictures take the place of {len(labels)} pictures, got {found}; give one for each")
 
 
 @torch.no_grad()
