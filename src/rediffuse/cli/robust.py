@@ -122,6 +122,7 @@ def train_robustly(
 
     denoiser = None if views.model is None else load_model(views.model, common)
     start, side = open_start(level, classes, size, denoiser, common)
+    tell_side(level, start, side, denoiser, common)
     pool, _ = as_pool(train_set, classes, side, fit)
     if views.second is not None:
         pool = pool.joined(second_pool(views.second, classes, side, fit, common))
@@ -148,11 +149,22 @@ def open_start(level: str, classes: tuple[str, ...], size: int | None, denoiser:
     known = None if denoiser is None else denoiser.size
     side = size or known or DEFAULT_SIZE
     start = open_backbone(level, classes, seed=common.seed, size=side)
-    own = max(start.preprocessing.size)
+    own = start.preprocessing.side
     fits = denoiser is None or own % denoiser.multiple_of == 0
     if level not in FROM_RANDOM and size is None and fits and (known is None or own <= known):
         side = own
     return start.to(resolve_device(common.device)), side
+
+
+def tell_side(level: str, classifier: Classifier, side: int, denoiser: Denoiser | None, common: Common) -> None:
+    """At how many pixels photos are seen, and what becomes of them where a known network takes more."""
+    from rediffuse.training.backbones import FROM_RANDOM
+
+    own, more = max(classifier.preprocessing.size), ""
+    if level not in FROM_RANDOM and side < own:
+        fix = "--size says otherwise" if denoiser is None or denoiser.size != side else "the denoiser knows no larger ones"
+        more = f", their views too, and enlarged to the {own} that the network takes; {fix}"
+    terminal.note(f"Photos are seen at {side} pixels{more}.", quiet=common.quiet)
 
 
 def second_pool(spec: str, classes: tuple[str, ...], side: int, fit: str, common: Common) -> Pool:

@@ -193,6 +193,7 @@ class Training:
         if self.ema is not None:
             self.ema.copy_to(self.classifier)
         self.classifier.knows_nothing = False
+        self.classifier.remember_side(min(max(self.pool.items.shape[-2:]), max(self.size)))
         return self.classifier.eval()
 
 
