@@ -90,3 +90,35 @@ def test_the_clock_leaves_the_first_step_out_and_speaks_once() -> None:
         clock(done, 400)
     assert said == ["A step of 64 photos takes 0.5 s; the 196 that are left about 2 min."]
     assert passed == list(range(201, 207))
+
+
+def test_nothing_is_said_of_no_steps() -> None:
+    said: list[str] = []
+    clock = StepClock(said.append, 64)
+    for done in range(1, 5):
+        clock(done, 4)
+    assert said == []
+
+
+def test_the_clock_times_again_once_the_bank_is_full() -> None:
+    """64 pictures of warm-up, 8 a step: eight long steps, then short ones."""
+    said: list[str] = []
+    now = [0.0]
+    bank = Bank(diffaug(), rate=0.25, capacity=64)
+    clock = StepClock(said.append, 8, clock=lambda: now[0], banks=[bank])
+    for done in range(1, 21):
+        now[0] += 2.0 if bank.lacking else 0.5
+        bank(torch.rand(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64))
+        clock(done, 40)
+    assert said == [
+        "A step of 8 photos takes 2 s while the bank fills, which lacks 32 views; those after it take less.",
+        "A step of 8 photos takes 0.5 s; the 29 that are left about 14 s.",
+    ]
+
+
+@pytest.mark.parametrize(("pictures", "calls"), [(50, 1.0), (100, 1.0), (200, 0.5 + 0.5 * 0.1), (100_000, 0.1009)])
+def test_few_pictures_are_all_denoised_while_the_bank_fills(pictures: int, calls: float) -> None:
+    bank = Bank(diffaug(), rate=0.1, warmup=100)
+    cost = step_cost(Objective(extras=(Extra(method=bank),)), classifier(), (8, 8), pictures)
+    assert cost.calls == pytest.approx(calls)
+    assert cost.denoiser == pytest.approx(calls * DENOISED)

@@ -114,6 +114,7 @@ def train_robustly(
     level: str, steps: int | None, size: int | None, fit: str, flips: bool, checkpoint: Path, common: Common,
 ) -> tuple[Classifier, int]:  # fmt: skip
     """The trained classifier, and the side in pixels at which it saw the photos."""
+    from rediffuse.methods.bank import Bank
     from rediffuse.training.cost import StepClock, step_cost
     from rediffuse.training.fit import as_pool
     from rediffuse.training.loop import fit_network
@@ -128,12 +129,13 @@ def train_robustly(
         pool = pool.joined(second_pool(views.second, classes, side, fit, common))
     settings, procedure = plan(level, len(pool.labels), steps, budget, common.dtype)
     objective = objective_of(views, denoiser, pool, side, flips, common)
-    terminal.note(step_cost(objective, start, (side, side)).line(), quiet=common.quiet)
+    terminal.note(step_cost(objective, start, (side, side), settings.steps * settings.batch).line(), quiet=common.quiet)
     logs = checkpoint.parent.with_name(f"{checkpoint.parent.name}.logs")
     told = {"level": level, "augment": " ".join(views.augment), "objective": views.kind, **settings.to_json()}
     following = nullcontext(None) if budget.track is None else tracked([budget.track], logs, settings=told)
     with following as watch, bar("training", "steps", quiet=common.quiet) as report:
-        clock = StepClock(lambda line: terminal.note(line, quiet=common.quiet), settings.batch, report)
+        banks = [extra.method for extra in objective.extras if isinstance(extra.method, Bank)]
+        clock = StepClock(lambda line: terminal.note(line, quiet=common.quiet), settings.batch, report, banks=banks)
         trained = fit_network(
             start, pool, settings=settings, views=usual_views(side, flips), objective=objective, procedure=procedure,
             view_size=(side, side), seed=common.seed, checkpoint=checkpoint, progress=clock, watch=watch,

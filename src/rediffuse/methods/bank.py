@@ -102,6 +102,11 @@ class Bank:
         """Pictures that can come again."""
         return 0 if self._store is None else min(self.written, self.capacity)
 
+    @property
+    def lacking(self) -> int:
+        """Pictures that are yet to be made before any comes again."""
+        return 0 if self.rate == 0 else max(0, min(self.warmup, self.capacity) - self.held)
+
     def manual_seed(self, seed: int) -> Self:
         """Start the stream of chance anew. With a seed for each step, what a step does does not depend on how the run got there."""
         self._stream = torch.Generator().manual_seed(seed)
@@ -117,8 +122,7 @@ class Bank:
         """Views and their labels, in the place of a batch. images: (B, 3, H, W) in [0, 1]; labels: (B,) int64."""
         labels = self._check(images, labels)
         count, device = len(images), images.device if self.method is None else self.method.denoiser.device
-        warm = self.rate == 0 or self.held >= min(self.warmup, self.capacity)
-        rows = part_of(count, self.rate, self._stream) if warm else torch.arange(count)
+        rows = torch.arange(count) if self.lacking else part_of(count, self.rate, self._stream)
         views = torch.empty(images.shape, device=device)
         found = labels.clone()
         if len(rows):
