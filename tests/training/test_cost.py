@@ -13,7 +13,7 @@ from rediffuse.methods.augmix import AugMix
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import DiffAug
 from rediffuse.training.backbones import Classifier
-from rediffuse.training.cost import StepClock, step_cost
+from rediffuse.training.cost import StepClock, operations_of, step_cost
 from rediffuse.training.objectives import Extra, Objective, plain
 from rediffuse.training.preprocessing import Preprocessing
 
@@ -71,6 +71,18 @@ def test_operations_are_those_counted_by_hand(objective: Objective, samples: flo
     assert cost.denoiser == pytest.approx(calls * DENOISED)
     assert cost.ratio == pytest.approx(calls * DENOISED / (3 * samples * LEARNED))
     assert ("no denoiser" in cost.line()) == (calls == 0)
+
+
+def test_products_of_attention_are_counted() -> None:
+    """4 places of 8 numbers in 2 heads: four projections, and for each head the scores and the mean of the values."""
+    layer = nn.Linear(16, 32, bias=False)
+    assert operations_of(lambda: layer(torch.zeros(4, 16))) == 2 * 4 * 16 * 32
+    attention = nn.MultiheadAttention(8, 2, bias=False, batch_first=True)
+    x = torch.zeros(1, 4, 8)
+    products = 2 * (2 * 2 * 4 * 4 * 4)
+    assert operations_of(lambda: attention(x, x, x)) == 2 * 4 * 8 * 32 + products
+    query = torch.zeros(1, 2, 4, 4)  # as the networks of transformers call it
+    assert operations_of(lambda: nn.functional.scaled_dot_product_attention(query, query, query)) == products
 
 
 def test_counting_changes_nothing() -> None:
