@@ -27,6 +27,7 @@ from rediffuse.training.loop import fit_network
 from rediffuse.training.objectives import Extra, Objective, plain
 from rediffuse.training.pool import PixelBank, Pool, pool_of
 from rediffuse.training.procedure import Procedure, epoch_rows, steps_of
+from rediffuse.training.processes import Processes
 from rediffuse.training.settings import TrainSettings
 
 IMAGES = toys.striped(6)
@@ -245,6 +246,15 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     for name, value in alone.items():
         assert torch.equal(found[0][name], found[1][name]), name
         assert torch.allclose(found[0][name], value, atol=1e-5), name
+
+
+def test_a_bank_is_written_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = Processes(rank=0, count=2, device=torch.device("cpu"))
+    monkeypatch.setattr(Processes, "open", lambda _: two)
+    settings = TrainSettings(steps=1, batch=4, learning_rate=0.01, weight_decay=0.0)
+    bank = Bank(robust_run.diffaug(), rate=0.5, path=tmp_path / "views.bank")
+    with pytest.raises(ConfigError, match=r"2 processes would write the bank .*views\.bank; leave out its path"):
+        fit_network(robust_run.steady_net(), toy(), settings=settings, objective=Objective(extras=(Extra(method=bank),)))
 
 
 def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ class Bank:
     written to the ring; the other rows are pictures of the ring, uniform over it, padded, cropped, perhaps mirrored, and come with the
     labels that they have. rate=1 is DiffAug itself. Until `warmup` pictures are there, whole batches are denoised.
 
-    It lives in memory, or over a file: what that holds is taken up, `clear` empties it. One process writes a file.
+    It lives in memory, or over a file: what that holds is taken up, `clear` empties it. A file has one writer, so a
+    second Bank with a method is refused as long as the first one lives; of those without a method there may be many.
 
     Args:
         method: makes the views; its own fraction must be 1. None only reads a file that is there.
@@ -56,7 +57,7 @@ class Bank:
             written; default: as many as the capacity. 0 for a bank that is filled once.
         seed: of all that the bank decides by chance, method included.
     Raises:
-        ConfigError: a setting out of range; a file that another method, or other settings, filled.
+        ConfigError: a setting out of range; a file that another method, or other settings, filled, or that another Bank writes.
         DataError: a file that is no bank, is damaged, or does not fit on the disk.
     """
 

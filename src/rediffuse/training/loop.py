@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.denoisers.precision import trunk_region
-from rediffuse.errors import DataError
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.bank import Bank
 from rediffuse.training.augment import StandardViews, ViewLaw, generator_of
 from rediffuse.training.backbones import Classifier, Progress, seeded
@@ -63,7 +63,8 @@ def fit_network(
         progress: called with (steps done, in all).
         watch, watch_every: called with values of the loss every so many steps.
     Raises:
-        ConfigError: the checkpoint belongs to another training; a batch that the processes cannot part evenly.
+        ConfigError: the checkpoint belongs to another training; a batch that the processes cannot part evenly; a bank's file that several
+            would write.
         DataError: pictures that are no bytes, a label outside the classes, a loss that is no number any more.
     """
     views = StandardViews() if views is None else views
@@ -118,6 +119,12 @@ class Training:
         self.ema = Ema(classifier, procedure.ema) if procedure.ema else None
         methods = [view.method for view in (*objective.extras, *objective.stand_ins)]
         self.banks = [method for method in methods if isinstance(method, Bank) and method.method is not None]
+        written = [bank.path for bank in self.banks if bank.path is not None and bank.rate > 0]
+        if self.processes.count > 1 and written:
+            raise ConfigError(
+                f"{self.processes.count} processes would write the bank {written[0]}; leave out its path, so that each has its own, or "
+                "fill it before with fill_bank and read it with Bank(None, rate=0, path=...)"
+            )
         if self.processes.count > 1:  # where a denoiser was loaded, every process may have found the same device
             for module in [*methods, *(bank.method for bank in self.banks)]:
                 if isinstance(module, nn.Module):
