@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -174,6 +175,15 @@ def test_whose_statistics_batchnorm_keeps(batchnorm: str) -> None:
     assert first.momentum == 0.1
 
 
+@pytest.mark.parametrize(("batch", "share"), [(1, 1.0), (8, 0.2), (4, 0.1)])
+def test_a_view_of_one_picture_has_no_statistics_of_its_own(batch: int, share: float) -> None:
+    settings = TrainSettings(steps=4, batch=batch, learning_rate=1e-3, weight_decay=0.0)
+    objective = Objective(extras=(Extra(share=share),), batchnorm="split")
+    with pytest.raises(ConfigError, match=rf"one view would hold {batch * share:g} pictures of a batch of {batch}; give a larger batch"):
+        fit_network(open_backbone("scratch", IMAGES.classes, size=16), pool(), settings=settings, objective=objective)
+    fit_network(robust_run.steady_net(), pool(), settings=replace(settings, steps=1), objective=objective)  # it has no BatchNorm
+
+
 def test_what_is_watched_are_means_since_the_last_time() -> None:
     def watched(every: int) -> list[tuple[int, Mapping[str, float]]]:
         found: list[tuple[int, Mapping[str, float]]] = []
@@ -289,8 +299,12 @@ def test_rates_and_settings() -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             Procedure(**options)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="epochs, pictures and batch must be above 0"):
-        steps_of(0, 10, 4)
+    for epochs in (0, math.inf, math.nan):
+        with pytest.raises(ConfigError, match=f"epochs, pictures and batch must be above 0 and finite, got {epochs}"):
+            steps_of(epochs, 10, 4)
+    for wrong in ({"learning_rate": math.inf}, {"learning_rate": math.nan}, {"weight_decay": math.inf}, {"weight_decay": math.nan}):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be .* finite, got {next(iter(wrong.values()))}"):
+            replace(settings, **wrong)
 
 
 def test_a_seed_decides_the_clean_views_whatever_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:

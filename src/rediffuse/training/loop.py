@@ -64,7 +64,7 @@ def fit_network(
         watch, watch_every: called with values of the loss every so many steps.
     Raises:
         ConfigError: the checkpoint belongs to another training; a batch that the processes cannot part evenly; a bank's file that several
-            would write.
+            would write; a view of one picture that BatchNorm is to look at alone.
         DataError: pictures that are no bytes, a label outside the classes, a loss that is no number any more.
     """
     views = StandardViews() if views is None else views
@@ -112,6 +112,7 @@ class Training:
         self.procedure, self.size, self.seed = procedure, size, seed
         self.processes = Processes.open(classifier.device)
         self.part = self.processes.rows(settings.batch)
+        check_split(objective, classifier, self.part.stop - self.part.start)
         self.classifier = classifier.to(self.processes.device).train()
         classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.look = self.processes.wrap(_Look(classifier, objective, settings.smoothing, forward_numbers(procedure, classifier)))
@@ -204,6 +205,16 @@ class Training:
         return self.classifier.eval()
 
 
+def check_split(objective: Objective, classifier: Classifier, batch: int) -> None:
+    """Whether each view of a batch has statistics of its own. Raises ConfigError where one may be a single picture."""
+    fewest = batch * min([1.0, *(extra.share for extra in objective.extras)])
+    if objective.batchnorm == "split" and fewest < 2 and _batchnorms(classifier):
+        raise ConfigError(
+            "batchnorm split normalises each view by its own statistics, and one view would hold "
+            f"{fewest:g} pictures of a batch of {batch}; give a larger batch or share, or batchnorm joint"
+        )
+
+
 class _Look(nn.Module):
     """Views in, terms of the loss out: one call a step, so that gradients of several processes meet once."""
 
@@ -248,7 +259,7 @@ class _Mean:
 @contextmanager
 def _still_statistics(module: nn.Module) -> Iterator[None]:
     """Batches inside are normalised by their own statistics and leave the running ones alone."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    layers = _batchnorms(module)
     before = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
@@ -257,3 +268,7 @@ def _still_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, momentum in zip(layers, before, strict=True):
             layer.momentum = momentum
+
+
+def _batchnorms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
