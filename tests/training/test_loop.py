@@ -98,8 +98,8 @@ def test_a_training_is_the_textbook_loop(kind: str) -> None:
     else:
         optimizer = torch.optim.AdamW(net.parameters(), lr=1, weight_decay=0.1)
     by_hand(optimizer, net, [0.01] * 4 + [0.001] * 3, pool(), 8)
-    for name, value in net.state_dict().items():
-        assert torch.allclose(trained.state_dict()[name], value, atol=1e-5), name
+    for name, value in net.state_dict().items():  # a key's bias has no gradient but rounding, which AdamW enlarges
+        assert torch.allclose(trained.state_dict()[name], value, atol=1e-4), name
 
 
 def test_the_average_is_that_of_the_weights_on_the_way() -> None:
