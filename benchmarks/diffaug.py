@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from benchmarks.common import Measured, options, ratio, run, turns
-from benchmarks.machine import count_flops, describe, matmul_peak
+from benchmarks.machine import describe, matmul_peak
 from benchmarks.published_diffaug import PublishedDiffAug, random_adm
 from torch import Tensor
 
@@ -38,6 +38,7 @@ from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import DiffAug, make_noise
 from rediffuse.recipes.robust.nets import NETS, open_net
 from rediffuse.training.augment import CropViews
+from rediffuse.training.cost import denoiser_operations
 from rediffuse.training.loop import Training
 from rediffuse.training.objectives import Extra, Objective, plain
 from rediffuse.training.pool import Pool
@@ -170,7 +171,7 @@ def benchmark(given: argparse.Namespace) -> Measured:
     images = torch.rand(given.images, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     differ = check_same(exact, images[:8])
     views = measure_transform(transform_arms(fast, exact, images), given.images, given.repeats, device)
-    flops = count_flops(exact, torch.zeros(1, 3, side, side, device=device), torch.zeros(1, dtype=torch.int64, device=device))
+    flops = denoiser_operations(exact, (side, side))
     seconds = {row["arm"]: row["all_seconds"] for row in views}
     headline = {
         "images_per_second": Figure(value=views[0]["images_a_second"]),

@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from benchmarks.arms import COPIES, MEASURES, Arm, Kit, arms_of
 from benchmarks.common import Measured, options, ratio, run, turns
-from benchmarks.machine import count_flops, describe, matmul_peak, median_seconds
+from benchmarks.machine import describe, matmul_peak, median_seconds
 from benchmarks.published import largest_difference
 
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.results import Figure, render_table
 from rediffuse.methods.da_fusion import STRENGTHS
+from rediffuse.training.cost import operations_of
 
 PUBLISHED, EQUAL, DEFAULT = "published loop", "rediffuse.generate, equal steps", "rediffuse.generate, default solver"
 SAME_MATHS = 1e-3  # of [0, 1]: float32 rounding over 50 steps stays far below it
@@ -95,7 +96,7 @@ def machine_rows(kit: Kit, rates: Mapping[str, Sequence[float]], arms: Mapping[s
     for numbers, model in kit.models.items():
         peak = matmul_peak(model.dtype, kit.device)
         guided, arguments = kit.call(model)
-        flops = count_flops(guided, *arguments)
+        flops = operations_of(lambda guided=guided, arguments=arguments: guided(*arguments))  # type: ignore[misc]
         with torch.no_grad():
             seconds = median_seconds(lambda guided=guided, arguments=arguments: guided(*arguments), kit.device)  # type: ignore[misc]
         name = next((name for name, arm in arms.items() if name.startswith(EQUAL) and arm.numbers == numbers), None)

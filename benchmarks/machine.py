@@ -1,4 +1,4 @@
-"""What this machine can do: matrix products a second, operations of a call, the instructions that decide the speed."""
+"""What this machine can do: matrix products a second, the instructions that decide the speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rediffuse.evaluation.provenance import hardware
 
@@ -66,17 +66,6 @@ def matmul_peak(dtype: torch.dtype, device: torch.device, sides: Sequence[int] |
 
         best = max(best, 2 * side**3 / min(timed_seconds(product, device, repeats=12)))
     return best
-
-
-def count_flops(network: nn.Module, *arguments: object) -> float:
-    """Operations of one call (a multiply-add is two), attention included."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    # The counter has no formula for the processor's fused attention; as plain matrix products it is counted too.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        network(*arguments)
-    return float(counter.get_total_flops())
 
 
 def peak() -> float:

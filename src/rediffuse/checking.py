@@ -1,14 +1,13 @@
-"""The check of pictures that stands at every public door: float RGB in [0, 1]."""
+"""The checks that stand at every public door: pictures as float RGB in [0, 1], a training set's as bytes, labels within the classes."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from rediffuse.errors import DataError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _RANGE_SLACK = 1e-3  # bicubic overshoot and bfloat16 rounding of a picture that is meant to lie in [0, 1]
 
@@ -36,6 +35,60 @@ def check_tensor(images: Tensor) -> Tensor:
     if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
         raise DataError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; {_range_fix(low, high)}")
     return images
+
+
+def check_bytes(images: Tensor, name: str = "pictures") -> Tensor:
+    """Return the pictures of a training set as they came, or say what is wrong with them.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        name: what the message calls them.
+    Raises:
+        DataError: another type, shape or channel count, or a missing value; the message names what came and the fix.
+    """
+    shape = tuple(images.shape)
+    if images.ndim != 4:
+        raise DataError(f"{name} must have shape (N, 3, H, W), got {shape}")
+    if shape[1] != 3:
+        raise DataError(f"{name} must have 3 channels before height and width, got shape {shape}; {_channel_fix(shape)}")
+    if images.dtype != torch.uint8:
+        raise DataError(f"{name} must be uint8, got {images.dtype}{_bytes_fix(images)}")
+    return images
+
+
+def check_labels(labels: Tensor, classes: int, name: str = "label") -> Tensor:
+    """Return labels as they came, or say which is no class.
+
+    Args:
+        labels: (N,) int64 in [0, classes).
+        classes: how many there are.
+        name: what the message calls one.
+    Raises:
+        DataError: another type or shape, or a label outside the classes.
+    """
+    if labels.ndim != 1 or labels.dtype != torch.int64:
+        fix = "from one-hot rows use labels.argmax(1)" if labels.ndim == 2 else "use labels.to(torch.int64)"
+        raise DataError(f"labels must be int64 (N,), got {labels.dtype} {tuple(labels.shape)}; {fix}")
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise DataError(f"{name} {int(outside[0])} is outside the {classes} classes; labels count from 0 to {classes - 1}")
+    return labels
+
+
+def _bytes_fix(images: Tensor) -> str:
+    if images.numel() == 0 or not images.dtype.is_floating_point:
+        return "; use images.to(torch.uint8)"
+    low, high = (float(value) for value in images.aminmax())
+    found = f" with values from {low:.4g} to {high:.4g}"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"{found}; leave out pictures with missing values"
+    if low >= 0 and high <= 1:
+        return f"{found}; use (images * 255).round().to(torch.uint8)"
+    if low >= -1 and high <= 1:
+        return f"{found}; use ((images + 1) * 127.5).round().to(torch.uint8)"
+    if low >= 0 and high <= 255:
+        return f"{found}; use images.round().to(torch.uint8)"
+    return f"{found}; undo the normalisation (times std, plus mean) and use (images * 255).round().to(torch.uint8)"
 
 
 def _channel_fix(shape: tuple[int, ...]) -> str:

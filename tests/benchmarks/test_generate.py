@@ -11,7 +11,7 @@ import pytest
 import torch
 from benchmarks.arms import COPIES, Kit, _run_own, arms_of
 from benchmarks.generate import main, share_rows
-from benchmarks.machine import count_flops, matmul_peak
+from benchmarks.machine import matmul_peak
 from benchmarks.published import largest_difference
 from PIL import Image
 from tests.tiny import tiny_stable
@@ -69,13 +69,7 @@ def test_shares_multiply_to_the_whole(kit: Kit) -> None:
     assert kit.without("batching") == frozenset(kit.measures) - {"batching", "packing"}
 
 
-def test_operations_of_a_product_are_counted() -> None:
-    layer = torch.nn.Linear(16, 32, bias=False)
-    assert count_flops(layer, torch.zeros(4, 16)) == 2 * 4 * 16 * 32
-    attention = torch.nn.MultiheadAttention(8, 2, bias=False, batch_first=True)
-    x = torch.zeros(1, 4, 8)
-    projections, products = 2 * 4 * 8 * 32, 2 * (2 * 2 * 4 * 4 * 4)
-    assert count_flops(attention, x, x, x) == projections + products
+def test_the_peak_of_matrix_products_is_found() -> None:
     assert matmul_peak(torch.float32, torch.device("cpu"), sides=(64,)) > 0
 
 

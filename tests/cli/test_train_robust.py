@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,8 +36,9 @@ def test_diffaug_and_augmix_make_a_transformers_folder(rediffuse: Callable[..., 
     ended = rediffuse("train", many, "net", *words, "--holdout", 0.25)
     assert ended.status == 0, ended.err
     assert "(4 views) and the denoiser" in ended.err
-    assert "(0.5 calls)" in ended.err
-    assert "A step of 8 photos takes" in ended.err
+    assert "(1 calls)" in ended.err  # 18 photos, three times: the bank is never full
+    said = " ".join(ended.err.split())
+    assert re.search(r"A step of 8 photos takes [\d.]+ s while the bank fills, which lacks 992 views", said) is not None
     assert "held-out photos" in ended.out
     assert sorted(path.name for path in Path("net").iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
     theirs = AutoModelForImageClassification.from_pretrained("net")
@@ -70,6 +72,47 @@ def test_every_arm_trains(
     assert ended.status == 0, ended.err
     assert f"({views}" in ended.err
     assert Classifier.load("net").classes == ("cat", "dog", "red bird")
+
+
+def right(said: str) -> str:
+    """The mean over classes that a command prints."""
+    found = re.search(r"Right on ([\d.]+%) of held-out|mean over classes ([\d.]+%)", said)
+    assert found is not None, said
+    return found[1] or found[2]
+
+
+@pytest.mark.parametrize(
+    "words", [("--augment", "plain", "--epochs", 4, "--batch", 8, "--learning-rate", 0.01), ("--steps", 12)], ids=["robust", "plain"]
+)
+def test_predict_shows_what_train_was_judged_on(rediffuse: Callable[..., Ended], tmp_path: Path, words: tuple[object, ...]) -> None:
+    """A network that enlarges its photos: the folder says from which side, so that larger photos are shrunk to that first."""
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    photos = fill(tmp_path / "large", {"cat": 8, "dog": 8, "red bird": 8}, size=(70, 70))
+    test = fill(tmp_path / "test", {"cat": 5, "dog": 5, "red bird": 5}, size=(70, 70), first=50)
+    trained = rediffuse("train", photos, "net", "--classifier", "cifar-resnet", "--size", 16, *words, "--test", test)
+    assert trained.status == 0, trained.err
+    assert "Photos are seen at 16 pixels." in trained.err
+    assert (Classifier.load("net").preprocessing.size, Classifier.load("net").preprocessing.side) == ((32, 32), 16)
+    tables = {}
+    for name, size in {"usual": (), "own": ("--size", 16), "input": ("--size", 32)}.items():
+        predicted = rediffuse("predict", "net", test, *size, "--out", f"{name}.csv", "--per-class")
+        assert predicted.status == 0, predicted.err
+        tables[name] = Path(f"{name}.csv").read_text()
+        assert name == "input" or right(predicted.out) == right(trained.out)
+    assert tables["usual"] == tables["own"] != tables["input"]
+    AutoModelForImageClassification.from_pretrained("net")
+    assert AutoImageProcessor.from_pretrained("net").size["height"] == 32
+
+
+def test_a_large_network_behind_a_small_denoiser_is_named(rediffuse: Callable[..., Ended], many: Path, pixel: Path, tmp_path: Path) -> None:
+    known = resnet_folder(tmp_path / "known", size=24)
+    words = ("--classifier", known, "--augment", "diffaug", "--denoiser", pixel, "--steps", 2, "--batch", 4)
+    ended = rediffuse("train", many, "net", *words)
+    assert ended.status == 0, ended.err
+    said = " ".join(ended.err.split())
+    assert "Photos are seen at 16 pixels, their views too, and enlarged to the 24 that the network takes" in said
+    assert "the denoiser knows no larger ones" in said
 
 
 def test_a_long_training_needs_no_views(rediffuse: Callable[..., Ended], many: Path, tmp_path: Path) -> None:

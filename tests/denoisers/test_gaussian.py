@@ -8,13 +8,13 @@ from torch import Tensor
 
 from rediffuse.denoisers.base import Condition, NoiseSchedule
 from rediffuse.denoisers.gaussian import EVERY, GaussianMixtureDenoiser
-from rediffuse.denoisers.schedules import linear_betas
+from rediffuse.denoisers.schedules import linear_betas, ve_ratios
 from rediffuse.errors import ConfigError
 
 SHAPE = (1, 1, 2)
 SCHEDULES = {
     "vp": NoiseSchedule.from_betas(linear_betas()),
-    "ve": NoiseSchedule.from_ratios(torch.logspace(-2, 2, 1000, dtype=torch.float64)),
+    "ve": NoiseSchedule.from_ratios(ve_ratios(0.01, 100)),
 }
 EXACT = torch.float64
 

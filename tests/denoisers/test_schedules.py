@@ -19,28 +19,30 @@ from rediffuse.denoisers.schedules import (
     prediction_of,
     scaled_linear_betas,
     schedule_of,
+    ve_ratios,
     zero_terminal_snr,
 )
 from rediffuse.errors import ConfigError, ModelError
 
-# ADM's linear schedule of 1,000 steps: t, alpha, sigma, sigma / alpha, log SNR, with the digits that were printed.
+# ADM's linear schedule of 1,000 steps: t, alpha, sigma, sigma / alpha, half of that (images in [0, 1]), log SNR, 1 / alpha, with the
+# digits that were printed.
 ADM = """
-0    .99995 .0100  0.0100  9.21
-50   .98486 .17335 0.1760  3.47
-100  .94612 .32382 0.3423  2.14
-150  .88650 .46272 0.5220  1.30
-200  .81015 .58622 0.7236  0.65
-250  .72210 .69179 0.9580  0.09
-300  .62770 .77845 1.2402 -0.43
-350  .53215 .84665 1.5910 -0.93
-400  .43997 .89801 2.0411 -1.43
-450  .35474 .93497 2.6357 -1.94
-500  .27892 .96031 3.4430 -2.47
-600  .15990 .98713 6.1735 -3.64
-700  .08288 .99656 12.025 -4.97
-800  .03883 .99925 25.736 -6.50
-900  .01644 .99987 60.822 -8.22
-999  .00635 .99998 157.41 -10.12
+0    .99995 .0100  0.0100 .0050  9.21   1.000
+50   .98486 .17335 0.1760 .0880  3.47   1.015
+100  .94612 .32382 0.3423 .1711  2.14   1.057
+150  .88650 .46272 0.5220 .2610  1.30   1.128
+200  .81015 .58622 0.7236 .3618  0.65   1.234
+250  .72210 .69179 0.9580 .4790  0.09   1.385
+300  .62770 .77845 1.2402 .6201  -0.43  1.593
+350  .53215 .84665 1.5910 .7955  -0.93  1.879
+400  .43997 .89801 2.0411 1.0205 -1.43  2.273
+450  .35474 .93497 2.6357 1.3178 -1.94  2.819
+500  .27892 .96031 3.4430 1.7215 -2.47  3.585
+600  .15990 .98713 6.1735 3.0868 -3.64  6.254
+700  .08288 .99656 12.025 6.0124 -4.97  12.07
+800  .03883 .99925 25.736 12.868 -6.50  25.76
+900  .01644 .99987 60.822 30.411 -8.22  60.83
+999  .00635 .99998 157.41 78.704 -10.12 157.41
 """
 QUANTILES = torch.tensor([0.10, 0.25, 0.50, 0.75, 0.90], dtype=torch.float64)
 
@@ -55,7 +57,8 @@ def agrees(value: float, printed: str) -> bool:
 def test_the_printed_table(line: str) -> None:
     t, *printed = line.split()
     schedule = NoiseSchedule.from_betas(linear_betas())
-    values = [float(table[int(t)]) for table in (schedule.alpha, schedule.sigma, schedule.ratio, schedule.log_snr)]
+    tables = (schedule.alpha, schedule.sigma, schedule.ratio, schedule.ratio / 2, schedule.log_snr, 1 / schedule.alpha)
+    values = [float(table[int(t)]) for table in tables]
     assert all(agrees(value, text) for value, text in zip(values, printed, strict=True)), values
 
 
@@ -176,6 +179,22 @@ def test_predictions() -> None:
         prediction_of({"prediction_type": "epsilon", "rescale_betas_zero_snr": True})
     with pytest.raises(ModelError, match="v_prediction"):
         prediction_of({"prediction_type": "epsilon", "trained_betas": [0.5, 1.0]})
+
+
+def test_exploding_noise_grows_by_one_factor() -> None:
+    """Also in closed form: 5,000 = 50 / .01 in 999 steps."""
+    schedule = NoiseSchedule.from_ratios(ve_ratios())
+    assert len(schedule) == 1000
+    assert torch.equal(schedule.alpha, torch.ones(1000))
+    assert [float(schedule.sigma[t]) for t in (0, 999)] == pytest.approx([0.01, 50.0])
+    assert float(schedule.sigma[333]) == pytest.approx(0.01 * 5000 ** (1 / 3))
+    torch.testing.assert_close(ve_ratios(0.02, 8, 5), torch.tensor([0.02, 0.02 * 400**0.25, 0.4, 0.02 * 400**0.75, 8]).double())
+
+
+@pytest.mark.parametrize("wrong", [(0.0, 50.0, 1000), (50.0, 0.01, 1000), (0.01, float("inf"), 1000), (0.01, 50.0, 1)])
+def test_levels_that_do_not_grow_are_refused(wrong: tuple[float, float, int]) -> None:
+    with pytest.raises(ConfigError, match=r"0 < lowest < highest and at least 2 steps, got"):
+        ve_ratios(*wrong)
 
 
 def test_tables_must_fit_and_grow() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +204,7 @@ def test_a_state_whose_pictures_are_gone_is_refused(tmp_path: Path):
     bank.load_state_dict(state)
     run(bank, 20, 23)
     with pytest.raises(ModelError, match="104 pictures had been written then, 116 have now, and it keeps 10 old ones"):
-        plain_bank(path=path, spare=10).load_state_dict(state)
+        bank.load_state_dict(state)
     bank.clear()
     with pytest.raises(ModelError, match="0 have now"):
         bank.load_state_dict(state)
@@ -247,8 +249,30 @@ def test_a_bank_that_is_made_once_is_read_by_others(tmp_path: Path):
         reader.add(images, labels)
     with pytest.raises(DataError, match="holds the pictures 0 to 31"):
         reader.read(reader.draw_of(torch.tensor([32])))
+    del maker
     going_on = Bank(diffaug(), 0.0, path=path)
     assert going_on.written == 32
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+def test_a_file_has_one_writer(tmp_path: Path):
+    """A second one is refused, here and in another process; readers are not; a writer that was killed leaves nothing behind."""
+    path = tmp_path / "bank"
+    first = plain_bank(path=path)
+    first.add(*batch(0))
+    with pytest.raises(ConfigError, match=r"bank is open for writing already, .* only read it with Bank\(None, rate=0, path=...\)"):
+        plain_bank(path=path)
+    assert Bank(None, 0.0, path=path).held == 16
+    del first
+    program = f"import sys, time; from pathlib import Path; from rediffuse.methods.bank_file import Hold; hold = Hold(Path({str(path)!r}))"
+    other = subprocess.Popen([sys.executable, "-c", f"{program}; print('held', flush=True); time.sleep(600)"], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(ConfigError, match="is open for writing already"):
+        plain_bank(path=path)
+    other.kill()
+    other.communicate()
+    assert plain_bank(path=path).held == 16
 
 
 def test_files_that_are_no_bank_are_refused(tmp_path: Path):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from rediffuse.denoisers.base import Condition, Denoiser, NoiseSchedule, clean_from_output
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
 from rediffuse.denoisers.pixel import PixelDenoiser
-from rediffuse.denoisers.schedules import linear_betas
+from rediffuse.denoisers.schedules import linear_betas, ve_ratios
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods import find_method, from_settings
 from rediffuse.methods.diffaug import DiffAug, DiffAugDraw, believe, make_noise, part_of
@@ -24,7 +24,7 @@ from rediffuse.methods.noise_times import RAW, Fixed, LogNormal, Range, Uniform,
 
 SCHEDULES = {
     "vp": NoiseSchedule.from_betas(linear_betas()),
-    "ve": NoiseSchedule.from_ratios(torch.logspace(-2, 2, 1000, dtype=torch.float64)),
+    "ve": NoiseSchedule.from_ratios(ve_ratios(0.01, 100)),
 }
 LEVELS = {"vp": [0, 20, 60, 150, 300, 500, 700, 999], "ve": [0, 100, 200, 300, 400, 550, 700, 999]}
 CPU = torch.device("cpu")

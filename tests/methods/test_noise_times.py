@@ -11,7 +11,7 @@ from scipy.stats import chisquare, kstest, norm
 from torch import Tensor
 
 from rediffuse.denoisers.base import NoiseSchedule
-from rediffuse.denoisers.schedules import cosine_betas, linear_betas, zero_terminal_snr
+from rediffuse.denoisers.schedules import cosine_betas, linear_betas, ve_ratios, zero_terminal_snr
 from rediffuse.errors import ConfigError
 from rediffuse.methods.noise_times import (
     LAWS,
@@ -30,7 +30,7 @@ from rediffuse.methods.noise_times import (
 
 LINEAR = NoiseSchedule.from_betas(linear_betas())
 COSINE = NoiseSchedule.from_betas(cosine_betas(4000))
-VE = NoiseSchedule.from_ratios(torch.logspace(math.log10(0.002), math.log10(80), 1000, dtype=torch.float64))
+VE = NoiseSchedule.from_ratios(ve_ratios(0.002, 80))
 SILENT = NoiseSchedule.from_betas(zero_terminal_snr(linear_betas()))
 SCHEDULES = {"linear": LINEAR, "cosine": COSINE, "ve": VE, "silent": SILENT}
 EVERY_LAW: list[NoiseTimes] = [

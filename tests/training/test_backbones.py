@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,17 @@ def test_a_frozen_part_stays_frozen_after_evaluation() -> None:
 def test_sizes_of_every_age(values: dict[str, object], expected: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
     assert Preprocessing.read(tmp_path, {"image_size": 16}).size == expected
+
+
+def test_the_side_of_the_training_goes_through_the_file(tmp_path: Path) -> None:
+    rule = Preprocessing(height=32, width=32)
+    assert (rule.side, replace(rule, seen=16).side) == (32, 16)
+    replace(rule, seen=16).save(tmp_path)
+    assert Preprocessing.read(tmp_path, {}).side == 16
+    assert repr(Preprocessing.read(tmp_path, {})) == repr(rule)  # a checkpoint's key does not change with it
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32, "rediffuse_seen_size": "small"}))
+    with pytest.raises(ModelError, match="rediffuse_seen_size is 'small', no number of pixels"):
+        Preprocessing.read(tmp_path, {})
 
 
 def test_preprocessing_is_resize_then_normalise() -> None:

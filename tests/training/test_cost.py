@@ -13,7 +13,7 @@ from rediffuse.methods.augmix import AugMix
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import DiffAug
 from rediffuse.training.backbones import Classifier
-from rediffuse.training.cost import StepClock, step_cost
+from rediffuse.training.cost import StepClock, operations_of, step_cost
 from rediffuse.training.objectives import Extra, Objective, plain
 from rediffuse.training.preprocessing import Preprocessing
 
@@ -73,6 +73,18 @@ def test_operations_are_those_counted_by_hand(objective: Objective, samples: flo
     assert ("no denoiser" in cost.line()) == (calls == 0)
 
 
+def test_products_of_attention_are_counted() -> None:
+    """4 places of 8 numbers in 2 heads: four projections, and for each head the scores and the mean of the values."""
+    layer = nn.Linear(16, 32, bias=False)
+    assert operations_of(lambda: layer(torch.zeros(4, 16))) == 2 * 4 * 16 * 32
+    attention = nn.MultiheadAttention(8, 2, bias=False, batch_first=True)
+    x = torch.zeros(1, 4, 8)
+    products = 2 * (2 * 2 * 4 * 4 * 4)
+    assert operations_of(lambda: attention(x, x, x)) == 2 * 4 * 8 * 32 + products
+    query = torch.zeros(1, 2, 4, 4)  # as the networks of transformers call it
+    assert operations_of(lambda: nn.functional.scaled_dot_product_attention(query, query, query)) == products
+
+
 def test_counting_changes_nothing() -> None:
     net = classifier().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -90,3 +102,35 @@ def test_the_clock_leaves_the_first_step_out_and_speaks_once() -> None:
         clock(done, 400)
     assert said == ["A step of 64 photos takes 0.5 s; the 196 that are left about 2 min."]
     assert passed == list(range(201, 207))
+
+
+def test_nothing_is_said_of_no_steps() -> None:
+    said: list[str] = []
+    clock = StepClock(said.append, 64)
+    for done in range(1, 5):
+        clock(done, 4)
+    assert said == []
+
+
+def test_the_clock_times_again_once_the_bank_is_full() -> None:
+    """64 pictures of warm-up, 8 a step: eight long steps, then short ones."""
+    said: list[str] = []
+    now = [0.0]
+    bank = Bank(diffaug(), rate=0.25, capacity=64)
+    clock = StepClock(said.append, 8, clock=lambda: now[0], banks=[bank])
+    for done in range(1, 21):
+        now[0] += 2.0 if bank.lacking else 0.5
+        bank(torch.rand(8, 3, 8, 8), torch.zeros(8, dtype=torch.int64))
+        clock(done, 40)
+    assert said == [
+        "A step of 8 photos takes 2 s while the bank fills, which lacks 32 views; those after it take less.",
+        "A step of 8 photos takes 0.5 s; the 29 that are left about 14 s.",
+    ]
+
+
+@pytest.mark.parametrize(("pictures", "calls"), [(50, 1.0), (100, 1.0), (200, 0.5 + 0.5 * 0.1), (100_000, 0.1009)])
+def test_few_pictures_are_all_denoised_while_the_bank_fills(pictures: int, calls: float) -> None:
+    bank = Bank(diffaug(), rate=0.1, warmup=100)
+    cost = step_cost(Objective(extras=(Extra(method=bank),)), classifier(), (8, 8), pictures)
+    assert cost.calls == pytest.approx(calls)
+    assert cost.denoiser == pytest.approx(calls * DENOISED)

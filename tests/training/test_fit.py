@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,16 @@ def test_settings_that_make_no_sense() -> None:
 def test_items_of_another_range_or_type_are_named(image: torch.Tensor, says: str) -> None:
     with pytest.raises(DataError, match=f"item 1: .*{says}"):
         as_pool([(torch.zeros(3, 16, 16), 0), (image, 1)], ("a", "b"), 16, "pad")
+
+
+def test_a_pool_of_other_pictures_is_named_before_the_head_sees_it() -> None:
+    pool = Pool.build(torch.rand(4, 3, 16, 16) * 2 - 1, torch.tensor([0, 1, 0, 1]), None, [()] * 4, 0.0)
+    with pytest.raises(DataError, match="must be uint8"):
+        as_pool(pool, ("a", "b"), 16, "pad")
+    with pytest.raises(DataError, match=r"uint8 or features as float32, got torch\.float64"):
+        replace(pool, items=pool.items.double())
+    with pytest.raises(DataError, match=r"one a real item of 4 items in all, got \(5,\)"):
+        replace(pool, labels=torch.zeros(5, dtype=torch.int64))
 
 
 def test_items_of_bytes_stay_as_they_are() -> None:

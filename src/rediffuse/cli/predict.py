@@ -129,7 +129,7 @@ def predict(
         out: table to write, .csv or .parquet, not among the photos.
         per_class: a column for the probability of each class.
         split: of a set that has several.
-        size: side in pixels at which photos are seen. [default: the classifier's, or the denoiser's where that is smaller]
+        size: side in pixels at which photos are seen. [default: that of the training, or the denoiser's where that is smaller]
         fit: how photos of other shapes become a square.
         batch: views in one call; less needs less memory.
     """
@@ -179,8 +179,9 @@ def place(denoiser: Denoiser | None, common: Common) -> Any:
 
 
 def usual_size(classifier: Classifier, denoiser: Denoiser | None) -> int:
-    """The classifier's side, so that nothing is scaled twice; the denoiser's where that is smaller, or the other does not fit it."""
-    own = max(classifier.preprocessing.size)
+    """The side that the classifier was trained at, else that of its input; the denoiser's where that is smaller, or the other does not fit
+    it."""
+    own = classifier.preprocessing.side
     trained = None if denoiser is None else denoiser.size
     return own if denoiser is None or trained is None or fits(own, denoiser) else trained
 

@@ -114,6 +114,7 @@ def train_robustly(
     level: str, steps: int | None, size: int | None, fit: str, flips: bool, checkpoint: Path, common: Common,
 ) -> tuple[Classifier, int]:  # fmt: skip
     """The trained classifier, and the side in pixels at which it saw the photos."""
+    from rediffuse.methods.bank import Bank
     from rediffuse.training.cost import StepClock, step_cost
     from rediffuse.training.fit import as_pool
     from rediffuse.training.loop import fit_network
@@ -122,17 +123,19 @@ def train_robustly(
 
     denoiser = None if views.model is None else load_model(views.model, common)
     start, side = open_start(level, classes, size, denoiser, common)
+    tell_side(level, start, side, denoiser, common)
     pool, _ = as_pool(train_set, classes, side, fit)
     if views.second is not None:
         pool = pool.joined(second_pool(views.second, classes, side, fit, common))
     settings, procedure = plan(level, len(pool.labels), steps, budget, common.dtype)
     objective = objective_of(views, denoiser, pool, side, flips, common)
-    terminal.note(step_cost(objective, start, (side, side)).line(), quiet=common.quiet)
+    terminal.note(step_cost(objective, start, (side, side), settings.steps * settings.batch).line(), quiet=common.quiet)
     logs = checkpoint.parent.with_name(f"{checkpoint.parent.name}.logs")
     told = {"level": level, "augment": " ".join(views.augment), "objective": views.kind, **settings.to_json()}
     following = nullcontext(None) if budget.track is None else tracked([budget.track], logs, settings=told)
     with following as watch, bar("training", "steps", quiet=common.quiet) as report:
-        clock = StepClock(lambda line: terminal.note(line, quiet=common.quiet), settings.batch, report)
+        banks = [extra.method for extra in objective.extras if isinstance(extra.method, Bank)]
+        clock = StepClock(lambda line: terminal.note(line, quiet=common.quiet), settings.batch, report, banks=banks)
         trained = fit_network(
             start, pool, settings=settings, views=usual_views(side, flips), objective=objective, procedure=procedure,
             view_size=(side, side), seed=common.seed, checkpoint=checkpoint, progress=clock, watch=watch,
@@ -148,11 +151,22 @@ def open_start(level: str, classes: tuple[str, ...], size: int | None, denoiser:
     known = None if denoiser is None else denoiser.size
     side = size or known or DEFAULT_SIZE
     start = open_backbone(level, classes, seed=common.seed, size=side)
-    own = max(start.preprocessing.size)
+    own = start.preprocessing.side
     fits = denoiser is None or own % denoiser.multiple_of == 0
     if level not in FROM_RANDOM and size is None and fits and (known is None or own <= known):
         side = own
     return start.to(resolve_device(common.device)), side
+
+
+def tell_side(level: str, classifier: Classifier, side: int, denoiser: Denoiser | None, common: Common) -> None:
+    """At how many pixels photos are seen, and what becomes of them where a known network takes more."""
+    from rediffuse.training.backbones import FROM_RANDOM
+
+    own, more = max(classifier.preprocessing.size), ""
+    if level not in FROM_RANDOM and side < own:
+        fix = "--size says otherwise" if denoiser is None or denoiser.size != side else "the denoiser knows no larger ones"
+        more = f", their views too, and enlarged to the {own} that the network takes; {fix}"
+    terminal.note(f"Photos are seen at {side} pixels{more}.", quiet=common.quiet)
 
 
 def second_pool(spec: str, classes: tuple[str, ...], side: int, fit: str, common: Common) -> Pool:

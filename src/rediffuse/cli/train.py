@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, Common, Shared, bar, open_photos
 from rediffuse.cli.pair import open_pair
-from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, train_robustly
+from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def train(
                 mixed, images.classes, level=classifier, mode=mode, steps=steps, seed=common.seed, size=side, fit=fit, flips=images.flips,
                 device=common.device, checkpoint=out / CHECKPOINT, progress=report,
             )  # fmt: skip
+        tell_side(classifier, trained, side, None, common)
     if first:
         accuracy = judge(trained, held, side, fit, common.quiet)
         trained.save(out)

@@ -6,6 +6,7 @@ alpha² = prod(1 - beta) (Ho et al., NeurIPS 2020, arXiv 2006.11239, Eq. 4).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, cast, get_args
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.denoisers.base import NoiseSchedule, Prediction
-from rediffuse.errors import ModelError
+from rediffuse.errors import ConfigError, ModelError
 
 
 def linear_betas(steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> Tensor:
@@ -31,6 +32,22 @@ def cosine_betas(steps: int = 4000, offset: float = 0.008, largest: float = 0.99
     time = torch.arange(steps + 1, dtype=torch.float64) / steps
     kept = torch.cos((time + offset) / (1 + offset) * torch.pi / 2).square()
     return (1 - kept[1:] / kept[:-1]).clamp(max=largest)
+
+
+def ve_ratios(lowest: float = 0.01, highest: float = 50.0, steps: int = 1000) -> Tensor:
+    """Levels of the variance-exploding schedule, each the same factor above the last, for `NoiseSchedule.from_ratios`.
+
+    Args:
+        lowest, highest: sigma of the first and the last, in units of the pictures that the denoiser knows.
+        steps: levels, at least 2.
+    Returns: (steps,) float64.
+    Raises:
+        ConfigError: levels that do not grow.
+    Reference: Song et al., ICLR 2021, arXiv 2011.13456, appendix C.
+    """
+    if not 0 < lowest < highest < math.inf or steps < 2:
+        raise ConfigError(f"levels need 0 < lowest < highest and at least 2 steps, got {lowest}, {highest} and {steps}")
+    return torch.logspace(math.log10(lowest), math.log10(highest), steps, dtype=torch.float64)
 
 
 def divide_noise(betas: Tensor, factor: float) -> Tensor:

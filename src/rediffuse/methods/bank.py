@@ -41,7 +41,8 @@ class Bank:
     written to the ring; the other rows are pictures of the ring, uniform over it, padded, cropped, perhaps mirrored, and come with the
     labels that they have. rate=1 is DiffAug itself. Until `warmup` pictures are there, whole batches are denoised.
 
-    It lives in memory, or over a file: what that holds is taken up, `clear` empties it. One process writes a file.
+    It lives in memory, or over a file: what that holds is taken up, `clear` empties it. A file has one writer, so a
+    second Bank with a method is refused as long as the first one lives; of those without a method there may be many.
 
     Args:
         method: makes the views; its own fraction must be 1. None only reads a file that is there.
@@ -56,7 +57,7 @@ class Bank:
             written; default: as many as the capacity. 0 for a bank that is filled once.
         seed: of all that the bank decides by chance, method included.
     Raises:
-        ConfigError: a setting out of range; a file that another method, or other settings, filled.
+        ConfigError: a setting out of range; a file that another method, or other settings, filled, or that another Bank writes.
         DataError: a file that is no bank, is damaged, or does not fit on the disk.
     """
 
@@ -102,6 +103,11 @@ class Bank:
         """Pictures that can come again."""
         return 0 if self._store is None else min(self.written, self.capacity)
 
+    @property
+    def lacking(self) -> int:
+        """Pictures that are yet to be made before any comes again."""
+        return 0 if self.rate == 0 else max(0, min(self.warmup, self.capacity) - self.held)
+
     def manual_seed(self, seed: int) -> Self:
         """Start the stream of chance anew. With a seed for each step, what a step does does not depend on how the run got there."""
         self._stream = torch.Generator().manual_seed(seed)
@@ -117,8 +123,7 @@ class Bank:
         """Views and their labels, in the place of a batch. images: (B, 3, H, W) in [0, 1]; labels: (B,) int64."""
         labels = self._check(images, labels)
         count, device = len(images), images.device if self.method is None else self.method.denoiser.device
-        warm = self.rate == 0 or self.held >= min(self.warmup, self.capacity)
-        rows = part_of(count, self.rate, self._stream) if warm else torch.arange(count)
+        rows = torch.arange(count) if self.lacking else part_of(count, self.rate, self._stream)
         views = torch.empty(images.shape, device=device)
         found = labels.clone()
         if len(rows):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rediffuse.errors import DataError
+from rediffuse.errors import ConfigError, DataError
+
+if sys.platform != "win32":
+    import fcntl
 
 MAGIC = b"rediffuse bank 1"
 COUNTS_BYTES = 16
@@ -42,7 +47,7 @@ class BankShape:
 @dataclass(frozen=True, kw_only=True)
 class BankStore:
     """images: (slots, 3, H, W) uint8; labels: (slots,) int64; counts: (2,) int64, pictures ever written and ever begun; files: what is
-    behind them.
+    behind them; hold: keeps other writers away as long as it lives.
 
     A kill may come between the two counts, never does a count hide that a slot was touched.
     """
@@ -52,6 +57,7 @@ class BankStore:
     labels: Tensor
     counts: Tensor
     files: tuple[Any, ...] = ()
+    hold: Any = None
 
     def write(self, first: int, images: Tensor, labels: Tensor) -> None:
         """Put pictures (B, 3, H, W) uint8 into the slots of entries first, first + 1, ..."""
@@ -96,8 +102,14 @@ def create(path: Path, shape: BankShape) -> BankStore:
 
 
 def open_store(path: Path, writable: bool = True) -> BankStore:
-    """The store over a file that `create` made. Raises DataError for anything else."""
+    """The store over a file that `create` made.
+
+    Raises:
+        DataError: any other file.
+        ConfigError: asked to write, while another does.
+    """
     shape = read_shape(path)
+    hold = Hold(path) if writable else None
     mode = "r+" if writable else "c"
     parts: list[Any] = []
     layout: list[tuple[str, int, tuple[int, ...]]] = [
@@ -113,7 +125,36 @@ def open_store(path: Path, writable: bool = True) -> BankStore:
     counts, labels, images = (torch.from_numpy(part) for part in parts)
     if not 0 <= int(counts[0]) <= int(counts[1]):
         raise DataError(f"the bank {path} is damaged: it counts {counts.tolist()} pictures; remove it to begin again")
-    return BankStore(shape=shape, images=images, labels=labels, counts=counts, files=tuple(parts) if writable else ())
+    return BankStore(shape=shape, images=images, labels=labels, counts=counts, files=tuple(parts) if writable else (), hold=hold)
+
+
+class Hold:
+    """The place of a file's only writer; it is free again when this object, or its process, is gone.
+
+    Without flock (Windows, some network disks) nothing is held.
+
+    Raises:
+        ConfigError: another Hold has it, in this process or another.
+        DataError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if sys.platform == "win32":
+            return
+        try:
+            handle = os.open(path, os.O_RDWR)
+        except OSError as error:
+            raise DataError(f"the bank {path} cannot be opened: {error.strerror}") from error
+        weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"the bank {path} is open for writing already, here or in another process; wait until that one is gone, only read it "
+                "with Bank(None, rate=0, path=...), or give another path"
+            ) from error
+        except OSError:
+            return  # the disk knows no locks
 
 
 def read_shape(path: Path) -> BankShape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,6 +74,10 @@ class Classifier(nn.Module):
     def head(self) -> nn.Linear:
         """The last linear layer with one output a class."""
         return _head(self.model, len(self.classes))
+
+    def remember_side(self, side: int) -> None:
+        """Note at how many pixels pictures were held in the training; `save` keeps it, `predict` takes it up."""
+        self.preprocessing = replace(self.preprocessing, seen=side)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.from_input(self.preprocessing(images))

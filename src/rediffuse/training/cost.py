@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import DiffAug
-from rediffuse.progress import roughly
+from rediffuse.progress import counted, roughly
 from rediffuse.training.backbones import Classifier, evaluating
 from rediffuse.training.objectives import Extra, Objective
 
 PASSES = 3
 """A training step costs a network three forward passes: one, and two backward."""
-TIMED = range(2, 5)
-"""Steps whose time is taken for the others': the first of all also sets things up."""
+TIMED = 3
+"""Steps whose time is taken for the others', after one that also sets things up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +51,13 @@ class StepCost:
         return f"{own}) and the denoiser {self.denoiser / 1e9:.3g} ({self.calls:g} calls): {self.ratio:.2g} denoiser to 1 classifier."
 
 
-def step_cost(objective: Objective, classifier: Classifier, size: tuple[int, int]) -> StepCost:
-    """Count a step's operations, from one pass of one picture through each network. size: (height, width) of the views."""
+def step_cost(objective: Objective, classifier: Classifier, size: tuple[int, int], pictures: float = math.inf) -> StepCost:
+    """Count a step's operations, from one pass of one picture through each network.
+
+    Args:
+        size: (height, width) of the views.
+        pictures: those of all steps together; of few, more are made while a bank fills.
+    """
     picture = torch.zeros(1, 3, *size, device=classifier.device)
     with evaluating(classifier):
         learned = operations_of(lambda: classifier(picture))
@@ -58,7 +65,7 @@ def step_cost(objective: Objective, classifier: Classifier, size: tuple[int, int
     places += [(extra, 1 / (1 + len(objective.stand_ins))) for extra in objective.stand_ins]
     calls = spent = 0.0
     for extra, share in places:
-        found = _denoiser_of(extra)
+        found = _denoiser_of(extra, share * pictures)
         if found is not None:
             denoiser, part = found
             calls += share * part
@@ -74,8 +81,9 @@ def denoiser_operations(denoiser: Denoiser, size: tuple[int, int]) -> float:
 
 
 def operations_of(call: Callable[[], object]) -> float:
-    """Floating-point operations of a call, by torch's own counter: products of matrices and convolutions."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    """Floating-point operations of a call, by torch's own counter: products of matrices, attention's among them, and convolutions."""
+    # The counter has no formula for the processor's fused attention; as plain products it is counted, and alike on every device.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         call()
     return float(counter.get_total_flops())
 
@@ -83,11 +91,14 @@ def operations_of(call: Callable[[], object]) -> float:
 class StepClock:
     """A `progress` that says, once the first steps are made, how long one takes and all will.
 
+    While a bank fills, steps take longer: it says so, and times them again once they are as they stay.
+
     Args:
         tell: called with one sentence.
         batch: pictures a step.
         then: a further `progress`.
         clock: seconds.
+        banks: those that the steps fill.
     """
 
     def __init__(
@@ -96,27 +107,36 @@ class StepClock:
         batch: int,
         then: Callable[[int, int], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        banks: Sequence[Bank] = (),
     ) -> None:
-        self._tell, self._batch, self._then, self._clock = tell, batch, then, clock
-        self._calls = 0
+        self._tell, self._batch, self._then, self._clock, self._banks = tell, batch, then, clock, banks
+        self._filling: bool | None = None  # when the last step was over
         self._stamps: list[float] = []
 
     def __call__(self, done: int, total: int) -> None:
-        self._calls += 1
-        if self._calls <= TIMED.stop - 1:
+        lacking = max([0, *(bank.lacking for bank in self._banks)])
+        if (lacking > 0) != self._filling:
+            self._filling, self._stamps = lacking > 0, []
+        if len(self._stamps) <= TIMED:
             self._stamps.append(self._clock())
-            if self._calls == min(TIMED.stop - 1, total) and len(self._stamps) > 1:
-                each = (self._stamps[-1] - self._stamps[0]) / (len(self._stamps) - 1)
-                left = roughly(each * (total - done))
-                self._tell(f"A step of {self._batch} photos takes {each:.2g} s; the {total - done:,} that are left about {left}.")
+            if len(self._stamps) > TIMED and done < total:
+                self._say((self._stamps[-1] - self._stamps[0]) / TIMED, total - done, lacking)
         if self._then is not None:
             self._then(done, total)
 
+    def _say(self, each: float, left: int, lacking: int) -> None:
+        step = f"A step of {self._batch} photos takes {each:.2g} s"
+        if lacking:
+            self._tell(f"{step} while the bank fills, which lacks {counted(lacking, 'view')}; those after it take less.")
+        else:
+            self._tell(f"{step}; the {left:,} that are left about {roughly(each * left)}.")
 
-def _denoiser_of(extra: Extra) -> tuple[Denoiser, float] | None:
-    """The denoiser behind a view, and which part of the pictures goes through it."""
+
+def _denoiser_of(extra: Extra, pictures: float) -> tuple[Denoiser, float] | None:
+    """The denoiser behind a view, and which part of so many pictures goes through it."""
     if isinstance(extra.method, DiffAug):
         return extra.method.denoiser, extra.method.fraction
     if isinstance(extra.method, Bank) and extra.method.method is not None and extra.method.source == "denoised":
-        return extra.method.method.denoiser, extra.method.rate
+        filling = min(1.0, extra.method.lacking / pictures)
+        return extra.method.method.denoiser, filling + (1 - filling) * extra.method.rate
     return None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rediffuse.checking import check_tensor
+from rediffuse.checking import check_bytes, check_labels, check_tensor
 from rediffuse.data.geometry import Fit
 from rediffuse.data.mixing import Mixed
 from rediffuse.data.types import ImageSet
@@ -77,6 +77,7 @@ def fit_classifier(
     mirrored = own_flips if flips is None else flips
     start = open_backbone(level, classes, seed=seed, size=size).to(resolve_device(device))
     if chosen == "linear":
+        start.remember_side(max(pool.items.shape[-2:]))
         return with_head(start, replace(pool, items=features(start, pool.items, mirrored, progress)), settings, seed)
     views = StandardViews(flips=mirrored)
     return fit_network(start, pool, settings=settings, views=views, seed=seed, checkpoint=checkpoint, progress=progress)
@@ -111,9 +112,8 @@ def as_pool(train_set: TrainSet, classes: Sequence[str], size: int, fit: str) ->
         pool, flips = pool_of(train_set.real, train_set.synthetic, _bank(size, fit), train_set.alpha), train_set.real.flips
     else:
         pool, flips = _from_items(train_set), True
-    outside = [int(label) for label in pool.labels if not 0 <= int(label) < len(classes)]
-    if outside:
-        raise DataError(f"label {outside[0]} is outside the {len(classes)} classes: {', '.join(map(repr, classes[:5]))}")
+    check_bytes(pool.items)
+    check_labels(pool.labels, len(classes))
     return pool, flips
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.denoisers.precision import trunk_region
-from rediffuse.errors import DataError
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.bank import Bank
 from rediffuse.training.augment import StandardViews, ViewLaw, generator_of
 from rediffuse.training.backbones import Classifier, Progress, seeded
@@ -23,7 +23,7 @@ from rediffuse.training.pool import Pool
 from rediffuse.training.procedure import PROCEDURE, Procedure, epoch_rows
 from rediffuse.training.processes import Processes
 from rediffuse.training.settings import WHOLE, TrainSettings
-from rediffuse.training.views import Batch, make_views
+from rediffuse.training.views import Batch, check_training_set, make_views
 
 Watch = Callable[[int, Mapping[str, float]], None]
 """Called with (steps done, values): loss, its terms (means since the last call) and the learning rate."""
@@ -51,7 +51,7 @@ def fit_network(
 
     Args:
         classifier: the start.
-        pool: uint8 pictures.
+        pool: uint8 pictures (N, 3, H, W) and labels in [0, classes).
         settings: budget.
         views: law of the clean view's crop; real and synthetic pictures go through it alike. Default: StandardViews().
         objective: which views there are and what is added up. Default: cross-entropy on the clean view.
@@ -63,8 +63,9 @@ def fit_network(
         progress: called with (steps done, in all).
         watch, watch_every: called with values of the loss every so many steps.
     Raises:
-        ConfigError: the checkpoint belongs to another training; a batch that the processes cannot part evenly.
-        DataError: the loss is no number any more.
+        ConfigError: the checkpoint belongs to another training; a batch that the processes cannot part evenly; a bank's file that several
+            would write; a view of one picture that BatchNorm is to look at alone.
+        DataError: pictures that are no bytes, a label outside the classes, a loss that is no number any more.
     """
     views = StandardViews() if views is None else views
     objective = plain() if objective is None else objective
@@ -106,10 +107,12 @@ class Training:
         size: tuple[int, int],
         seed: int,
     ) -> None:
+        check_training_set(objective, pool.items, pool.labels, len(classifier.classes))
         self.pool, self.settings, self.views, self.objective = pool, settings, views, objective
         self.procedure, self.size, self.seed = procedure, size, seed
         self.processes = Processes.open(classifier.device)
         self.part = self.processes.rows(settings.batch)
+        check_split(objective, classifier, self.part.stop - self.part.start)
         self.classifier = classifier.to(self.processes.device).train()
         classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.look = self.processes.wrap(_Look(classifier, objective, settings.smoothing, forward_numbers(procedure, classifier)))
@@ -117,6 +120,12 @@ class Training:
         self.ema = Ema(classifier, procedure.ema) if procedure.ema else None
         methods = [view.method for view in (*objective.extras, *objective.stand_ins)]
         self.banks = [method for method in methods if isinstance(method, Bank) and method.method is not None]
+        written = [bank.path for bank in self.banks if bank.path is not None and bank.rate > 0]
+        if self.processes.count > 1 and written:
+            raise ConfigError(
+                f"{self.processes.count} processes would write the bank {written[0]}; leave out its path, so that each has its own, or "
+                "fill it before with fill_bank and read it with Bank(None, rate=0, path=...)"
+            )
         if self.processes.count > 1:  # where a denoiser was loaded, every process may have found the same device
             for module in [*methods, *(bank.method for bank in self.banks)]:
                 if isinstance(module, nn.Module):
@@ -192,7 +201,18 @@ class Training:
         if self.ema is not None:
             self.ema.copy_to(self.classifier)
         self.classifier.knows_nothing = False
+        self.classifier.remember_side(min(max(self.pool.items.shape[-2:]), max(self.size)))
         return self.classifier.eval()
+
+
+def check_split(objective: Objective, classifier: Classifier, batch: int) -> None:
+    """Whether each view of a batch has statistics of its own. Raises ConfigError where one may be a single picture."""
+    fewest = batch * min([1.0, *(extra.share for extra in objective.extras)])
+    if objective.batchnorm == "split" and fewest < 2 and _batchnorms(classifier):
+        raise ConfigError(
+            "batchnorm split normalises each view by its own statistics, and one view would hold "
+            f"{fewest:g} pictures of a batch of {batch}; give a larger batch or share, or batchnorm joint"
+        )
 
 
 class _Look(nn.Module):
@@ -239,7 +259,7 @@ class _Mean:
 @contextmanager
 def _still_statistics(module: nn.Module) -> Iterator[None]:
     """Batches inside are normalised by their own statistics and leave the running ones alone."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    layers = _batchnorms(module)
     before = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 0.0
@@ -248,3 +268,7 @@ def _still_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, momentum in zip(layers, before, strict=True):
             layer.momentum = momentum
+
+
+def _batchnorms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -95,8 +96,8 @@ class Objective:
     def __post_init__(self) -> None:
         if self.batchnorm not in get_args(BatchNorm):
             raise ConfigError(f"batchnorm must be one of {', '.join(get_args(BatchNorm))}, got {self.batchnorm!r}")
-        if self.consistency < 0:
-            raise ConfigError(f"consistency is a weight and must be at least 0, got {self.consistency}")
+        if not 0 <= self.consistency < math.inf:
+            raise ConfigError(f"consistency is a weight and must be at least 0 and finite, got {self.consistency}")
         if self.augmix is not None and self.soft is not None:
             raise ConfigError("consistency is between views of one picture; it does not go with mixed pictures: leave out augmix or soft")
         if any(isinstance(stand_in.method, Bank) for stand_in in self.stand_ins):

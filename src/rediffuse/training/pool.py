@@ -52,6 +52,10 @@ class Pool:
             raise ConfigError(f"alpha is the probability of a synthetic image and must be in [0, 1], got {self.alpha}")
         if len(self.labels) == 0:
             raise DataError("a training set needs at least one image, got none")
+        if self.items.dtype not in (torch.uint8, torch.float32):
+            raise DataError(f"a pool holds pictures as uint8 or features as float32, got {self.items.dtype}; convert them")
+        if self.labels.ndim != 1 or len(self.labels) > len(self.items):
+            raise DataError(f"labels must be (N,), one a real item of {len(self.items)} items in all, got {tuple(self.labels.shape)}")
 
     @classmethod
     def build(cls, real: Tensor, labels: Tensor, synthetic: Tensor | None, copies: Sequence[Sequence[int]], alpha: float) -> Pool:

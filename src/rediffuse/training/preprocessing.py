@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from rediffuse.errors import ModelError
 
 FILE_NAME = "preprocessor_config.json"
+SEEN = "rediffuse_seen_size"
+"""Entry of that file beside transformers' own, which leaves it alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +26,19 @@ class Preprocessing:
     Args:
         height, width: in pixels.
         mean, std: of each channel, on [0, 1].
+        seen: side in pixels that pictures had in the training before they became the input; None where that is not known.
     """
 
     height: int
     width: int
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    seen: int | None = field(default=None, repr=False)  # what the training made, no part of what tells it from others
+
+    @property
+    def side(self) -> int:
+        """At how many pixels a picture is to be held, so that the network is shown what it has learned from."""
+        return max(self.size) if self.seen is None else self.seen
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,7 +66,7 @@ class Preprocessing:
             "do_normalize": True,
             "image_mean": list(self.mean),
             "image_std": list(self.std),
-        }
+        } | ({} if self.seen is None else {SEEN: self.seen})
         (folder / FILE_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -74,7 +83,10 @@ class Preprocessing:
             normalised = values.get("do_normalize", True)
             mean = values.get("image_mean", (0.5, 0.5, 0.5)) if normalised else (0.0, 0.0, 0.0)
             std = values.get("image_std", (0.5, 0.5, 0.5)) if normalised else (1.0, 1.0, 1.0)
-            return cls(height=height, width=width, mean=_triple(mean), std=_triple(std))
+            seen = values.get(SEEN)
+            if seen is not None and (not isinstance(seen, int) or seen < 1):
+                raise ValueError(f"{SEEN} is {seen!r}, no number of pixels")
+            return cls(height=height, width=width, mean=_triple(mean), std=_triple(std), seen=seen)
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ModelError(f"{path} cannot be used: {error}; it must give size, image_mean and image_std") from error
 

@@ -100,8 +100,8 @@ def epoch_rows(count: int, batch: int, seed: int, step: int) -> Tensor:
 
 def steps_of(epochs: float, count: int, batch: int) -> int:
     """Steps that show every one of `count` pictures `epochs` times."""
-    if epochs <= 0 or count < 1 or batch < 1:
-        raise ConfigError(f"epochs, pictures and batch must be above 0, got {epochs}, {count} and {batch}")
+    if not 0 < epochs < math.inf or count < 1 or batch < 1:
+        raise ConfigError(f"epochs, pictures and batch must be above 0 and finite, got {epochs}, {count} and {batch}")
     return math.ceil(epochs * count / batch)
 
 

@@ -36,10 +36,10 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ConfigError(f"steps and batch must be at least 1, got {self.steps} and {self.batch}")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if self.weight_decay < 0:
-            raise ConfigError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(f"weight_decay must be at least 0 and finite, got {self.weight_decay}")
         if not 0 <= self.warmup < 1 or not 0 <= self.smoothing < 1:
             raise ConfigError(f"warmup and smoothing must be in [0, 1), got {self.warmup} and {self.smoothing}")
 

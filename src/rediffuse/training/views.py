@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rediffuse.checking import check_bytes, check_labels
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import part_of
@@ -73,6 +74,7 @@ def make_extra(extra: Extra, batch: Batch, own: Tensor, name: str) -> tuple[Tens
         return images, labels
     if isinstance(extra.method, Bank):
         views, labels = _seeded(extra.method, batch, name)(images, labels)
+        check_labels(labels, batch.classes, "the bank's label")
     else:
         views = _seeded(extra.method, batch, name)(images)
     return views.to(batch.device), labels.to(batch.device)
@@ -94,6 +96,26 @@ def read_own(bank: Bank, draws: int, batch: Batch, name: str) -> tuple[Tensor, T
     if not torch.equal(labels.cpu(), batch.labels.cpu()):
         raise DataError("the labels in the bank are not those of the pictures; it was filled from another training set")
     return views, labels
+
+
+def check_training_set(objective: Objective, items: Tensor, labels: Tensor, classes: int) -> None:
+    """Whether all that a training starts from is what it reads it as.
+
+    Args:
+        items: uint8 (N, 3, H, W), the real pictures first.
+        labels: (M,) int64 in [0, classes), of the real ones.
+    Raises:
+        DataError: pictures of another type or shape, the extras' among them, a label outside the classes, or an extra's pictures that are
+            more or fewer.
+    """
+    check_bytes(items, "pictures of a training set")
+    check_labels(labels, classes)
+    for extra in (*objective.extras, *objective.stand_ins):
+        if extra.pictures is not None:
+            check_bytes(extra.pictures, "pictures of an Extra")
+            if len(extra.pictures) != len(labels):
+                found = len(extra.pictures)
+                raise DataError(f"an Extra's pictures take the place of {len(labels)} pictures, got {found}; give one for each")
 
 
 @torch.no_grad()

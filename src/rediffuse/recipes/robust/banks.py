@@ -25,7 +25,7 @@ def make_bank(
     draws: int,
     progress: Progress | None = None,
 ) -> Bank:
-    """A bank that holds `draws` views of each picture; what a killed run left is gone on with, what is there is taken as it is.
+    """A bank to read that holds `draws` views of each picture; what a killed run left is gone on with, what is there is taken as it is.
 
     Args:
         name: of `arms.BANKS`.
@@ -37,4 +37,5 @@ def make_bank(
     file.parent.mkdir(parents=True, exist_ok=True)
     bank = Bank(method, rate=0, capacity=draws * len(images), path=file, spare=0)
     fill_bank(bank, images, labels, draws, (SIZE, SIZE), progress=progress)
-    return bank
+    del bank  # and with it the right to write: trainings in other processes read the same file
+    return Bank(None, rate=0, path=file)
