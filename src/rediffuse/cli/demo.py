@@ -40,7 +40,7 @@ class Extent:
     view: int = 32
 
 
-# 600 images of 10 calls, 3,000 samples of learning, 6 small networks: 2 minutes on two cores with AVX512-BF16, 7 with AVX2 alone.
+# 600 images of 10 calls, 3,000 samples of learning, 6 small networks: 7 minutes on two cores with AVX2 alone.
 # 100 samples a class: more teach a word no better (results/learning_budget.json). 8 steps are 38 dB and more from 48 below strength 1
 # (results/sampling_steps.json).
 NORMAL = Extent(name="digits")

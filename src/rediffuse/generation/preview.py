@@ -29,7 +29,7 @@ def make_preview(engine: Engine, plan: Plan, photos: ImageSet, out: Path, count:
     room = engine.room(min(plan.batch, len(chosen) or 1), lambda slots: engine.note(f"out of memory: again with batches of {slots}"))
     for variant, image in room.fit(lambda slots: [(row, render()) for row, render in engine.make(chosen, slots, lambda _: None)]):
         image.save(folder / f"{PurePosixPath(variant.file_name).stem}.png")
-        pairs.append((photos[rows[variant.source_id]].image, image, f"{variant.class_name} {variant.strength:g}"))
+        pairs.append((photos[rows[variant.source_id]].image, image, f"{variant.class_name[:18]}, strength {variant.strength:g}"))
     sheet = folder / "contact_sheet.png"
     contact_sheet(pairs).save(sheet)
     return sheet
@@ -65,5 +65,5 @@ def contact_sheet(pairs: Sequence[tuple[Image.Image, Image.Image, str]]) -> Imag
             scale = min(_CELL / image.width, _CELL / image.height)
             fitted = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BICUBIC)
             sheet.paste(fitted, (left + (_CELL - fitted.width) // 2, top + row * _CELL + (_CELL - fitted.height) // 2))
-        pen.text((left + 4, top + 2 * _CELL + 2), text[:30], fill="black")
+        pen.text((left + 4, top + 2 * _CELL + 2), text, fill="black")
     return sheet

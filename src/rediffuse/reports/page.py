@@ -9,9 +9,10 @@ from typing import Any
 from rediffuse.evaluation.few_shot.bench import DIGITS_NOTE
 from rediffuse.evaluation.few_shot.compare import describe
 from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.samples import Sample
 from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GUIDANCE, STANDARD
 from rediffuse.evaluation.statistics import MIN_SEEDS, verdict
-from rediffuse.progress import duration
+from rediffuse.progress import counted, duration
 from rediffuse.reports.figures import accuracy_curves
 from rediffuse.reports.rendering import PAGE, flatten, render
 from rediffuse.reports.sheet import contact_sheet
@@ -58,7 +59,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "charts": _charts(comparison),
         "tables": [level_table(comparison, level) for level in comparison.levels],
         "sheet": contact_sheet(comparison.samples),
-        "sheet_caption": "" if first is None else f"One photo of each class with its first copies, seed {first.seed}, {first.shots} shots.",
+        "sheet_caption": "" if first is None else _caption(first),
         "facts": _facts(comparison),
         "limits": _limits(comparison),
         "failures": [(describe(cell), reason) for cell, reason in comparison.failures.items()],
@@ -113,6 +114,11 @@ def _charts(comparison: Comparison) -> list[dict[str, Any]]:
             label = f"Accuracy over the number of photos for {level_name(comparison, level)}; the figures are in the tables below"
             found.append({"level": level, "label": label, "svg": Markup(svg)})  # matplotlib escapes text
     return found
+
+
+def _caption(first: Sample) -> str:
+    shots = counted(first.shots, "shot")
+    return f"One photo of each class with its first copies, seed {first.seed}, {shots}. A dash is a strength that none of these copies has."
 
 
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
