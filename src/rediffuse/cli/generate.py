@@ -13,6 +13,7 @@ from rediffuse.cli.options import MAKING, WRITING, Making, Writing
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
+    from rediffuse.generation.run import Options
     from rediffuse.methods.editing import EditingMethod
 
 
@@ -139,21 +140,42 @@ def check_out(out: Path) -> None:
         check_place(out)
 
 
+def planned(writing: Writing, common: Common, batch: int | None) -> Options:
+    """What decides a run's plan, beside photos and method."""
+    return {
+        "copies": writing.copies,
+        "seed": common.seed,
+        "batch": batch,
+        "fit": writing.fit,
+        "size": writing.size,
+        "format": writing.format,
+        "keep_real": writing.keep_real,
+        "target_per_class": writing.target_per_class,
+    }
+
+
 def make(
-    images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str | None, batch: int | None
-) -> int:
-    """Generate, and say what is there now and what to do with it. photos: as typed; None for pictures from noise."""
+    images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str | None, batch: int | None,
+    priced: bool = False,
+) -> int:  # fmt: skip
+    """Generate, and say what is there now and what to do with it.
+
+    Args:
+        photos: as typed; None for pictures from noise.
+        priced: the price was said before.
+    """
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
     from rediffuse.generation.store import IMAGES, REJECTED, Run, finished_shards
     from rediffuse.progress import are, counted
 
-    made = run(
-        images, method, out, copies=writing.copies, seed=common.seed, batch=batch, fit=writing.fit, size=writing.size,
-        format=writing.format, keep_real=writing.keep_real, target_per_class=writing.target_per_class, dry_run=writing.dry_run,
-        preview=writing.preview, take_over=writing.take_over, command=terminal.typed(),
-        progress=not common.quiet and not writing.dry_run,
-    )  # fmt: skip
+    asked: Options = {
+        **planned(writing, common, batch),
+        "take_over": writing.take_over,
+        "command": terminal.typed(),
+        "progress": False if common.quiet or writing.dry_run else "bar" if priced else True,
+    }
+    made = run(images, method, out, dry_run=writing.dry_run, preview=writing.preview, **asked)
     if not isinstance(made, Run):
         if writing.dry_run:
             terminal.say(price(made, out, finished_shards(out)).summary())
