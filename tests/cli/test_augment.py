@@ -74,6 +74,21 @@ def test_the_price_of_words_is_said_before_they_are_learned(
     assert "to learn" not in rediffuse("augment", photos, "more", "--model", model, *QUICK).err
 
 
+def test_what_decides_the_labels_goes_into_the_commands_that_come_next(
+    rediffuse: Callable[..., Ended], tmp_path: Path, model: Path
+) -> None:
+    photos = fill(tmp_path / "sets" / "train", {"cat": 2, "dog": 2})
+    same = ("--split", "train", "--no-flips", "--model", model)
+    learned = rediffuse("learn", photos.parent, "words", *same, "--samples", 8)
+    assert learned.status == 0, learned.err
+    kept = "--split train --no-flips"
+    assert f"words {kept} --model {model}" in " ".join(learned.err.split())
+    ended = rediffuse("augment", photos.parent, "more", *same, *SHORT, "--words", "words", "--shots", 1)
+    said = " ".join(ended.err.split())
+    assert f"classifier --synthetic more {kept} Does it help?" in said
+    assert f"rediffuse compare {photos.parent} {kept} --model {model}" in said
+
+
 def test_the_same_command_again_changes_nothing(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
     command = ("augment", photos, "more", "--model", model, *QUICK)
     assert rediffuse(*command).status == 0

@@ -77,7 +77,10 @@ def augment(
         return 0
     spoken = find_words(out, words, images, denoiser, making, chosen, common)
     method = making.build(denoiser, images.classes, spoken)
-    return make(images, out, method, writing, common, photos=photos, batch=making.batch, priced=priced)
+    return make(
+        images, out, method, writing, common, photos=photos, batch=making.batch, priced=priced, split=split, no_flips=no_flips,
+        model=model,
+    )  # fmt: skip
 
 
 def words_beside(out: Path) -> Path:

@@ -71,7 +71,9 @@ def generate(
     images = take(photos, model, shots, split, flips=not no_flips, making=making, writing=writing, common=common)
     spoken = None if words is None or making.method != "da-fusion" else Concepts.load(words, images.classes)
     method = making.build(load_prompted(model or MODEL, common), images.classes, spoken)
-    return make(images, out, method, writing, common, photos=photos, batch=making.batch)
+    return make(
+        images, out, method, writing, common, photos=photos, batch=making.batch, split=split, no_flips=no_flips, model=model
+    )  # fmt: skip
 
 
 def take(
@@ -156,13 +158,14 @@ def planned(writing: Writing, common: Common, batch: int | None) -> Options:
 
 def make(
     images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str | None, batch: int | None,
-    priced: bool = False,
+    priced: bool = False, split: str | None = None, no_flips: bool = False, model: str | None = None,
 ) -> int:  # fmt: skip
     """Generate, and say what is there now and what to do with it.
 
     Args:
         photos: as typed; None for pictures from noise.
         priced: the price was said before.
+        split, no_flips, model: as typed, for the commands that come next.
     """
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
@@ -188,8 +191,7 @@ def make(
     if images.rejected:
         lost = counted(len(images.rejected), "file") + (" was" if len(images.rejected) == 1 else " were")
         terminal.say(f"{lost} left out: {out / REJECTED}")
-    terminal.note(
-        f"Next: {terminal.command('train', photos, 'classifier', synthetic=out)}\nDoes it help? {terminal.command('compare', photos)}",
-        quiet=common.quiet,
-    )
+    train = terminal.command("train", photos, "classifier", synthetic=out, split=split, no_flips=no_flips)
+    compare = terminal.command("compare", photos, split=split, no_flips=no_flips, model=model)
+    terminal.note(f"Next: {train}\nDoes it help? {compare}", quiet=common.quiet)
     return 0
