@@ -129,7 +129,7 @@ def split(images: ImageSet, test: ImageSet | None) -> tuple[ImageSet, ImageSet, 
     notes: tuple[str, ...] = ()
     if test is None:
         pool, held = holdout(images, HELD_OUT, seed=0)
-        notes = (f"No test photos were given: {len(held):,} of {len(images):,} were held out, {HELD_OUT:.0%} of each class.",)
+        notes = (f"No test photos were given: {len(held):,} of {len(images):,} were held out, {HELD_OUT:.0%} of each class, at least one.",)
     else:
         pool, held = images, test.with_classes(images.classes)
     if None in held.labels or not len(held):
