@@ -125,7 +125,7 @@ def split(images: ImageSet, test: ImageSet | None) -> tuple[ImageSet, ImageSet, 
         )
     if len(images.classes) < 2:
         names = ", ".join(map(repr, images.classes)) or "none"
-        raise DataError(f"a comparison needs at least two classes, got {len(images.classes)} ({names}) in {images.name}")
+        raise DataError(f"a classifier needs at least two classes, got {len(images.classes)} ({names}) in {images.name}; add a class")
     notes: tuple[str, ...] = ()
     if test is None:
         pool, held = holdout(images, HELD_OUT, seed=0)
