@@ -37,7 +37,7 @@ class Lock:
         *,
         take_over: bool = False,
         note: Callable[[str], None] = lambda _: None,
-        fix: str = "take the run over with take_over=True (--take-over)",
+        fix: str = "add --take-over (in Python take_over=True)",
     ) -> None:
         self.path, self.take_over, self.note, self.fix = path.absolute(), take_over, note, fix
         self._mine = b""

@@ -51,6 +51,44 @@ def test_folder_in_folder_out(rediffuse: Callable[..., Ended], photos: Path, mod
     assert "--synthetic more" in ended.err
 
 
+def test_the_price_of_words_is_said_before_they_are_learned(
+    rediffuse: Callable[..., Ended], photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rediffuse.concepts import pricing
+    from rediffuse.concepts.concepts import Concepts
+
+    monkeypatch.setattr(pricing, "search_calls", lambda *_: 100_000_000)
+    dry = rediffuse("augment", photos, "more", "--model", model, *QUICK, "--dry-run")
+    assert "first 3 words to learn, 24 training samples and 300,000,000 looks for where to start: about " in dry.out
+    learning, making, whole = (dry.out.count(word) for word in ("looks for where", "36 images from 12 photos", " in all"))
+    assert (learning, making, whole) == (1, 1, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Concepts, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopped = rediffuse("augment", photos, "more", "--model", model, *QUICK)
+    assert stopped.status == 130
+    for said in ("300,000,000 looks", "36 images from 12 photos", " in all"):
+        assert stopped.err.count(said) == 1  # before the first word is there
+    ended = rediffuse("augment", photos, "more", "--model", model, *QUICK)
+    assert ended.status == 0, ended.err
+    assert ended.err.count("36 images from 12 photos") == 1
+    assert "to learn" not in rediffuse("augment", photos, "more", "--model", model, *QUICK).err
+
+
+def test_what_decides_the_labels_goes_into_the_commands_that_come_next(
+    rediffuse: Callable[..., Ended], tmp_path: Path, model: Path
+) -> None:
+    photos = fill(tmp_path / "sets" / "train", {"cat": 2, "dog": 2})
+    same = ("--split", "train", "--no-flips", "--model", model)
+    learned = rediffuse("learn", photos.parent, "words", *same, "--samples", 8)
+    assert learned.status == 0, learned.err
+    kept = "--split train --no-flips"
+    assert f"words {kept} --model {model}" in " ".join(learned.err.split())
+    ended = rediffuse("augment", photos.parent, "more", *same, *SHORT, "--words", "words", "--shots", 1)
+    said = " ".join(ended.err.split())
+    assert f"classifier --synthetic more {kept} Does it help?" in said
+    assert f"rediffuse compare {photos.parent} {kept} --model {model}" in said
+
+
 def test_the_same_command_again_changes_nothing(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
     command = ("augment", photos, "more", "--model", model, *QUICK)
     assert rediffuse(*command).status == 0

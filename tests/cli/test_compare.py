@@ -86,6 +86,20 @@ def test_a_dry_run_trains_nothing(compare: Callable[..., Ended]) -> None:
     assert not Path("comparison").exists()
 
 
+def test_shots_that_the_photos_left_over_do_not_allow(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+    photos = fill(tmp_path / "few", {"cat": 8, "dog": 8})
+    few = ("compare", photos, "--arms", "standard", "--classifier", "scratch", "--train-steps", 3, "--seeds", 1, "--dry-run")
+    usual = rediffuse(*few)
+    assert usual.status == 0, usual.err
+    assert "shots 1 2 4: the smallest class has 6 photos to take from" in usual.err
+    assert "3 classifiers to train" in usual.err
+    asked = rediffuse(*few, "--shots", 1, 2, 4, 8)
+    assert asked.status == 2
+    said = "class 'cat' has 8 photos, 2 held out to judge by, 6 left, 8 were asked for: --shots 1 2 4, or --test FOLDER"
+    assert said in " ".join(asked.err.split())
+    assert "--shots 1 2 4, or add photos" in " ".join(rediffuse(*few, "--shots", 1, 2, 4, 9).err.split())
+
+
 def test_more_hours_than_allowed(compare: Callable[..., Ended]) -> None:
     ended = compare("--hours", 0.0000001)
     assert ended.status == 2

@@ -33,7 +33,7 @@ def test_a_lock_is_held_and_released(tmp_path: Path):
     path = tmp_path / "run.lock"
     with Lock(path):
         assert json.loads(path.read_text())["pid"] == os.getpid()
-        with pytest.raises(PlanError, match=rf"being written by process {os.getpid()} on {socket.gethostname()} since 20.*take_over=True"):
+        with pytest.raises(PlanError, match=rf"being written by process {os.getpid()} on {socket.gethostname()} since 20.*add --take-over"):
             Lock(path).__enter__()
     assert not path.exists()
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted, open_photos
-from rediffuse.cli.generate import check_out, make
+from rediffuse.cli.generate import check_out, make, planned
 from rediffuse.cli.learn import check_folder, learn_into
 from rediffuse.cli.options import LEARNING, MAKING, WRITING, Learning, Making, Writing
+from rediffuse.progress import roughly
 
 if TYPE_CHECKING:
     from rediffuse.concepts.concepts import Concepts
     from rediffuse.concepts.recipes import InversionRecipe
     from rediffuse.data.types import ImageSet
     from rediffuse.denoisers.base import Denoiser
+    from rediffuse.generation.run import Options
 
 
 def augment(
@@ -70,14 +72,58 @@ def augment(
         images = few_shot(images, shots, common.seed)
     class_folders(images.classes)  # names that fall together are an error before anything is learned
     denoiser = load_prompted(model or MODEL, common)
-    spoken = find_words(out, words, images, denoiser, making, chosen, writing.dry_run, common)
-    return make(images, out, making.build(denoiser, images.classes, spoken), writing, common, photos=photos, batch=making.batch)
+    priced = learns and say_price(out, images, denoiser, making, chosen, writing, common)
+    if priced and writing.dry_run:
+        return 0
+    spoken = find_words(out, words, images, denoiser, making, chosen, common)
+    method = making.build(denoiser, images.classes, spoken)
+    return make(
+        images, out, method, writing, common, photos=photos, batch=making.batch, priced=priced, split=split, no_flips=no_flips,
+        model=model,
+    )  # fmt: skip
 
 
 def words_beside(out: Path) -> Path:
     """Where the words of a run are kept: beside its folder, in which nothing else may lie."""
     plain = out.absolute()
     return plain.with_name(plain.name + ".words") if out.is_absolute() else Path(f"{out}.words")
+
+
+def say_price(
+    out: Path, images: ImageSet, model: Denoiser, making: Making, recipe: InversionRecipe, writing: Writing, common: Common
+) -> bool:
+    """Print what learning the words and making the copies will take; False, and nothing is said, where words are there.
+
+    Blank words stand in for them, since they cost as much to use.
+    """
+    import torch
+
+    from rediffuse.concepts.concepts import FILE_NAME, Concepts
+    from rediffuse.concepts.pricing import price_words
+    from rediffuse.generation.pricing import price
+    from rediffuse.generation.run import generate as run
+    from rediffuse.generation.store import RUN, Run
+
+    if (words_beside(out) / FILE_NAME).exists():  # which is written last
+        return False
+    if not writing.dry_run and (common.quiet or (out / RUN).is_file()):  # a run that goes on says its own price
+        return False
+    width = model.word_vectors("a").shape[1]  # type: ignore[operator]  # of text-to-image models
+    blank = Concepts(words={name: torch.zeros(recipe.vectors, width) for name in images.classes})
+    method = making.build(model, images.classes, blank)
+    asked: Options = {**planned(writing, common, making.batch), "progress": False}
+    plan = run(images, method, out, dry_run=True, **asked)
+    if isinstance(plan, Run):  # never, of a dry run
+        return False
+    words, copies = price_words(model, recipe, len(images.classes)), price(plan, out)
+    lines = [f"first {words.summary(plan.rate)}", copies.summary()]
+    if plan.rate is not None and copies.seconds is not None:
+        lines.append(f"about {roughly(words.image_steps / plan.rate + copies.seconds)} in all")
+    if writing.dry_run:
+        terminal.say("\n".join(lines))
+    else:
+        terminal.note("\n".join(lines), quiet=common.quiet)
+    return True
 
 
 def find_words(
@@ -87,26 +133,15 @@ def find_words(
     model: Denoiser,
     making: Making,
     recipe: InversionRecipe,
-    dry_run: bool,
     common: Common,
 ) -> Concepts | None:
-    """The words that copies are made with: given ones, or learned beside the run; None where the method needs none.
-
-    A dry run learns nothing: where no words are there yet, blank ones stand in, since they cost as much to use.
-    """
+    """The words that copies are made with: given ones, or learned beside the run; None where the method needs none."""
     if making.method != "da-fusion":
         if given is not None:
             terminal.note("real-guidance prompts with class names; --words is not used.", quiet=common.quiet, style="yellow")
         return None
-    from rediffuse.concepts.concepts import FILE_NAME, Concepts
+    from rediffuse.concepts.concepts import Concepts
 
     if given is not None:
         return Concepts.load(given, images.classes)
-    folder = words_beside(out)
-    if dry_run and not (folder / FILE_NAME).exists():  # which is written last
-        import torch
-
-        width = model.word_vectors("a").shape[1]  # type: ignore[operator]  # of text-to-image models
-        terminal.say(f"first {len(images.classes)} words are learned: {recipe.samples_per_class * len(images.classes):,} training samples")
-        return Concepts(words={name: torch.zeros(recipe.vectors, width) for name in images.classes})
-    return learn_into(folder, images, model, recipe, batch=making.batch, common=common)
+    return learn_into(words_beside(out), images, model, recipe, batch=making.batch, common=common)

@@ -31,7 +31,7 @@ def compare(
     split: str | None = None,
     test: str | None = None,
     no_flips: bool = False,
-    shots: Annotated[tuple[int, ...], Parameter(group=WHAT)] = (1, 2, 4, 8),
+    shots: Annotated[tuple[int, ...] | None, Parameter(group=WHAT)] = None,
     seeds: Annotated[int, Parameter(group=WHAT)] = 4,
     arms: Annotated[tuple[Arm, ...] | None, Parameter(group=WHAT)] = None,
     classifier: Annotated[tuple[str, ...], Parameter(group=WHAT)] = ("scratch", "resnet-64"),
@@ -59,7 +59,7 @@ def compare(
         split: of a set that has several: the one to take shots from. [default: train]
         test: photos to be judged on: another folder or table, or a split. [default: the set's own; else a quarter is held out]
         no_flips: a mirrored photo would have another label (digits, text).
-        shots: photos of each class to train on.
+        shots: photos of each class to train on. [default: those of 1 2 4 8 that every class has]
         seeds: how often all is done again with other photos. From 4 on, intervals are over seeds.
         arms: pixels is logistic regression on raw pixels; standard is no copies: crops, turns and flips from scratch, on frozen
             features the photo and its mirror. [default: standard real-guidance da-fusion; of digits pixels too]
@@ -74,7 +74,7 @@ def compare(
     from rediffuse.cli.large import Work, guard, guard_opened
     from rediffuse.cli.outcome import show
     from rediffuse.evaluation.few_shot.compare import compare as run
-    from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GUIDANCE
+    from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GUIDANCE, SHOTS
     from rediffuse.reports.page import write_page
 
     redrawing.check()
@@ -86,8 +86,9 @@ def compare(
     makes = bool(set(arms) & set(GENERATED))
 
     def price(_: int, classes: int) -> Work:
-        made = sum(max(shots) if arm == REAL_GUIDANCE else sum(shots) for arm in arms if arm in GENERATED) * classes * seeds * copies
-        words = classes * seeds * len(shots) * (DA_FUSION in arms)
+        asked = shots or SHOTS
+        made = sum(max(asked) if arm == REAL_GUIDANCE else sum(asked) for arm in arms if arm in GENERATED) * classes * seeds * copies
+        words = classes * seeds * len(asked) * (DA_FUSION in arms)
         return Work(images=made, calls=redrawing.calls, samples=words * learning.find().samples_per_class)
 
     named = model if makes else MODEL

@@ -13,6 +13,7 @@ from rediffuse.cli.options import MAKING, WRITING, Making, Writing
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
+    from rediffuse.generation.run import Options
     from rediffuse.methods.editing import EditingMethod
 
 
@@ -70,7 +71,9 @@ def generate(
     images = take(photos, model, shots, split, flips=not no_flips, making=making, writing=writing, common=common)
     spoken = None if words is None or making.method != "da-fusion" else Concepts.load(words, images.classes)
     method = making.build(load_prompted(model or MODEL, common), images.classes, spoken)
-    return make(images, out, method, writing, common, photos=photos, batch=making.batch)
+    return make(
+        images, out, method, writing, common, photos=photos, batch=making.batch, split=split, no_flips=no_flips, model=model
+    )  # fmt: skip
 
 
 def take(
@@ -139,21 +142,43 @@ def check_out(out: Path) -> None:
         check_place(out)
 
 
+def planned(writing: Writing, common: Common, batch: int | None) -> Options:
+    """What decides a run's plan, beside photos and method."""
+    return {
+        "copies": writing.copies,
+        "seed": common.seed,
+        "batch": batch,
+        "fit": writing.fit,
+        "size": writing.size,
+        "format": writing.format,
+        "keep_real": writing.keep_real,
+        "target_per_class": writing.target_per_class,
+    }
+
+
 def make(
-    images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str | None, batch: int | None
-) -> int:
-    """Generate, and say what is there now and what to do with it. photos: as typed; None for pictures from noise."""
+    images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str | None, batch: int | None,
+    priced: bool = False, split: str | None = None, no_flips: bool = False, model: str | None = None,
+) -> int:  # fmt: skip
+    """Generate, and say what is there now and what to do with it.
+
+    Args:
+        photos: as typed; None for pictures from noise.
+        priced: the price was said before.
+        split, no_flips, model: as typed, for the commands that come next.
+    """
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
     from rediffuse.generation.store import IMAGES, REJECTED, Run, finished_shards
     from rediffuse.progress import are, counted
 
-    made = run(
-        images, method, out, copies=writing.copies, seed=common.seed, batch=batch, fit=writing.fit, size=writing.size,
-        format=writing.format, keep_real=writing.keep_real, target_per_class=writing.target_per_class, dry_run=writing.dry_run,
-        preview=writing.preview, take_over=writing.take_over, command=terminal.typed(),
-        progress=not common.quiet and not writing.dry_run,
-    )  # fmt: skip
+    asked: Options = {
+        **planned(writing, common, batch),
+        "take_over": writing.take_over,
+        "command": terminal.typed(),
+        "progress": False if common.quiet or writing.dry_run else "bar" if priced else True,
+    }
+    made = run(images, method, out, dry_run=writing.dry_run, preview=writing.preview, **asked)
     if not isinstance(made, Run):
         if writing.dry_run:
             terminal.say(price(made, out, finished_shards(out)).summary())
@@ -166,8 +191,7 @@ def make(
     if images.rejected:
         lost = counted(len(images.rejected), "file") + (" was" if len(images.rejected) == 1 else " were")
         terminal.say(f"{lost} left out: {out / REJECTED}")
-    terminal.note(
-        f"Next: {terminal.command('train', photos, 'classifier', synthetic=out)}\nDoes it help? {terminal.command('compare', photos)}",
-        quiet=common.quiet,
-    )
+    train = terminal.command("train", photos, "classifier", synthetic=out, split=split, no_flips=no_flips)
+    compare = terminal.command("compare", photos, split=split, no_flips=no_flips, model=model)
+    terminal.note(f"Next: {train}\nDoes it help? {compare}", quiet=common.quiet)
     return 0

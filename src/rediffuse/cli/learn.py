@@ -68,7 +68,8 @@ def learn(
         starts = learned.settings.get("starts", {})
         rows = [(name, learned.placeholder(name), str(starts.get(name, {}).get("word", ""))) for name in learned.classes]
         terminal.table(("class", "word", "began as"), rows, numbers_from=9)
-        terminal.note(f"Next: {terminal.command('generate', photos, 'more', words=words)}", quiet=common.quiet)
+        again = terminal.command("generate", photos, "more", words=words, split=split, no_flips=no_flips, model=model)
+        terminal.note(f"Next: {again}", quiet=common.quiet)
     return 0
 
 

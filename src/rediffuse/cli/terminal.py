@@ -112,8 +112,16 @@ def typed() -> str:
 
 
 def command(verb: str, *places: object, **options: object) -> str:
-    """What to type, quoted so that a shell takes it as it is; no name that begins with a dash can be taken for an option."""
+    """What to type, quoted so that a shell takes it as it is; no name that begins with a dash can be taken for an option.
+
+    Args:
+        options: None and False are left out, True is the option alone.
+    """
     words = [verb, *(f"./{place}" if str(place).startswith("-") else str(place) for place in places)]
     for name, value in options.items():
-        words += [f"--{name.replace('_', '-')}", f"./{value}" if str(value).startswith("-") else str(value)]
+        if value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(f"./{value}" if str(value).startswith("-") else str(value))
     return shlex.join(["rediffuse", *words])

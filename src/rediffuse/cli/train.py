@@ -132,7 +132,8 @@ def hold_out(images: ImageSet, test: ImageSet | None, share: float, common: Shar
     if test is None:
         kept, held = holdout(images, share, common.seed)
         terminal.note(
-            f"No test photos were given: {len(held):,} of {len(images):,} are held out, {share:.0%} of each class.", quiet=common.quiet
+            f"No test photos were given: {len(held):,} of {len(images):,} are held out, {share:.0%} of each class, at least one.",
+            quiet=common.quiet,
         )
     else:
         kept, held = images, test

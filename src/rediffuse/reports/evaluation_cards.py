@@ -68,7 +68,7 @@ def _corruptions(evaluation: Evaluation) -> Card | None:
     own = [found.mean(model) for model in found.models]
     gain = found.difference(*evaluation.pair) if evaluation.pair else None
     worst = " against ".join(f"{percent(found.mean(model, severities=most).value)} %" for model in found.models)
-    said = f"Mean over 15 corruptions and {len(found.severities)} severities; at severity {most[0]} {worst}; "
+    said = f"Mean over 15 corruptions and {len(found.severities)} severities; at severity {most[0]}: {worst}; "
     said += f"{hardest(found, found.models[0])}."
     return _card("Under corruption", evaluation, own[0], own[1] if gain else None, gain, said)
 

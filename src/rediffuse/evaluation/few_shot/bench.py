@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,9 +21,10 @@ from rediffuse.evaluation.few_shot.cells import CellStore
 from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.judge import Judge
 from rediffuse.evaluation.few_shot.samples import collect_samples
-from rediffuse.evaluation.few_shot.settings import GENERATED, CompareSettings
+from rediffuse.evaluation.few_shot.settings import GENERATED, SHOTS, CompareSettings
 from rediffuse.evaluation.provenance import commit, provenance
 from rediffuse.generation.environment import identify
+from rediffuse.progress import counted
 from rediffuse.training.backbones import SCRATCH
 from rediffuse.training.model_folders import model_folder
 from rediffuse.training.pool import labels_of
@@ -56,10 +58,13 @@ class Bench:
 
     @classmethod
     def prepare(
-        cls, images: ImageSet, test: ImageSet | None, model: Denoiser | None, settings: CompareSettings, out: Path, progress: bool
-    ) -> Bench:
+        cls, images: ImageSet, test: ImageSet | None, model: Denoiser | None, settings: CompareSettings, out: Path, progress: bool,
+        *, fewer: bool = False,
+    ) -> Bench:  # fmt: skip
         """Check sets, shots, levels and model.
 
+        Args:
+            fewer: leave out shots that a class has not enough photos for.
         Raises:
             DataError: too few photos of a class, no labels, or nothing to judge by.
             ModelError: a level that is no classifier.
@@ -67,7 +72,9 @@ class Bench:
         """
         commit()  # is remembered from here on: work of hours may outlast it
         pool, held, notes = split(images, test)
-        few_shot(pool, max(settings.shots), settings.seeds[0])  # a class with too few photos is an error now
+        if fewer:
+            settings = replace(settings, shots=within(settings.shots, min(pool.counts())) or settings.shots)
+        check_shots(images, pool, settings, held_out=test is None)  # a class with too few photos is an error now
         store = CellStore(out, len(held))
         copies = Copies(pool, model, settings, store, progress)
         device = torch.device("cpu") if model is None else model.device
@@ -118,11 +125,11 @@ def split(images: ImageSet, test: ImageSet | None) -> tuple[ImageSet, ImageSet, 
         )
     if len(images.classes) < 2:
         names = ", ".join(map(repr, images.classes)) or "none"
-        raise DataError(f"a comparison needs at least two classes, got {len(images.classes)} ({names}) in {images.name}")
+        raise DataError(f"a classifier needs at least two classes, got {len(images.classes)} ({names}) in {images.name}; add a class")
     notes: tuple[str, ...] = ()
     if test is None:
         pool, held = holdout(images, HELD_OUT, seed=0)
-        notes = (f"No test photos were given: {len(held):,} of {len(images):,} were held out, {HELD_OUT:.0%} of each class.",)
+        notes = (f"No test photos were given: {len(held):,} of {len(images):,} were held out, {HELD_OUT:.0%} of each class, at least one.",)
     else:
         pool, held = images, test.with_classes(images.classes)
     if None in held.labels or not len(held):
@@ -135,6 +142,28 @@ def split(images: ImageSet, test: ImageSet | None) -> tuple[ImageSet, ImageSet, 
         raise DataError(f"all {len(pool):,} photos of {images.name} are also test photos; give other test photos")
     both = len(pool) - len(apart)
     return apart, held, (*notes, f"{both:,} of {len(pool):,} photos are also test photos, pixel for pixel; no shot was taken from them.")
+
+
+def within(shots: Sequence[int], photos: int) -> tuple[int, ...]:
+    """Those of these shots that so many photos of a class allow."""
+    return tuple(n for n in shots if n <= photos)
+
+
+def check_shots(images: ImageSet, pool: ImageSet, settings: CompareSettings, *, held_out: bool) -> None:
+    """Raise DataError where a class has too few photos; where some were held out unasked, say so.
+
+    Args:
+        images: all photos that were given; pool: those to take shots from.
+    """
+    most = max(settings.shots)
+    left, name, whole = min(zip(pool.counts(), pool.classes, images.counts(), strict=True))
+    if held_out and 0 < left < most:
+        fit = within(settings.shots, left) or within(SHOTS, left)
+        raise DataError(
+            f"class {name!r} has {counted(whole, 'photo')}, {whole - left} held out to judge by, {left} left, {most} were asked for: "
+            f"--shots {' '.join(map(str, fit))}, or {'--test FOLDER' if whole >= most else 'add photos'}"
+        )
+    few_shot(pool, most, settings.seeds[0])
 
 
 def plan_of(pool: ImageSet, held: ImageSet, model: Denoiser | None, settings: CompareSettings) -> dict[str, Any]:

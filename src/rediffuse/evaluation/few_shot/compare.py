@@ -14,7 +14,7 @@ from rediffuse.errors import RediffuseError
 from rediffuse.evaluation.few_shot.bench import Bench
 from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.cost import estimate
-from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Cell, Making, make_settings
+from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, SHOTS, STANDARD, Cell, Making, make_settings
 from rediffuse.progress import counted, notes, roughly
 from rediffuse.training.backbones import SCRATCH
 
@@ -28,7 +28,7 @@ def compare(
     model: Denoiser | None,
     *,
     out: str | Path,
-    shots: Sequence[int] = (1, 2, 4, 8),
+    shots: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 4,
     arms: Sequence[str] = (STANDARD, REAL_GUIDANCE, DA_FUSION),
     levels: Sequence[str] = (SCRATCH, "resnet-64"),
@@ -54,7 +54,7 @@ def compare(
         test: labelled photos that judge, and choose nothing. None holds out a quarter of each class.
         model: the text-to-image denoiser; None where no arm makes copies.
         out: folder of the comparison: cells, words, images, comparison.json and tables.
-        shots: photos a class.
+        shots: photos a class; None takes those of 1, 2, 4 and 8 that every class has beside the photos held out.
         seeds: how many, or which. Intervals are over seeds from 4 on, over test images below.
         arms: of "pixels" (logistic regression on raw pixels), "standard", "real-guidance", "da-fusion".
         levels: what classifiers know at the start: "scratch", a bundled name, a transformers folder or a hub name; NAME=FOLDER gives a
@@ -80,11 +80,15 @@ def compare(
     chosen = replace(Making() if making is None else making, copies=copies)
     side = min(getattr(model, "size", None) or 64, LARGEST) if size is None else size
     settings = make_settings(
-        shots=shots, seeds=seeds, arms=arms, levels=levels, steps=steps, alpha=alpha, making=chosen, size=side, fit=fit
+        shots=SHOTS if shots is None else shots, seeds=seeds, arms=arms, levels=levels, steps=steps, alpha=alpha, making=chosen,
+        size=side, fit=fit,
     )  # fmt: skip
-    bench = Bench.prepare(images, test, model, settings, Path(out).expanduser(), progress)
+    bench = Bench.prepare(images, test, model, settings, Path(out).expanduser(), progress, fewer=shots is None)
     bench.store.check(bench.plan)
-    note = notes(progress or dry_run)
+    note, settings = notes(progress or dry_run), bench.settings
+    if shots is None and settings.shots != SHOTS:
+        few = counted(min(bench.pool.counts()), "photo")
+        note(f"shots {' '.join(map(str, settings.shots))}: the smallest class has {few} to take from")
     cells = list(settings.cells())
     left = [cell for cell in cells if bench.store.read(cell) is None]
     each: Sequence[float] = ()

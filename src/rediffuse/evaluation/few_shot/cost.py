@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import torch
 
+from rediffuse.concepts.pricing import WordCost, price_words
 from rediffuse.concepts.recipes import find_recipe
-from rediffuse.concepts.starts import search_calls
 from rediffuse.data.splits import few_shot
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.few_shot.arms import Copies
@@ -82,27 +82,24 @@ def estimate(cells: Sequence[Cell], done: int, settings: CompareSettings, copies
     classes, making = len(copies.pool.classes), settings.making
     images = {run: run[1] * classes * making.copies for run in runs}
     calls = {run: round(count * calls_per_image(run[0], copies)) for run, count in images.items()}
-    recipe, learnings = find_recipe(making.recipe), [run for run in runs if run[0] == DA_FUSION]
-    samples = classes * recipe.samples_per_class
-    looks = classes * search_calls(copies.model, recipe) if learnings else 0
-    # A sample costs a forward and half a backward call; an image step two forward calls, because of guidance: about the same. A look: one.
-    learning = samples + looks / 2
+    learnings = [run for run in runs if run[0] == DA_FUSION]
+    each = price_words(copies.model, find_recipe(making.recipe), classes) if learnings else WordCost(words=0, samples=0, looks=0)
     rate = image_steps_per_second(copies, settings) if runs else 1.0
     seconds = training_seconds(cells, settings, judge)
     trained = sum(seconds)
     for run in runs:  # the first cell that needs a run pays for it
         payer = next(place for place, cell in enumerate(cells) if run_of(cell, settings) == run)
-        seconds[payer] += (calls[run] + (learning if run in learnings else 0)) / rate
+        seconds[payer] += (calls[run] + (each.image_steps if run in learnings else 0)) / rate
     return Cost(
         cells=len(cells),
         done=done,
         images=sum(images.values()),
         calls=sum(calls.values()),
         words=len(learnings),
-        samples=len(learnings) * samples,
-        looks=len(learnings) * looks,
+        samples=len(learnings) * each.samples,
+        looks=len(learnings) * each.looks,
         seconds_generate=sum(calls.values()) / rate,
-        seconds_learn=len(learnings) * learning / rate,
+        seconds_learn=len(learnings) * each.image_steps / rate,
         seconds_train=trained,
         seconds_each=tuple(seconds),
     )

@@ -13,6 +13,7 @@ from rediffuse.training.backbones import SCRATCH, parse_level
 from rediffuse.training.settings import LINEAR, WHOLE, TrainSettings
 
 PIXELS, STANDARD, REAL_GUIDANCE, DA_FUSION = "pixels", "standard", "real-guidance", "da-fusion"
+SHOTS = (1, 2, 4, 8)
 ARMS = (PIXELS, STANDARD, REAL_GUIDANCE, DA_FUSION)
 """In the order in which pages show them."""
 GENERATED = (REAL_GUIDANCE, DA_FUSION)
@@ -82,7 +83,7 @@ class CompareSettings:
         linear, whole: training budgets; equal for all arms.
     """
 
-    shots: tuple[int, ...] = (1, 2, 4, 8)
+    shots: tuple[int, ...] = SHOTS
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     arms: tuple[str, ...] = (STANDARD, REAL_GUIDANCE, DA_FUSION)
     levels: tuple[tuple[str, str], ...] = ((SCRATCH, SCRATCH), ("resnet-64", "resnet-64"))
