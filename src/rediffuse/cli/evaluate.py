@@ -99,9 +99,11 @@ def prepare(
 ) -> Bench:
     """Open all that the command names, and check it."""
     specs, data = parse_places(places)
+    from rediffuse.cli.pair import NO_JUDGE, check_real
     from rediffuse.denoisers.precision import resolve_device
     from rediffuse.evaluation.suite.evaluate import Bench
 
+    check_real(data, NO_JUDGE, split)
     models = open_models(specs, str(resolve_device(common.device)))
     believer, side, reason = choose_denoiser(denoiser, models[0].network, size, suite, common)
     bench = Bench.prepare(
