@@ -13,8 +13,10 @@ from tests.cli.test_bad_input import refused
 from tests.tiny_pixel import tiny_pixel
 
 from rediffuse.cli.evaluate import parse_places
+from rediffuse.data import open_images
 from rediffuse.errors import ConfigError
 from rediffuse.training.backbones import open_backbone
+from rediffuse.training.trained_on import write_learned
 
 HOSTILE = "<img src=x onerror=alert(1)> & \"'"
 NAMES = ("cat", "dog", HOSTILE)
@@ -91,6 +93,29 @@ def test_two_classifiers_are_compared_in_pairs(
     assert f"{100 * (first - second):+.1f}".replace("-", "\N{MINUS SIGN}").replace("+0.0", "0.0") in page
     assert "over second" in page
     assert found["corruptions"] is None
+
+
+def test_photos_that_taught_a_classifier_flatter_it(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:
+    """Said on the terminal, quiet or not, and on the page; of the classifier alone that learned from them, and of the photos that judge."""
+    taught, other = net(tmp_path / "learned", 5), net(tmp_path / "other", 6)
+    digests = open_images(photos).digests
+    write_learned(taught, digests[:7])
+    write_learned(other, ["of quite another photo"])
+    words = ["--suite", "few-shot", "--quiet"]
+    ended = rediffuse("evaluate", taught, other, photos, *words)
+    assert ended.status == 0, ended.err
+    said = "7 of these 9 photos taught learned; its accuracy and all that follows are too good: judge by others"
+    assert said in ended.err
+    assert ended.err.count("photos taught") == 1
+    page = Path("evaluation/report.html").read_text(encoding="utf-8")
+    assert said in page[page.index("<h2>Limits</h2>") :]
+    (note,) = json.loads(Path("evaluation/evaluation.json").read_text(encoding="utf-8"))["notes"]
+    assert note.startswith(said)
+    fair = rediffuse("evaluate", other, photos, *words, "--out", "fair")
+    assert fair.status == 0, fair.err
+    assert "photos taught" not in fair.err + Path("fair/report.html").read_text(encoding="utf-8")
+    (taught / "trained_on.json").write_text("{", encoding="utf-8")
+    refused(rediffuse("evaluate", taught, photos, *words), "trained_on.json", "train again, or remove it")
 
 
 def test_the_denoiser_joins_later(rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rediffuse.cli.pair import split_names
 from rediffuse.data import digits
 from rediffuse.training.backbones import Classifier
 from rediffuse.training.preprocessing import Preprocessing
+from rediffuse.training.trained_on import read_learned, write_learned
 
 SHORT = ("--steps", 30, "--size", 16)
 
@@ -43,6 +44,24 @@ def test_the_folder_is_a_classifier_of_transformers(rediffuse: Callable[..., End
             best = model(**processor(Image.open(file).convert("RGB"), return_tensors="pt")).logits.argmax().item()
         right += model.config.id2label[best] == file.parent.name
     assert right >= 10  # red, blue and green discs
+
+
+def test_the_folder_says_what_was_learned_from(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:
+    """The shots alone, and what the classifier knew before; whoever is judged by that again is told."""
+    from rediffuse.data import folder
+
+    known = resnet_folder(tmp_path / "known", size=16)
+    write_learned(known, folder(photos).digests[:1])
+    test = fill(tmp_path / "judge", {"cat": 2, "dog": 2, "red bird": 2}, first=50)
+    ended = rediffuse("train", photos, "net", *SHORT, "--classifier", known, "--shots", 2, "--test", test)
+    assert ended.status == 0, ended.err
+    assert "taught" not in ended.err
+    learned = read_learned(Path("net"))
+    assert folder(photos).digests[0] in learned
+    assert len(learned & set(folder(photos).digests)) == len(learned) in (6, 7)
+    again = rediffuse("train", test, "net2", *SHORT, "--classifier", "net", "--test", photos)
+    assert again.status == 0, again.err
+    assert f"{len(learned)} of these 12 photos taught net; its accuracy and all that follows are too good" in again.err
 
 
 def test_the_reported_accuracy_is_that_of_the_saved_classifier(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:

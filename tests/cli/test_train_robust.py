@@ -12,7 +12,9 @@ from tests.cli.conftest import Ended, fill
 from tests.tiny_pixel import tiny_pixel
 from tests.training.toys import resnet_folder
 
+from rediffuse.data import folder
 from rediffuse.training.backbones import Classifier
+from rediffuse.training.trained_on import read_learned
 
 BRIEF = ("--size", 16, "--batch", 8, "--epochs", 1)
 
@@ -40,7 +42,8 @@ def test_diffaug_and_augmix_make_a_transformers_folder(rediffuse: Callable[..., 
     said = " ".join(ended.err.split())
     assert re.search(r"A step of 8 photos takes [\d.]+ s while the bank fills, which lacks 992 views", said) is not None
     assert "held-out photos" in ended.out
-    assert sorted(path.name for path in Path("net").iterdir()) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    own = ["config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(path.name for path in Path("net").iterdir()) == [*own, "trained_on.json"]
     theirs = AutoModelForImageClassification.from_pretrained("net")
     assert set(theirs.config.id2label.values()) == {"cat", "dog", "red bird"}
     assert Classifier.load("net").preprocessing.size == (16, 16)  # the denoiser's: it said at which size it was trained
@@ -121,6 +124,9 @@ def test_a_long_training_needs_no_views(rediffuse: Callable[..., Ended], many: P
     ended = rediffuse("train", many, "net", *BRIEF, "--second", second, "--holdout", 0.5)
     assert ended.status == 0, ended.err
     assert "6 photos of" in ended.err
+    learned = read_learned(Path("net"))
+    assert set(folder(second).digests) < learned
+    assert len(learned) == 12 + 6
     known = resnet_folder(tmp_path / "known", size=24)
     ended = rediffuse("train", many, "net2", "--classifier", known, "--steps", 2, "--batch", 4, "--learning-rate", 0.001)
     assert ended.status == 0, ended.err

@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted
 from rediffuse.cli.options import COPIES, LEARNING, REDRAWING, Learning, Redrawing
-from rediffuse.cli.pair import open_pair
+from rediffuse.cli.pair import NO_JUDGE, check_pair, open_pair
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def compare(
     from rediffuse.reports.page import write_page
 
     redrawing.check()
+    check_pair(data, NO_JUDGE, split=split, test=test)
     check_apart(data, out)
     arms = arms or (("pixels", *ARMS) if data == "digits" else ARMS)
     if redrawing.strengths and "da-fusion" not in arms:

@@ -99,9 +99,11 @@ def prepare(
 ) -> Bench:
     """Open all that the command names, and check it."""
     specs, data = parse_places(places)
+    from rediffuse.cli.pair import NO_JUDGE, check_real
     from rediffuse.denoisers.precision import resolve_device
     from rediffuse.evaluation.suite.evaluate import Bench
 
+    check_real(data, NO_JUDGE, split)
     models = open_models(specs, str(resolve_device(common.device)))
     believer, side, reason = choose_denoiser(denoiser, models[0].network, size, suite, common)
     bench = Bench.prepare(
@@ -119,7 +121,7 @@ def prepare(
         settings=None,
         keep=out / "work",
     )
-    return because(bench, reason, common.quiet)
+    return flattered(because(bench, reason, common.quiet), specs)
 
 
 def choose_denoiser(asked: str | None, network: object, size: int | None, suite: Suite, common: Common) -> tuple[Denoiser | None, int, str]:
@@ -153,6 +155,19 @@ def because(bench: Bench, reason: str, quiet: bool) -> Bench:
         return bench
     terminal.note(f"Without {', '.join(lost)}: {reason}.", quiet=quiet, style="yellow")
     return replace(bench, skipped=tuple(replace(each, reason=reason) if each.part in lost else each for each in bench.skipped))
+
+
+def flattered(bench: Bench, specs: Sequence[str]) -> Bench:
+    """The bench, which says of classifiers that they learned from photos that judge them; --quiet does not keep that back."""
+    from rediffuse.training.model_folders import model_folder
+    from rediffuse.training.trained_on import flattery
+
+    asking = bench.asking
+    told = [flattery(model_folder(spec), model.name, asking.data) for spec, model in zip(specs, asking.models, strict=True)]
+    notes = tuple(line for line in told if line)
+    for line in notes:
+        terminal.note(line, style="yellow")
+    return replace(bench, notes=(*bench.notes, *notes))
 
 
 def run(bench: Bench, quiet: bool) -> Evaluation:

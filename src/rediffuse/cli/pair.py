@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli.common import open_photos
+from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
 
 TRAIN_NAMES = ("train", "training")
+NO_JUDGE = "a run is nothing to judge by: give photos"
 TEST_NAMES = ("test", "testing", "validation", "valid", "val", "dev")
 
 
@@ -32,6 +34,35 @@ def _open_judged(data: str, judged: str, there: tuple[str, ...], flips: bool, qu
     if judged in there or (inside and not elsewhere):
         return open_photos(data, split=judged, flips=flips, quiet=quiet)
     return open_photos(judged, flips=flips, quiet=quiet)
+
+
+def check_real(spec: str, fix: str, split: str | None = None) -> None:
+    """Refuse the folder of a run where real photos are asked for: its pictures are generated, and copies of one photo are much alike.
+
+    Args:
+        spec: as typed. split: that is read of it.
+        fix: what to do instead.
+    Raises:
+        ConfigError: it is a run, its images or its table, or its split is.
+    """
+    from rediffuse.data.outputs import IMAGES, RUN_KIND, output_kind
+
+    if spec == "digits" or spec.startswith("hub:"):
+        return
+    root = Path(spec).expanduser().absolute()
+    for place in (root, root / (split or "")):
+        inside = place.parent if place.name == IMAGES or place.is_file() else place
+        if output_kind(inside) == RUN_KIND:
+            raise ConfigError(f"{spec if split is None else place} holds {RUN_KIND}, which are generated, not real; {fix}")
+
+
+def check_pair(data: str, fix: str, *, split: str | None, test: str | None) -> None:
+    """As `check_real`, of photos to learn from and of those to be judged on."""
+    check_real(data, fix, split)
+    if test is not None and Path(test).expanduser().exists():
+        check_real(test, NO_JUDGE)
+    elif test is not None:
+        check_real(data, NO_JUDGE, test)
 
 
 def split_names(data: str) -> tuple[str, ...]:

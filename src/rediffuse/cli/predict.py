@@ -149,6 +149,7 @@ def predict(
     ensemble = views.build(classifier, denoiser, common.seed, batch)
     images = open_any(data, split, common.quiet)
     numbers = None if denoiser is None or denoiser.spec is None else dict(denoiser.spec.options)["dtype"]  # what auto has come to here
+    tell_learned(model, classifier.classes, images)
     describe(ensemble, side, len(images), common.quiet)
     keep = out.with_name(f"{out.name}.partial")
     with bar("predicting", quiet=common.quiet) as report:
@@ -202,6 +203,16 @@ def open_any(data: str, split: str | None, quiet: bool) -> ImageSet:
     if len(images.rejected) > LISTED:
         terminal.note(f"... and {len(images.rejected) - LISTED:,} more; the table names them.", quiet=quiet, style="yellow")
     return images
+
+
+def tell_learned(model: str, classes: tuple[str, ...], images: ImageSet) -> None:
+    """Say of how many photos with known labels the classifier learned from them; --quiet does not keep that back."""
+    from rediffuse.training.model_folders import model_folder
+    from rediffuse.training.trained_on import flattery
+
+    judged = [row for row, label in enumerate(images.labels) if label is not None and images.classes[label] in classes]
+    if line := flattery(model_folder(model), Path(model).name or model, images.subset(judged)):
+        terminal.note(line, style="yellow")
 
 
 def describe(ensemble: Ensemble, size: int, count: int, quiet: bool) -> None:

@@ -14,6 +14,7 @@ from rediffuse.cli.common import PIXEL_MODEL, Common, bar, load_model
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rediffuse.data.types import ImageSet
     from rediffuse.denoisers.base import Denoiser
     from rediffuse.methods.bank import Bank
     from rediffuse.methods.base import Method
@@ -112,8 +113,8 @@ NO_VIEWS, USUAL = Views(), Budget()
 def train_robustly(
     train_set: TrainSet, classes: tuple[str, ...], views: Views, budget: Budget, *,
     level: str, steps: int | None, size: int | None, fit: str, flips: bool, checkpoint: Path, common: Common,
-) -> tuple[Classifier, int]:  # fmt: skip
-    """The trained classifier, and the side in pixels at which it saw the photos."""
+) -> tuple[Classifier, int, tuple[str, ...]]:  # fmt: skip
+    """The trained classifier, the side in pixels at which it saw the photos, and the digests of those of a second set."""
     from rediffuse.methods.bank import Bank
     from rediffuse.training.cost import StepClock, step_cost
     from rediffuse.training.fit import as_pool
@@ -125,8 +126,10 @@ def train_robustly(
     start, side = open_start(level, classes, size, denoiser, common)
     tell_side(level, start, side, denoiser, common)
     pool, _ = as_pool(train_set, classes, side, fit)
+    further: tuple[str, ...] = ()
     if views.second is not None:
-        pool = pool.joined(second_pool(views.second, classes, side, fit, common))
+        second = open_second(views.second, classes, common)
+        pool, further = pool.joined(as_pool(second, classes, side, fit)[0]), second.digests
     settings, procedure = plan(level, len(pool.labels), steps, budget, common.dtype)
     objective = objective_of(views, denoiser, pool, side, flips, common)
     terminal.note(step_cost(objective, start, (side, side), settings.steps * settings.batch).line(), quiet=common.quiet)
@@ -140,7 +143,7 @@ def train_robustly(
             start, pool, settings=settings, views=usual_views(side, flips), objective=objective, procedure=procedure,
             view_size=(side, side), seed=common.seed, checkpoint=checkpoint, progress=clock, watch=watch,
         )  # fmt: skip
-    return trained, side
+    return trained, side, further
 
 
 def open_start(level: str, classes: tuple[str, ...], size: int | None, denoiser: Denoiser | None, common: Common) -> tuple[Classifier, int]:
@@ -169,14 +172,13 @@ def tell_side(level: str, classifier: Classifier, side: int, denoiser: Denoiser 
     terminal.note(f"Photos are seen at {side} pixels{more}.", quiet=common.quiet)
 
 
-def second_pool(spec: str, classes: tuple[str, ...], side: int, fit: str, common: Common) -> Pool:
+def open_second(spec: str, classes: tuple[str, ...], common: Common) -> ImageSet:
     """A second labelled set, its labels counted in the first one's classes."""
     from rediffuse.cli.common import open_photos
-    from rediffuse.training.fit import as_pool
 
     images = open_photos(spec, quiet=common.quiet).with_classes(classes)
     terminal.note(f"{len(images):,} photos of {spec} are trained on as well.", quiet=common.quiet)
-    return as_pool(images, classes, side, fit)[0]
+    return images
 
 
 def plan(level: str, photos: int, steps: int | None, budget: Budget, dtype: str) -> tuple[TrainSettings, Procedure]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +12,7 @@ from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, Common, Shared, bar, open_photos
-from rediffuse.cli.pair import open_pair
+from rediffuse.cli.pair import check_pair, open_pair
 from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
 from rediffuse.errors import ConfigError
 
@@ -73,6 +74,7 @@ def train(
     """
     from rediffuse.data.splits import few_shot
     from rediffuse.training.fit import fit_classifier, mode_of
+    from rediffuse.training.trained_on import write_learned
 
     views.check()
     robust = views != NO_VIEWS or budget != USUAL
@@ -83,17 +85,19 @@ def train(
     first = int(os.environ.get("RANK", "0")) == 0  # torchrun's: one process speaks and writes
     common = common if first else replace(common, quiet=True)
     check_out(out)
+    check_pair(data, f"learn from the photos that they were made from, and add them with --synthetic {data}", split=split, test=test)
     images, held = hold_out(*open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet), holdout, common)
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     mixed = mix(images, held, synthetic, alpha, common)
+    known = learned_before(classifier, held)
     if robust:
-        trained, side = train_robustly(
+        trained, side, further = train_robustly(
             mixed, images.classes, views, budget, level=classifier, steps=steps, size=size, fit=fit, flips=images.flips,
             checkpoint=out / CHECKPOINT, common=common,
         )  # fmt: skip
     else:
-        side = DEFAULT_SIZE if size is None else size
+        further, side = (), DEFAULT_SIZE if size is None else size
         unit = "steps" if mode_of(classifier, mode) == "whole" else "pictures"
         with bar("training", unit, quiet=common.quiet) as report:
             trained = fit_classifier(
@@ -104,6 +108,7 @@ def train(
     if first:
         accuracy = judge(trained, held, side, fit, common.quiet)
         trained.save(out)
+        write_learned(out, [*known, *images.digests, *further])
         for left in LEFT:
             (out / left).unlink(missing_ok=True)
         tell(accuracy, out, held, common.quiet)
@@ -162,6 +167,20 @@ def mix(images: ImageSet, held: ImageSet, synthetic: str | None, alpha: float, c
             style="yellow",
         )
     return mixed
+
+
+def learned_before(level: str, held: ImageSet) -> Collection[str]:
+    """Digests of the photos that the classifier knows at the start, where its folder names them; says so of held-out ones."""
+    from rediffuse.training.backbones import FROM_RANDOM
+    from rediffuse.training.model_folders import model_folder
+    from rediffuse.training.trained_on import flattery, read_learned
+
+    if level in FROM_RANDOM:
+        return ()
+    folder = model_folder(level)
+    if flatters := flattery(folder, level, held):
+        terminal.note(flatters, style="yellow")
+    return read_learned(folder)
 
 
 def judge(trained: Classifier, held: ImageSet, size: int, fit: Literal["pad", "crop", "squash"], quiet: bool) -> Accuracy:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 RUN, IMAGES, PREVIEW = "run.json", "images", "preview.json"
 SETTINGS, CELLS = "settings.json", "cells"
+RUN_KIND = "the images of a run"
 MARKS: Mapping[str, tuple[str, ...]] = {
-    "the images of a run": (RUN, IMAGES),
+    RUN_KIND: (RUN, IMAGES),
     "the preview of a run": (PREVIEW,),
     "a comparison": (SETTINGS, CELLS),
     "learned words": ("concepts.safetensors", "tokens"),

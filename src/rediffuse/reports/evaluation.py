@@ -222,6 +222,7 @@ _SECTIONS: tuple[Callable[[Evaluation], Section | None], ...] = (
 def limits(evaluation: Evaluation) -> list[str]:
     """What the figures do not say."""
     found = [
+        *evaluation.notes,
         "Intervals are 95 % over test images drawn again, from one training run of each model; another training run is not in them. They "
         "are not widened for the number of comparisons on this page.",
         "No robustness against adversaries is claimed but within certified radii, and those hold for the smoothed classifier, not for the "

@@ -91,6 +91,7 @@ class Bench:
         parts: those that can be run; skipped: those that cannot.
         keep: folder for what is done. Each part has a place of its own there, named after all that decides its numbers.
         places: those that were asked for: weights and images are hashed once.
+        notes: limits of all figures, in sentences; the result carries them.
     """
 
     asking: Asking
@@ -98,6 +99,7 @@ class Bench:
     skipped: tuple[Skipped, ...]
     keep: Path | None
     places: dict[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def prepare(
@@ -179,6 +181,7 @@ class Bench:
             skipped=tuple(skipped),
             denoiser=told,
             seconds=seconds,
+            notes=self.notes,
             **found,
         )
 

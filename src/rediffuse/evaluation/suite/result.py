@@ -55,6 +55,7 @@ class Evaluation:
         denoiser: its hash and name; empty without.
         accuracy: by model. attacked: by norm.
         seconds: of each part, killed pieces left out.
+        notes: limits of all figures, in sentences.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Evaluation:
     skipped: tuple[Skipped, ...] = ()
     denoiser: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def pair(self) -> tuple[str, str] | None:

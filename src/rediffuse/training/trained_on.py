@@ -1,0 +1,62 @@
+"""Which photos a classifier learned from, kept beside it, so that it is not judged by them without a word."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rediffuse.data.types import ImageSet
+from rediffuse.errors import ModelError
+from rediffuse.progress import counted
+from rediffuse.writing import write_json
+
+FILE_NAME = "trained_on.json"
+VERSION = 1
+
+
+def write_learned(folder: Path, digests: Iterable[str]) -> Path:
+    """Note the photos that a saved classifier learned from, by their pixels; returns the file. transformers passes over it."""
+    path = folder / FILE_NAME
+    write_json(path, {"version": VERSION, "pixels_sha256": sorted(set(digests))})
+    return path
+
+
+def read_learned(folder: Path) -> frozenset[str]:
+    """Digests of the photos that a classifier is known to have learned from; empty where its folder says nothing.
+
+    Raises:
+        ModelError: the note is damaged or of another version.
+    """
+    path = folder / FILE_NAME
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); train again, or remove it: what was learned from is then unknown") from error
+    version = found.get("version") if isinstance(found, dict) else None
+    digests = found.get("pixels_sha256") if isinstance(found, dict) else None
+    if version != VERSION or not isinstance(digests, list) or not all(isinstance(each, str) for each in digests):
+        raise ModelError(
+            f"{path} is damaged or of another version (wanted: {VERSION}); train again, or remove it: what was learned from is then unknown"
+        )
+    return frozenset(digests)
+
+
+def flattery(folder: Path, name: str, images: ImageSet) -> str:
+    """What is to be said where a classifier is judged by photos that it learned from; empty where none is known to be among them.
+
+    Args:
+        folder: of the classifier. name: as it is called.
+        images: all that judge it.
+    """
+    learned = read_learned(folder)
+    count = sum(digest in learned for digest in images.digests)
+    if not count:
+        return ""
+    return (
+        f"{count:,} of these {counted(len(images), 'photo')} taught {name}; its accuracy and all that follows are too good: judge by "
+        "others, for instance --test photos kept apart when training."
+    )
