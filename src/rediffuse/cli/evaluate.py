@@ -198,7 +198,8 @@ def open_models(specs: Sequence[str], device: str) -> list[Judged]:
 
     short = [Path(spec).name or spec for spec in specs]
     names = short if len(set(short)) == len(short) else list(specs)
-    if len(set(names)) != len(names):
+    places = {Path(spec).resolve() if Path(spec).exists() else spec for spec in specs}
+    if len(places) != len(specs):
         raise ConfigError(f"the two classifiers are one, {specs[0]}; name another one, or leave the second out")
     return [Judged.open(spec, device=device, name=name) for spec, name in zip(specs, names, strict=True)]
 
