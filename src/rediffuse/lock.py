@@ -111,9 +111,8 @@ def _is_dead(owner: dict[str, Any]) -> bool:
         return True
     if owner.get("host") != socket.gethostname():
         return False
-    return owner.get("pid") == os.getpid() or not is_alive(
-        owner.get("pid")
-    )  # its own number: of an earlier life, this one holds no such lock
+    pid = owner.get("pid")
+    return pid == os.getpid() or not is_alive(pid)  # its own number: of an earlier life, this one holds no such lock
 
 
 def _words(owner: dict[str, Any]) -> str:
