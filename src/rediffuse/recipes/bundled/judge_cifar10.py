@@ -25,7 +25,8 @@ from rediffuse.denoisers.wiener import WienerDenoiser
 from rediffuse.evaluation.fidelity.moments import frechet
 from rediffuse.recipes.bundled.cifar10 import draw_samples
 from rediffuse.recipes.bundled.common import save_grid, signed, tell
-from rediffuse.recipes.bundled.judge import describe, floats, to_bytes
+from rediffuse.recipes.bundled.draws import floats, to_bytes
+from rediffuse.recipes.bundled.judge import describe
 from rediffuse.recipes.cifar10_split import read_split
 
 # Of t = 50, 100, .., 450 at 224 pixels, scaled to 32, and what training draws beyond.
