@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +164,39 @@ def test_bad_input_is_a_paragraph(rediffuse: Callable[..., Ended], nets: tuple[P
     refused(rediffuse("evaluate", nets[1], photos, "--near", tmp_path / "empty"), "empty")
     refused(rediffuse("evaluate", nets[1], photos, "--far", photos), "are also among the classifier's own")
     assert Path("evaluation/evaluation.json").read_bytes() == before
+
+
+def test_another_evaluation_is_not_written_over(
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, tmp_path: Path
+) -> None:
+    words = ["--suite", "few-shot", "--quiet"]
+    assert rediffuse("evaluate", nets[1], photos, *words).status == 0
+    before = Path("evaluation/evaluation.json").read_bytes()
+    refused(rediffuse("evaluate", nets[0], photos, *words), "evaluation.json judges second by", "write <b>first by", "--out")
+    refused(rediffuse("evaluate", *nets, photos, *words), "write <b>first and second by", "--out")
+    copy = tmp_path / "copy"
+    shutil.copytree(photos.parent, copy)
+    refused(rediffuse("evaluate", nets[1], copy / photos.name, *words), "over it")
+    assert Path("evaluation/evaluation.json").read_bytes() == before
+    assert rediffuse("evaluate", nets[1], photos, *words, "--images", 5).status == 0
+    Path("evaluation/evaluation.json").write_text("[]", encoding="utf-8")
+    refused(rediffuse("evaluate", nets[1], photos, *words), "cannot be read", "give another folder, or remove it")
+
+
+def test_photos_become_squares_as_in_the_training(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+    place = fill(tmp_path / "photos", {"cat": 6, "dog": 6}, (64, 32))
+    trained = rediffuse("train", place, "--steps", 2, "--fit", "crop", "--size", 32, "--quiet")
+    assert trained.status == 0, trained.err
+    assert json.loads(Path("model/preprocessor_config.json").read_text(encoding="utf-8"))["rediffuse_fit"] == "crop"
+    tables = []
+    for number, words in enumerate(([], ["--fit", "crop"], ["--fit", "squash"])):
+        ended = rediffuse("predict", "model", place, "--per-class", "--out", f"{number}.csv", "--quiet", *words)
+        assert ended.status == 0, ended.err
+        tables.append(Path(f"{number}.csv").read_text(encoding="utf-8"))
+    assert tables[0] == tables[1] != tables[2]
+    judged = rediffuse("evaluate", "model", place, "--suite", "few-shot", "--quiet")
+    assert judged.status == 0, judged.err
+    assert json.loads(Path("evaluation/evaluation.json").read_text(encoding="utf-8"))["fit"] == "crop"
 
 
 def test_the_last_place_is_the_images() -> None:

@@ -36,7 +36,7 @@ def evaluate(
     split: str | None = None,
     images: int | None = None,
     size: int | None = None,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: Literal["pad", "crop", "squash"] | None = None,
     denoiser: Annotated[str | None, Parameter(group=WITH)] = None,
     near: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
     far: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
@@ -59,7 +59,7 @@ def evaluate(
         split: of a set that has several. [default: its test photos]
         images: how many photos to judge by: a choice that --seed fixes. [default: all]
         size: side in pixels at which photos are seen. [default: the first classifier's, or the denoiser's where that is smaller]
-        fit: how photos of other shapes become a square.
+        fit: how photos of other shapes become a square. [default: as in the first classifier's training, else pad]
         denoiser: an unconditional pixel model, for entropy, ensembles and certificates: a bundled name, a folder or a hub name; none
             leaves those parts out. [default: cifar10-32 where photos are seen at 32 pixels or fewer, else none]
         near: sets of photos that the classifiers do not know but that resemble what they know.
@@ -90,7 +90,7 @@ def prepare(
     split: str | None,
     images: int | None,
     size: int | None,
-    fit: Literal["pad", "crop", "squash"],
+    fit: Literal["pad", "crop", "squash"] | None,
     denoiser: str | None,
     near: Sequence[str],
     far: Sequence[str],
@@ -100,8 +100,10 @@ def prepare(
     """Open all that the command names, and check it."""
     specs, data = parse_places(places)
     from rediffuse.cli.pair import NO_JUDGE, check_real
+    from rediffuse.cli.predict import usual_fit
     from rediffuse.denoisers.precision import resolve_device
     from rediffuse.evaluation.suite.evaluate import Bench
+    from rediffuse.evaluation.suite.result import check_vacant
 
     check_real(data, NO_JUDGE, split)
     models = open_models(specs, str(resolve_device(common.device)))
@@ -111,7 +113,7 @@ def prepare(
         open_set(data, split, common.quiet, labelled=True),
         suite=suite,
         size=side,
-        fit=fit,
+        fit=usual_fit(models[0].network) if fit is None else fit,
         denoiser=believer,
         near=[open_set(spec, None, common.quiet) for spec in near],
         far=[open_set(spec, None, common.quiet) for spec in far],
@@ -121,7 +123,9 @@ def prepare(
         settings=None,
         keep=out / "work",
     )
-    return flattered(because(bench, reason, common.quiet), specs)
+    told = flattered(because(bench, reason, common.quiet), specs)
+    check_vacant(out, [model.name for model in models], bench.asking.data.name)
+    return told
 
 
 def choose_denoiser(asked: str | None, network: object, size: int | None, suite: Suite, common: Common) -> tuple[Denoiser | None, int, str]:

@@ -114,7 +114,7 @@ def predict(
     per_class: bool = False,
     split: str | None = None,
     size: int | None = None,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: Literal["pad", "crop", "squash"] | None = None,
     batch: int = 64,
     views: Views = PHOTO_ALONE,
     common: Common = COMMON,
@@ -130,7 +130,7 @@ def predict(
         per_class: a column for the probability of each class.
         split: of a set that has several.
         size: side in pixels at which photos are seen. [default: that of the training, or the denoiser's where that is smaller]
-        fit: how photos of other shapes become a square.
+        fit: how photos of other shapes become a square. [default: that of the training, else pad]
         batch: views in one call; less needs less memory.
     """
     from rediffuse.evaluation.kept import forget
@@ -146,6 +146,7 @@ def predict(
     denoiser = None if views.model is None else load_model(views.model, common)
     classifier.to(place(denoiser, common))
     side = usual_size(classifier, denoiser) if size is None else size
+    square = usual_fit(classifier) if fit is None else fit
     ensemble = views.build(classifier, denoiser, common.seed, batch)
     images = open_any(data, split, common.quiet)
     numbers = None if denoiser is None or denoiser.spec is None else dict(denoiser.spec.options)["dtype"]  # what auto has come to here
@@ -153,7 +154,7 @@ def predict(
     describe(ensemble, side, len(images), common.quiet)
     keep = out.with_name(f"{out.name}.partial")
     with bar("predicting", quiet=common.quiet) as report:
-        found = predict_images(ensemble, images, size=side, fit=fit, keep=keep, identity=identity | {"dtype": numbers}, progress=report)
+        found = predict_images(ensemble, images, size=side, fit=square, keep=keep, identity=identity | {"dtype": numbers}, progress=report)
     write_table(out, found, images, classifier.classes, per_class=per_class)
     forget(keep)
     tell(found, images, classifier.classes, common.quiet)
@@ -185,6 +186,14 @@ def usual_size(classifier: Classifier, denoiser: Denoiser | None) -> int:
     own = classifier.preprocessing.side
     trained = None if denoiser is None else denoiser.size
     return own if denoiser is None or trained is None or fits(own, denoiser) else trained
+
+
+def usual_fit(network: object) -> Literal["pad", "crop", "squash"]:
+    """How photos of other shapes became squares in the training of a classifier that says so, else padded."""
+    from rediffuse.training.backbones import Classifier
+
+    said = network.preprocessing.fit if isinstance(network, Classifier) else None
+    return said or "pad"  # type: ignore[return-value]  # it is read as one of these
 
 
 def fits(side: int, denoiser: Denoiser) -> bool:

@@ -75,9 +75,10 @@ class Classifier(nn.Module):
         """The last linear layer with one output a class."""
         return _head(self.model, len(self.classes))
 
-    def remember_side(self, side: int) -> None:
-        """Note at how many pixels pictures were held in the training; `save` keeps it, `predict` takes it up."""
-        self.preprocessing = replace(self.preprocessing, seen=side)
+    def remember(self, side: int, fit: str | None) -> None:
+        """Note at how many pixels pictures were held in the training, and how other shapes became that square, None where that is not
+        known; `save` keeps it, the verbs `predict` and `evaluate` take it up."""
+        self.preprocessing = replace(self.preprocessing, seen=side, fit=fit)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.from_input(self.preprocessing(images))

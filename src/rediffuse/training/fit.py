@@ -77,7 +77,7 @@ def fit_classifier(
     mirrored = own_flips if flips is None else flips
     start = open_backbone(level, classes, seed=seed, size=size).to(resolve_device(device))
     if chosen == "linear":
-        start.remember_side(max(pool.items.shape[-2:]))
+        start.remember(max(pool.items.shape[-2:]), pool.fit)
         return with_head(start, replace(pool, items=features(start, pool.items, mirrored, progress)), settings, seed)
     views = StandardViews(flips=mirrored)
     return fit_network(start, pool, settings=settings, views=views, seed=seed, checkpoint=checkpoint, progress=progress)

@@ -201,7 +201,7 @@ class Training:
         if self.ema is not None:
             self.ema.copy_to(self.classifier)
         self.classifier.knows_nothing = False
-        self.classifier.remember_side(min(max(self.pool.items.shape[-2:]), max(self.size)))
+        self.classifier.remember(min(max(self.pool.items.shape[-2:]), max(self.size)), self.pool.fit)
         return self.classifier.eval()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -39,6 +39,7 @@ class Pool:
         copies: (N, M) int64 rows of `items`, those of each real one first; what is behind `counts` is not read.
         counts: (N,) int64, how many copies each real one has.
         alpha: probability of a copy where there is one, in [0, 1].
+        fit: how photos of other shapes became these squares, as in `data.geometry.Fit`; None where that is not known.
     """
 
     items: Tensor
@@ -46,6 +47,7 @@ class Pool:
     copies: Tensor
     counts: Tensor
     alpha: float = 0.5
+    fit: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -99,6 +101,7 @@ class Pool:
             copies=copies,
             counts=torch.cat([self.counts, other.counts]),
             alpha=self.alpha,
+            fit=self.fit if self.fit == other.fit else None,
         )
 
     def fingerprint(self) -> str:
@@ -152,7 +155,8 @@ def pool_of(real: ImageSet, synthetic: ImageSet | None, bank: PixelBank, alpha: 
         DataError: an unlabelled set, or synthetic images none of which belongs to a real one.
     """
     mixed = Mixed(real, synthetic, alpha)
-    return Pool.build(bank.of(real), labels_of(real), None if synthetic is None else bank.of(synthetic), mixed.copies, alpha)
+    pool = Pool.build(bank.of(real), labels_of(real), None if synthetic is None else bank.of(synthetic), mixed.copies, alpha)
+    return replace(pool, fit=bank.fit.mode)
 
 
 def aligned_copies(real: ImageSet, made: ImageSet, bank: PixelBank) -> Tensor:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rediffuse.data.geometry import FIT_MODES
 from rediffuse.errors import ModelError
 
 FILE_NAME = "preprocessor_config.json"
-SEEN = "rediffuse_seen_size"
-"""Entry of that file beside transformers' own, which leaves it alone."""
+SEEN, FIT = "rediffuse_seen_size", "rediffuse_fit"
+"""Entries of that file beside transformers' own, which leaves them alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Preprocessing:
         height, width: in pixels.
         mean, std: of each channel, on [0, 1].
         seen: side in pixels that pictures had in the training before they became the input; None where that is not known.
+        fit: how other shapes became squares in the training, as in `data.geometry.Fit`; None where that is not known.
     """
 
     height: int
@@ -34,6 +36,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     seen: int | None = field(default=None, repr=False)  # what the training made, no part of what tells it from others
+    fit: str | None = field(default=None, repr=False)
 
     @property
     def side(self) -> int:
@@ -66,7 +69,8 @@ class Preprocessing:
             "do_normalize": True,
             "image_mean": list(self.mean),
             "image_std": list(self.std),
-        } | ({} if self.seen is None else {SEEN: self.seen})
+        }
+        values |= {name: value for name, value in {SEEN: self.seen, FIT: self.fit}.items() if value is not None}
         (folder / FILE_NAME).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -86,7 +90,10 @@ class Preprocessing:
             seen = values.get(SEEN)
             if seen is not None and (not isinstance(seen, int) or seen < 1):
                 raise ValueError(f"{SEEN} is {seen!r}, no number of pixels")
-            return cls(height=height, width=width, mean=_triple(mean), std=_triple(std), seen=seen)
+            fit = values.get(FIT)
+            if fit not in (None, *FIT_MODES):
+                raise ValueError(f"{FIT} is {fit!r}, none of {', '.join(FIT_MODES)}")
+            return cls(height=height, width=width, mean=_triple(mean), std=_triple(std), seen=seen, fit=fit)
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ModelError(f"{path} cannot be used: {error}; it must give size, image_mean and image_std") from error
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from rediffuse.errors import ConfigError
 from rediffuse.evaluation.accuracy import Accuracy
 from rediffuse.evaluation.attacking import Attacked
 from rediffuse.evaluation.calibrating import Calibrations
@@ -32,6 +34,23 @@ FIELDS: Mapping[str, str] = {
     names.ADAPTED: "adapted",
 }
 """Part -> attribute."""
+
+
+def check_vacant(folder: Path, models: Sequence[str], images: str) -> None:
+    """Refuse to write over the evaluation of other classifiers or images. Raises ConfigError."""
+    path = folder / FILE_NAME
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        judged, by = tuple(there["models"]), str(there["name"])
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is there and cannot be read ({error}); give another folder, or remove it") from error
+    if (judged, by) != (tuple(models), images):
+        raise ConfigError(
+            f"{path} judges {' and '.join(map(str, judged))} by {by}, and this would write {' and '.join(models)} by {images} over it; "
+            "give another folder for this one with --out"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
