@@ -15,6 +15,7 @@ from tests.cli.conftest import Ended, fill
 
 from rediffuse.concepts.concepts import Concepts
 from rediffuse.data import folder
+from rediffuse.data.names import slug
 from rediffuse.generation.store import Run
 
 SHORT = ("--steps", 4, "--copies", 3)
@@ -202,6 +203,12 @@ def test_awkward_names_come_through(rediffuse: Callable[..., Ended], tmp_path: P
     assert set(made.classes) == set(names)
     assert made.counts() == (1,) * len(names)
     assert rediffuse("run", "verify", "./-out put").status == 0
+    exported = rediffuse("run", "export", "./-out put", "plain")
+    assert exported.status == 0
+    odd = [name for name in names if not Path("plain", name).is_dir()]
+    assert odd
+    for name in names:
+        assert (f"{name!r} is {slug(name)} there" in exported.out) == (name in odd)
     # What was printed can be typed.
     assert "rediffuse train" in ended.err
     assert "--synthetic './-out put'" in ended.err

@@ -11,7 +11,7 @@ from tests.cli.conftest import Ended, fill
 from tests.training.toys import resnet_folder
 
 from rediffuse.cli.pair import split_names
-from rediffuse.data import digits
+from rediffuse.data import digits, open_images
 from rediffuse.training.backbones import Classifier
 from rediffuse.training.preprocessing import Preprocessing
 from rediffuse.training.trained_on import read_learned, write_learned
@@ -89,6 +89,7 @@ def test_synthetic_images_are_mixed_in(rediffuse: Callable[..., Ended], photos: 
     fair = rediffuse("train", photos, "net2", *SHORT, "--synthetic", "more", "--test", other)
     assert "24 generated images" in fair.err
     assert "have generated copies too" not in fair.err
+    assert read_learned(Path("net2")) == {*open_images(photos).digests, *open_images("more").digests}
 
 
 def test_frozen_features(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:

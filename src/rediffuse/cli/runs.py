@@ -48,6 +48,7 @@ def export(folder: Path, out: Path, /, *, format: Literal["png", "jpeg"] = "png"
         format: png keeps every pixel; jpeg is smaller.
     """
     from rediffuse.data.export import export_folders
+    from rediffuse.data.names import folder_names
     from rediffuse.generation.store import Run
 
     with bar(f"reading {folder}") as tick:
@@ -56,6 +57,9 @@ def export(folder: Path, out: Path, /, *, format: Literal["png", "jpeg"] = "png"
         export_folders(run, out, format=format, progress=tick)
     for line in run.rejected:
         terminal.say(f"left out: {line.id} ({line.reason})", style="red")
+    for name, place in zip(run.classes, folder_names(run.classes), strict=True):
+        if place != name:
+            terminal.say(f"{name!r} is {place} there: not every file system takes the name", style="yellow")
     terminal.say(f"{counted(len(run), 'picture')} in class folders {are(len(run))} in {out}")
     return int(bool(run.rejected))
 

@@ -72,6 +72,7 @@ def train(
         test: photos to be judged on: another folder or table, or the name of a split.
         holdout: without --test: share of each class that is held out.
     """
+    from rediffuse.data.mixing import Mixed
     from rediffuse.data.splits import few_shot
     from rediffuse.training.fit import fit_classifier, mode_of
     from rediffuse.training.trained_on import write_learned
@@ -108,7 +109,8 @@ def train(
     if first:
         accuracy = judge(trained, held, side, fit, common.quiet)
         trained.save(out)
-        write_learned(out, [*known, *images.digests, *further])
+        made = () if not isinstance(mixed, Mixed) or mixed.synthetic is None else mixed.synthetic.digests
+        write_learned(out, [*known, *images.digests, *further, *made])
         for left in LEFT:
             (out / left).unlink(missing_ok=True)
         tell(accuracy, out, held, common.quiet)
