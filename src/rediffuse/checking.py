@@ -1,4 +1,5 @@
-"""The checks that stand at every public door: pictures as float RGB in [0, 1], a training set's as bytes, labels within the classes."""
+"""The checks that stand at every public door: pictures as float RGB in [0, 1], a training set's as bytes, labels within the classes;
+and a limit of time."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from rediffuse.errors import DataError
+from rediffuse.errors import ConfigError, DataError
 
 _RANGE_SLACK = 1e-3  # bicubic overshoot and bfloat16 rounding of a picture that is meant to lie in [0, 1]
 
@@ -35,6 +36,12 @@ def check_tensor(images: Tensor) -> Tensor:
     if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
         raise DataError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; {_range_fix(low, high)}")
     return images
+
+
+def check_hours(hours: float | None) -> None:
+    """Raise ConfigError for a limit of time that allows nothing, or is no number. hours: None for no limit."""
+    if hours is not None and not (math.isfinite(hours) and hours > 0):
+        raise ConfigError(f"hours must be a number above 0, got {hours:g}; leave it out for no limit")
 
 
 def check_bytes(images: Tensor, name: str = "pictures") -> Tensor:

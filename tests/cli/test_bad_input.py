@@ -127,6 +127,10 @@ def test_a_running_writer_is_not_disturbed(augment: Callable[..., Ended]) -> Non
         (("--method", "da-fusion", "--prompt", "photo"), "--method real-guidance"),
         (("--method", "da-fusion", "--recipe", "slow"), "no recipe 'slow'"),
         (("--method", "da-fusion", "--words", "nowhere"), "nowhere"),
+        (("--law", "iid"), "--law iid is of several strengths, and real-guidance has one"),
+        (("--recipe", "paper_full"), "--recipe paper_full says how words are learned, and --method real-guidance needs none"),
+        (("--samples", "99"), "--samples 99 says how words are learned"),
+        (("--method", "da-fusion", "--words", "nowhere", "--samples", "9"), "--words brings them; leave it out"),
     ],
 )
 def test_settings_out_of_range(augment: Callable[..., Ended], options: tuple[str, ...], said: str) -> None:

@@ -58,6 +58,8 @@ def augment(
     check_apart(photos, out)
     check_out(out)
     learns = making.method == "da-fusion" and words is None
+    if not learns:
+        learning.check_unused("--words brings them" if making.method == "da-fusion" else f"--method {making.method} needs none")
     if learns:
         check_folder(words_beside(out))
 

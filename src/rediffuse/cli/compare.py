@@ -81,8 +81,8 @@ def compare(
     check_pair(data, NO_JUDGE, split=split, test=test)
     check_apart(data, out)
     arms = arms or (("pixels", *ARMS) if data == "digits" else ARMS)
-    if redrawing.strengths and "da-fusion" not in arms:
-        raise ConfigError("--strengths are da-fusion's, which is not among --arms; real-guidance always redoes .5")
+    if DA_FUSION not in arms:
+        check_without_words(redrawing, learning)
     probability, making = parse_alpha(alpha), to_making(copies, redrawing, learning)
     makes = bool(set(arms) & set(GENERATED))
 
@@ -107,6 +107,15 @@ def compare(
     show(found)
     terminal.say(f"\nThe page: {page}")
     return 1 if found.missing() else 0
+
+
+def check_without_words(redrawing: Redrawing, learning: Learning) -> None:
+    """Raise ConfigError where an option is given that is of no use without the arm da-fusion."""
+    if redrawing.strengths:
+        raise ConfigError("--strengths are da-fusion's, which is not among --arms; real-guidance always redoes .5")
+    if redrawing.law != REDRAWING.law:
+        raise ConfigError(f"--law {redrawing.law} is of da-fusion's strengths, and it is not among --arms; leave it out")
+    learning.check_unused("da-fusion, which learns them, is not among --arms")
 
 
 def parse_alpha(text: str) -> float | Literal["auto"]:

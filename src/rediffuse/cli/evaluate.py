@@ -66,6 +66,9 @@ def evaluate(
         far: sets of photos of quite other things.
         train: photos that the classifiers were trained on, or the name of that split, for the scores KNN, Mahalanobis and ReAct.
     """
+    from rediffuse.checking import check_hours
+
+    check_hours(hours)
     bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
     cost = bench.price()
     if dry_run:

@@ -45,6 +45,13 @@ class Learning:
         found = find_recipe(self.recipe)
         return found if self.samples is None else found.with_samples(self.samples)
 
+    def check_unused(self, why: str) -> None:
+        """Raise ConfigError if one of these was given where no words are learned. why: the reason, a sentence's beginning."""
+        for name in ("recipe", "samples"):
+            value = getattr(self, name)
+            if value != getattr(LEARNING, name):
+                raise ConfigError(f"--{name} {value} says how words are learned, and {why}; leave it out")
+
 
 @Parameter(name="*", group=COPIES)
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +126,10 @@ class Making(Redrawing):
         if self.method == "real-guidance" and len(self.chosen_strengths) > 1:
             given = " ".join(f"{strength:g}" for strength in self.chosen_strengths)
             raise ConfigError(f"real-guidance has one strength, got --strengths {given}; give one, or use --method da-fusion")
+        if self.method == "real-guidance" and self.law != MAKING.law:
+            raise ConfigError(
+                f"--law {self.law} is of several strengths, and real-guidance has one; leave it out"
+            )
 
     def build(self, model: Denoiser, classes: Sequence[str], words: Concepts | None) -> EditingMethod:
         """The method; words where it prompts with them."""

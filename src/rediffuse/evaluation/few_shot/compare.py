@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from rediffuse.checking import check_hours
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import RediffuseError
@@ -83,6 +84,7 @@ def compare(
         shots=SHOTS if shots is None else shots, seeds=seeds, arms=arms, levels=levels, steps=steps, alpha=alpha, making=chosen,
         size=side, fit=fit,
     )  # fmt: skip
+    check_hours(hours)
     bench = Bench.prepare(images, test, model, settings, Path(out).expanduser(), progress, fewer=shots is None)
     bench.store.check(bench.plan)
     note, settings = notes(progress or dry_run), bench.settings

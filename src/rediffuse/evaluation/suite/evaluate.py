@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rediffuse.checking import check_hours
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.pixel import check_unconditional
@@ -74,6 +75,7 @@ def evaluate(
         DataError: no images, unknown labels, an empty set of unknown images or one that shares pictures with the models' own.
         ModelError: another number of outputs than classes, NaN logits.
     """
+    check_hours(hours)
     bench = Bench.prepare(
         models, data, suite=suite, size=size, fit=fit, denoiser=denoiser, near=near, far=far, train=train, images=images, seed=seed,
         settings=settings, keep=keep,
