@@ -39,9 +39,9 @@ def check_tensor(images: Tensor) -> Tensor:
 
 
 def check_hours(hours: float | None) -> None:
-    """Raise ConfigError for a limit of time that allows nothing, or is no number. hours: None for no limit."""
-    if hours is not None and not (math.isfinite(hours) and hours > 0):
-        raise ConfigError(f"hours must be a number above 0, got {hours:g}; leave it out for no limit")
+    """Raise ConfigError for a limit of time that is below 0 or no number. hours: None for no limit."""
+    if hours is not None and not (math.isfinite(hours) and hours >= 0):
+        raise ConfigError(f"hours must be a number of at least 0, got {hours:g}; leave it out for no limit")
 
 
 def check_bytes(images: Tensor, name: str = "pictures") -> Tensor:

@@ -155,7 +155,7 @@ def test_bad_input_is_a_paragraph(rediffuse: Callable[..., Ended], nets: tuple[P
     assert first.status == 0, first.err
     before = Path("evaluation/evaluation.json").read_bytes()
     refused(rediffuse("evaluate", nets[1]), "MODEL [OTHER] PHOTOS; got 1")
-    refused(rediffuse("evaluate", nets[1], photos, "--hours", "nan"), "hours must be a number above 0, got nan")
+    refused(rediffuse("evaluate", nets[1], photos, "--hours", "nan"), "hours must be a number of at least 0, got nan")
     refused(rediffuse("evaluate", nets[1], nets[1], photos), "the two classifiers are one")
     refused(rediffuse("evaluate", nets[1], f"{nets[1].parent}/../{nets[1].parent.name}/{nets[1].name}/", photos), "classifiers are one")
     refused(rediffuse("evaluate", nets[0], tmp_path / "none", photos), "none")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tests.reports.made_up import CLASSES, comparison, sample
 
-from rediffuse.evaluation.few_shot.bench import DIGITS_NOTE
 from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.generator import DIGITS_NOTE
 from rediffuse.evaluation.few_shot.settings import Cell
 from rediffuse.reports.page import render_page, write_page
 from rediffuse.reports.rendering import flatten

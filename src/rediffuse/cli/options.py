@@ -127,9 +127,7 @@ class Making(Redrawing):
             given = " ".join(f"{strength:g}" for strength in self.chosen_strengths)
             raise ConfigError(f"real-guidance has one strength, got --strengths {given}; give one, or use --method da-fusion")
         if self.method == "real-guidance" and self.law != MAKING.law:
-            raise ConfigError(
-                f"--law {self.law} is of several strengths, and real-guidance has one; leave it out"
-            )
+            raise ConfigError(f"--law {self.law} is of several strengths, and real-guidance has one; leave it out")
 
     def build(self, model: Denoiser, classes: Sequence[str], words: Concepts | None) -> EditingMethod:
         """The method; words where it prompts with them."""

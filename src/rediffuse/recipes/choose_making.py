@@ -27,10 +27,12 @@ from statistics import fmean
 from typing import Any
 
 from rediffuse.data.splits import holdout
+from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
 from rediffuse.errors import ConfigError, DataError, RediffuseError
 from rediffuse.evaluation.few_shot.compare import compare
 from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.generator import limits_of
 from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, Making
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
@@ -122,12 +124,11 @@ def notes_of(units: Mapping[str, Units], figures: Mapping[str, Interval | float]
     return notes
 
 
-def search(given: argparse.Namespace) -> dict[str, Units]:
+def search(given: argparse.Namespace, model: Denoiser) -> dict[str, Units]:
     """Compare every candidate on every set; parts that are there are read."""
     unknown = [name for name in given.candidates if name not in CANDIDATES]
     if unknown:
         raise ConfigError(f"no candidate {unknown[0]!r}; there are {', '.join(CANDIDATES)}")
-    model = load(given.model, device=given.device)
     ends = None if given.hours is None else time.monotonic() + 3600 * given.hours
     units: dict[str, Units] = {}
     for candidate in dict.fromkeys([DEFAULT, *given.candidates]):
@@ -171,10 +172,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = module_command("rediffuse.recipes.choose_making", sys.argv[1:] if arguments is None else arguments)
     began = time.monotonic()
     try:
-        units = search(given)
+        model = load(given.model, device=given.device)
+        units = search(given, model)
         rows, figures = table(units), headline(units)
         print(render_table(rows))
-        notes = notes_of(units, figures)
+        notes = [*limits_of(model), *notes_of(units, figures)]
         print("\n".join(notes))
         written = write_result("ablation_making", figures, rows, time.monotonic() - began, command=command, folder=given.out, notes=notes)
     except RediffuseError as error:

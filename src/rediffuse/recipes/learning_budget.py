@@ -33,6 +33,7 @@ from rediffuse.data.splits import few_shot
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
+from rediffuse.evaluation.few_shot.generator import limits_of
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import Figure, write_result
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, t_interval
@@ -127,9 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = module_command("rediffuse.recipes.learning_budget", sys.argv[1:] if arguments is None else arguments)
     began = time.monotonic()
     pool = open_images(given.data / "tiny-imagenet-known", split="train")
-    rows = rows_of(load(given.model), pool, Classifier.load(given.recogniser), given)
+    model = load(given.model)
+    rows = rows_of(model, pool, Classifier.load(given.recogniser), given)
     seconds = time.monotonic() - began
-    written = write_result("learning_budget", headline(rows), rows, seconds, command=command, folder=given.out, notes=notes_of(given))
+    written = write_result(
+        "learning_budget", headline(rows), rows, seconds, command=command, folder=given.out, notes=[*limits_of(model), *notes_of(given)]
+    )
     print(f"wrote {written}")
 
 

@@ -7,7 +7,7 @@ pictures of few steps are from those of 48 (PSNR), and how often a recogniser of
 steps comes from here; no set that a comparison reports takes part.
 Expected: 45 dB and more at strengths up to .75 with 12 steps; about 26 dB at strength 1, where the first step leaves pure noise, and as
 many recognised (results/sampling_steps.json). Of other models it says nothing.
-Time: 6 minutes of one core with AVX512-BF16.
+Time: 55 minutes of one core with AVX512-BF16, beside other work.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from rediffuse.data.splits import few_shot
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
+from rediffuse.evaluation.few_shot.generator import limits_of
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.methods.real_guidance import RealGuidance
@@ -80,14 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = module_command("rediffuse.recipes.sampling_steps", sys.argv[1:] if arguments is None else arguments)
     began = time.monotonic()
     shots = few_shot(open_images(given.data / SET, split="validation"), given.shots, 0)
-    rows = rows_of(load(given.model), shots, Classifier.load(given.recogniser), given.steps, given.reference)
+    model = load(given.model)
+    rows = rows_of(model, shots, Classifier.load(given.recogniser), given.steps, given.reference)
     headline = {
         f"psnr_{row['steps']}_steps_{row['strength']:g}": row["psnr_to_reference"] for row in rows if row["steps"] != given.reference
     }
     print(render_table(rows))
     photos = f"{len(shots)} validation photos of {SET}: pictures that the generator has not seen, of classes that it knows."
     seconds = time.monotonic() - began
-    written = write_result("sampling_steps", headline, rows, seconds, command=command, folder=given.out, notes=[photos])
+    written = write_result("sampling_steps", headline, rows, seconds, command=command, folder=given.out, notes=[*limits_of(model), photos])
     print(f"wrote {written}")
 
 

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rediffuse.evaluation.few_shot.bench import DIGITS_NOTE
 from rediffuse.evaluation.few_shot.compare import describe
 from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.generator import DIGITS_NOTE
 from rediffuse.evaluation.few_shot.samples import Sample
 from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GUIDANCE, STANDARD
 from rediffuse.evaluation.statistics import MIN_SEEDS, verdict

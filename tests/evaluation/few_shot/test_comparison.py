@@ -124,6 +124,8 @@ def test_it_becomes_a_results_file(tmp_path: Path) -> None:
     assert result.rows == found.rows()
     assert result.seconds == pytest.approx(65.0 + 10 * len(found.results))
     assert result.headline["gain_over_standard_scratch"].value == pytest.approx(0.075)
+    named = replace(found, model={"name": "brush", "weights_hash": "0123456789abcdef"}, notes=("few",))
+    assert list(named.result("compare_pets").notes)[-2:] == ["few", "Copies by brush, weights 0123456789ab."]
 
 
 def test_what_is_no_comparison(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from rediffuse.errors import DataError
 from rediffuse.evaluation.few_shot.arms import Copies
 from rediffuse.evaluation.few_shot.cells import CellStore
 from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.generator import facts, read_card
 from rediffuse.evaluation.few_shot.judge import Judge
 from rediffuse.evaluation.few_shot.samples import collect_samples
 from rediffuse.evaluation.few_shot.settings import GENERATED, SHOTS, CompareSettings
@@ -31,8 +32,6 @@ from rediffuse.training.pool import labels_of
 
 HELD_OUT = 0.25
 """Share of each class that is held out where no test photos are given."""
-CARD = "rediffuse.json"
-DIGITS_NOTE = "The generator has seen 5,000 unlabelled MNIST digits: the demo shows the program, not the claim."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,23 +209,3 @@ def digest(images: ImageSet) -> str:
     """sha256 over ids, pixels and labels, whatever their order."""
     rows = sorted(zip(images.ids, images.digests, map(str, images.labels), strict=True))
     return hashlib.sha256(json.dumps(rows).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def read_card(model: Denoiser | None) -> dict[str, Any]:
-    """What the model's folder says of itself in rediffuse.json: classification_accuracy_score, notes; empty where it says nothing."""
-    path = Path(model.spec.path) / CARD if model is not None and model.spec is not None else None
-    if path is None or not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}; mend or remove it") from error
-    return values if isinstance(values, dict) else {}
-
-
-def facts(pool: ImageSet, model: Denoiser | None, card: dict[str, Any]) -> list[str]:
-    """What a reader must know of the generator."""
-    bundled = model is not None and model.spec is not None and model.spec.name == "tiny-imagenet-64"
-    digits = [DIGITS_NOTE] if pool.name.partition(" (")[0] == "digits" and bundled else []
-    said = card.get("notes", [])
-    return [*digits, *(str(line) for line in (said if isinstance(said, list) else [said]))]

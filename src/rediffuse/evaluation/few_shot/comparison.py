@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rediffuse.errors import DataError
 from rediffuse.evaluation.few_shot.cells import CellResult, Stage
+from rediffuse.evaluation.few_shot.generator import WEAK, is_weak
 from rediffuse.evaluation.few_shot.samples import Sample, read_samples, write_samples
 from rediffuse.evaluation.few_shot.settings import ARMS, DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD, Cell
 from rediffuse.evaluation.provenance import Provenance
@@ -29,8 +30,6 @@ from rediffuse.evaluation.statistics import (
 )
 from rediffuse.training.backbones import SCRATCH
 from rediffuse.writing import write_json, write_rows
-
-WEAK = "**Weak generator**: a classifier trained on its images alone reaches less than half of what as many real ones give."
 
 FILE_NAME, TABLE, CELLS, SAMPLES = "comparison.json", "table.parquet", "cells.parquet", "samples.parquet"
 FORMAT = 1
@@ -155,13 +154,18 @@ class Comparison:
             date=self.provenance.date,
             hardware=self.provenance.hardware,
             seconds=self.seconds,
-            notes=self.limits,
+            notes=[*self.limits, *self._made_by()],
         )
 
     @property
     def limits(self) -> tuple[str, ...]:
         """What must stand beside every figure: a weak generator first, then the notes."""
         return (WEAK, *self.notes) if self.weak_generator else self.notes
+
+    def _made_by(self) -> list[str]:
+        """Which weights made the copies, for a file that outlives the folder."""
+        weights = self.model.get("weights_hash")
+        return [f"Copies by {self.model.get('name')}, weights {str(weights)[:12]}."] if weights else []
 
     @property
     def images(self) -> int:
@@ -176,8 +180,7 @@ class Comparison:
     @property
     def weak_generator(self) -> bool:
         """Whether the model's own card says that a classifier trained on its images reaches less than half of what real ones give."""
-        score = self.card.get("classification_accuracy_score")
-        return isinstance(score, int | float) and score < 0.5
+        return is_weak(self.card)
 
     def save(self, folder: str | Path) -> Path:
         """Write comparison.json, table.parquet, cells.parquet and samples.parquet; returns the first."""

@@ -19,10 +19,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rediffuse.evaluation.few_shot.generator import is_weak
 from rediffuse.recipes.bundled import cifar10
 from rediffuse.recipes.bundled.common import tell
 
-WEAK = 0.5  # below this classification accuracy score pages are headed "weak generator"
 QUOTED = ("classification_accuracy_score", "recognised_at_use", "psnr", "kept", "survival", "fid_like")
 NOTES = ("The generator has seen 5,000 unlabelled MNIST scans and 170 ImageNet classes by name.",)
 
@@ -69,7 +69,7 @@ def text_to_image_card(
         curve=curve(log, "held_out"),
         survival=" | ".join(share(value) for value in facts["survival"].values()),
         recognised=" | ".join(share(value) for value in facts["recognised"].values()),
-        weak=facts["classification_accuracy_score"] < WEAK,
+        weak=is_weak(facts),
         names=[line for line in log if "under_a_wrong_name" in line][-1:],
         remarks=remarks,
     )
