@@ -76,6 +76,8 @@ def test_digits_are_held_against_raw_pixels_first(rediffuse: Callable[..., Ended
     assert ended.status == 0, ended.err
     settings = rediffuse("compare", "digits", "--model", model, *small("--seeds", 1, "--dry-run", "--arms", "standard")).err
     assert "8 classifiers to train" in ended.err
+    assert "will count when da-fusion joins" not in ended.err
+    assert "--samples will count when da-fusion joins --arms" in settings
     assert "2 classifiers to train" in settings
 
 
@@ -130,9 +132,6 @@ def test_seeds_arms_levels_and_out(compare: Callable[..., Ended], tmp_path: Path
         (("--copies", "0"), "copies must be at least 1, got 0"),
         (("--strengths", "2"), "got 2"),
         (("--strengths", ".3", "--arms", "standard", "real-guidance"), "--strengths are da-fusion's"),
-        (("--law", "iid", "--arms", "standard", "real-guidance"), "--law iid is of da-fusion's strengths"),
-        (("--recipe", "paper_full", "--arms", "standard"), "da-fusion, which learns them, is not among --arms"),
-        (("--samples", "9", "--arms", "real-guidance"), "--samples 9 says how words are learned"),
         (("--hours", "nan"), "hours must be a number of at least 0, got nan"),
         (("--hours", "-1"), "hours must be a number of at least 0, got -1"),
         (("--recipe", "slow"), "no recipe 'slow'"),

@@ -82,7 +82,7 @@ def compare(
     check_apart(data, out)
     arms = arms or (("pixels", *ARMS) if data == "digits" else ARMS)
     if DA_FUSION not in arms:
-        check_without_words(redrawing, learning)
+        check_without_words(redrawing, learning, common.quiet)
     probability, making = parse_alpha(alpha), to_making(copies, redrawing, learning)
     makes = bool(set(arms) & set(GENERATED))
 
@@ -109,13 +109,14 @@ def compare(
     return 1 if found.missing() else 0
 
 
-def check_without_words(redrawing: Redrawing, learning: Learning) -> None:
-    """Raise ConfigError where an option is given that is of no use without the arm da-fusion."""
+def check_without_words(redrawing: Redrawing, learning: Learning, quiet: bool) -> None:
+    """Say what was given that counts for the arm da-fusion alone, which may join later. Raises ConfigError for strengths."""
     if redrawing.strengths:
         raise ConfigError("--strengths are da-fusion's, which is not among --arms; real-guidance always redoes .5")
-    if redrawing.law != REDRAWING.law:
-        raise ConfigError(f"--law {redrawing.law} is of da-fusion's strengths, and it is not among --arms; leave it out")
-    learning.check_unused("da-fusion, which learns them, is not among --arms")
+    given = ["--law"] * (redrawing.law != REDRAWING.law) + ["--recipe"] * (learning.recipe != LEARNING.recipe)
+    given += ["--samples"] * (learning.samples is not None)
+    if given:
+        terminal.note(f"{' and '.join(given)} will count when da-fusion joins --arms; no arm here uses it.", quiet=quiet, style="yellow")
 
 
 def parse_alpha(text: str) -> float | Literal["auto"]:

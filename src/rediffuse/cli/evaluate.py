@@ -70,6 +70,7 @@ def evaluate(
 
     check_hours(hours)
     bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
+    terminal.note("Measuring how fast the classifiers are here.", quiet=common.quiet)
     cost = bench.price()
     if dry_run:
         terminal.say(cost.summary())

@@ -131,6 +131,8 @@ def _price(found: tuple[Plan, bool], out: Path, engine: Engine, rate: float | No
     finished = finished_shards(out) if begun else []
     left = price(plan, out, finished)
     if left.steps and shown:
+        if rate is None:
+            engine.note("measuring how fast the model is here")
         plan = replace(plan, rate=engine.rate(plan.batch) if rate is None else rate)
         left = price(plan, out, finished)
         engine.note(left.summary())

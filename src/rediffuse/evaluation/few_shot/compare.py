@@ -95,6 +95,7 @@ def compare(
     left = [cell for cell in cells if bench.store.read(cell) is None]
     each: Sequence[float] = ()
     if left:
+        note("measuring how fast models and classifiers are here")
         cost = estimate(left, len(cells) - len(left), settings, bench.copies, bench.judge)
         note(cost.summary())
         cost.check(hours)
