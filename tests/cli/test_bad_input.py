@@ -214,11 +214,11 @@ def test_a_word_file_that_can_run_code(rediffuse: Callable[..., Ended], photos: 
 class TestLargePhotos:
     """Photos above 96 pixels stop before any work, unless a model is named."""
 
-    @pytest.mark.parametrize("verb", ["augment", "learn"])
-    def test_twelve_megapixels_without_a_model(self, rediffuse: Callable[..., Ended], tmp_path: Path, verb: str) -> None:
+    @pytest.mark.parametrize("words", [("augment",), ("learn",), ("generate", "--method", "real-guidance")])
+    def test_twelve_megapixels_without_a_model(self, rediffuse: Callable[..., Ended], tmp_path: Path, words: tuple[str, ...]) -> None:
         photos = fill(tmp_path / "large", {"cat": 1, "dog": 1}, size=(97, 16))
         photo(0, 9, (4000, 3000)).save(photos / "cat" / "big.jpg")
-        ended = rediffuse(verb, photos, "more")
+        ended = rediffuse(words[0], photos, "more", *words[1:])
         refused(ended, "All 3 photos are larger than 96 pixels (97x16 to 4000x3000)", "--model tiny-imagenet-64", "4.3 GB")
         assert "--model stable-diffusion-v1-5/stable-diffusion-v1-5" in ended.err
         assert list(Path.cwd().iterdir()) == []
