@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
 from PIL import Image
 from tests.generation.conftest import Make
 
+from rediffuse.generation import environment as environment_module
 from rediffuse.generation import local
 from rediffuse.generation.environment import environment, identify, short_hash
 from rediffuse.generation.provenance import cite, report, verify
@@ -56,7 +59,17 @@ def test_models_are_told_apart_by_their_weights():
 
 
 def test_environments_are_told_apart():
-    import torch
-
     here = environment(torch.device("cpu"), 2)
     assert short_hash(here) == short_hash(environment(torch.device("cpu"), 2)) != short_hash(environment(torch.device("cpu"), 3))
+
+
+@pytest.mark.parametrize(
+    ("asked", "other"), [("processor", "Another 9000"), ("processor_numbers", ["AnotherMaker", "1"]), ("instruction_sets", ["another"])]
+)
+def test_processors_that_choose_other_kernels_are_told_apart(monkeypatch: pytest.MonkeyPatch, asked: str, other: object):
+    """Also where torch has one word for both, as for AVX512 with BF16 and without."""
+    here = environment(torch.device("cpu"), 2)
+    monkeypatch.setattr(environment_module, asked, lambda: other)
+    there = environment(torch.device("cpu"), 2)
+    assert short_hash(there) != short_hash(here)
+    assert there["instructions"] == here["instructions"]
