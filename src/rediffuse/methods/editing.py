@@ -25,6 +25,9 @@ GUIDANCE_SCALE = 4.0
 SOLVER: Solver = "dpm++2m"
 STEPS = 12  # strengths .25 .5 .75 are whole steps of it; `recipes.sampling_steps` has what more would change
 BATCH = 32
+LAYOUT_STRENGTH = 0.5
+"""Up to this strength an edit is taken to leave things where they are, so that masks and boxes still fit. A choice, not a measurement: what
+is left of a photo's structure fades as strength grows, until the prompt alone decides what stands where."""
 
 Law = Literal["stratified", "iid", "fixed"]
 """How strengths are drawn. stratified: over a batch of copies each comes equally often, what is left over goes to different ones at
