@@ -41,6 +41,7 @@ def data_card(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
         "Denoiser": f"{info['denoiser']} ({settings['denoiser']['weights_hash'][:12]})",
         "Seed": str(settings["seed"]),
         "Library": ", ".join(sorted({f"rediffuse {found['rediffuse']}" for found in info["environments"].values()})),
+        **({"Note": "; ".join(map(str, info["notes"]))} if info.get("notes") else {}),
     }
     front = [
         "---",

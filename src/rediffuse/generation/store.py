@@ -25,7 +25,7 @@ FORMAT = 1
 _SHARD = re.compile(r"shard-([0-9]{5,})\.parquet")
 _INFO = {
     "format": int, "state": str, "created": str, "seconds": int | float, "made": int, "command": str, "photos": str, "flips": bool,
-    "classes": list, "denoiser": str, "environments": dict,
+    "classes": list, "denoiser": str, "environments": dict, "notes": list | None,
     "settings": {
         "method": {"method": str, "solver": str, "steps": int, "guidance_scale": int | float},
         "denoiser": {"weights_hash": str, "dtype": str}, "concepts": str, "seed": int, "fit": str, "side": int, "format": str, "size": str,
