@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,40 @@ def test_threads_follow_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPat
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert (machine.usable_cores(), machine.coding_threads()) == (1, 1)
+
+
+X86 = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+flags\t\t: fpu sse2 avx2 avx512f avx512_bf16 avx2_like
+
+processor\t: 1
+model\t\t: 99
+flags\t\t: fpu
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd bf16 sve\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
+
+
+@pytest.mark.parametrize(
+    ("listing", "name", "numbers", "sets"),
+    [
+        (X86, "AMD EPYC", ["AuthenticAMD", "25", "17"], ["avx2", "avx512f", "avx512_bf16"]),
+        (ARM, "aarch64", ["0x41", "0xd40"], ["asimd", "bf16"]),
+        (None, "aarch64", [], []),
+    ],
+)
+def test_the_processor_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listing: str | None, name: str, numbers: list[str], sets: list[str]
+) -> None:
+    """As Linux lists the first of its cores; where it has no list, as Python does."""
+    if listing is not None:
+        (tmp_path / "cpuinfo").write_text(listing)
+    monkeypatch.setattr(machine, "_LISTING", tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
+    assert (machine.processor(), machine.processor_numbers(), machine.instruction_sets()) == (name, numbers, sets)
 
 
 def test_a_library_of_another_name_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from rediffuse.concepts.concepts import FILE_NAME, TOKEN_FOLDER, Concepts
-from rediffuse.denoisers.base import Denoiser
+from rediffuse.denoisers.base import Denoiser, DenoiserSpec, NoiseSchedule
+from rediffuse.denoisers.nothing import NoDenoiser
+from rediffuse.denoisers.schedules import scaled_linear_betas
 from rediffuse.errors import ConfigError, DataError, ModelError
 
 WIDTH = 32
@@ -29,6 +32,38 @@ def test_words_come_back_as_they_were(tmp_path: Path) -> None:
         assert (dict(again.placeholders), dict(again.settings)) == (dict(concepts.placeholders), dict(concepts.settings))
         assert set(again.classes) == set(concepts.classes)
         assert all(torch.equal(again.words[name], concepts.words[name]) for name in concepts.classes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "spec", "strange"),
+    [
+        ({"model": {"name": "one", "weights_hash": "a" * 64}}, DenoiserSpec(name="two", path="", weights_hash="b" * 64), True),
+        ({"model": {"weights_hash": "a" * 64}}, DenoiserSpec(name="two", path="", weights_hash="b" * 64), True),
+        ({"model": {"name": "one", "weights_hash": "a" * 64}}, DenoiserSpec(name="moved", path="", weights_hash="a" * 64), False),
+        ({"model": {"name": "one", "weights_hash": "a" * 64}}, DenoiserSpec(name="two", path=""), False),
+        ({"model": {"name": "one", "weights_hash": "a" * 64}}, None, False),
+        ({"model": {"dtype": "float32"}}, DenoiserSpec(name="two", path="", weights_hash="b" * 64), False),
+        ({"model": "one"}, DenoiserSpec(name="two", path="", weights_hash="b" * 64), False),
+        ({}, DenoiserSpec(name="two", path="", weights_hash="b" * 64), False),
+    ],
+)
+def test_words_know_a_model_that_they_were_not_learned_on(settings: dict[str, Any], spec: DenoiserSpec | None, strange: bool) -> None:
+    """By its weights, whatever it is called; nothing is said where either side has no hash of them."""
+    model = NoDenoiser(NoiseSchedule.from_betas(scaled_linear_betas()))
+    model.spec = spec
+    said = Concepts(words=words(), settings=settings).strange_to(model)
+    assert bool(said) is strange
+    if strange:
+        assert f"({'a' * 12}) and are used on two ({'b' * 12})" in said
+        assert "learn them again on this model, or give the one" in said
+
+
+def test_a_model_that_was_trained_on_is_another_one(stable: Denoiser) -> None:
+    learned = Concepts(words=words(), settings={"model": {"name": "tiny", "weights_hash": stable.fingerprint()}})
+    assert learned.strange_to(stable) == ""
+    with torch.no_grad():
+        next(stable.parameters()).add_(1)
+    assert "may mean something else" in learned.strange_to(stable)
 
 
 def test_the_hash_sees_vectors_and_placeholders_alone() -> None:

@@ -90,6 +90,18 @@ def test_model_size_keeps_the_aspect(draw):
     assert squash.undo(*squash.to_model(draw(5, (200, 100))), "model").size == (64, 64)
 
 
+@pytest.mark.parametrize("mode", ["pad", "squash"])
+def test_boxes_fit_at_the_models_size_once_they_are_scaled(mode):
+    """Both coordinates are written in the picture: what a scaled place shows is what the place showed."""
+    image, fit = smooth(200, 120), Fit(mode=mode, size=64)
+    tensor, geometry = fit.to_model(image)
+    undone = fit.undo(tensor, geometry, "model")
+    assert geometry.geometry == "preserved"
+    for x, y in ((30, 20), (100, 60), (170, 100)):
+        place = (x * undone.width // image.width, y * undone.height // image.height)
+        assert undone.getpixel(place)[:2] == pytest.approx(image.getpixel((x, y))[:2], abs=255 / 32)
+
+
 def test_other_modes_of_image(draw):
     tensor, _ = Fit(size=16).to_model(draw(6, (16, 16), mode="RGBA"))
     assert tensor.shape == (3, 16, 16)

@@ -17,6 +17,8 @@ from rediffuse.data.decoding import FilePayload
 from rediffuse.errors import DataError, PlanError
 from rediffuse.generation import local, writer
 from rediffuse.generation import run as run_module
+from rediffuse.generation.environment import environment, short_hash
+from rediffuse.generation.provenance import report, verify
 from rediffuse.generation.store import Run, finished_shards, read_info, read_plan
 from rediffuse.methods.da_fusion import DAFusion
 
@@ -32,6 +34,27 @@ def test_who_makes_nothing_leaves_no_print(make: Make, monkeypatch):
     first = make().info["environments"]
     monkeypatch.setattr(writer, "environment", lambda device, threads: {"rediffuse": "another"})
     assert make().info["environments"] == first
+
+
+def test_a_run_with_an_older_print_goes_on_and_says_so(make: Make, monkeypatch, capsys):
+    """One that does not name the processor: nobody knows whether it is this one, so the rest is promised within rounding alone."""
+    monkeypatch.setattr(local, "SHARD_SECONDS", 0)
+    old = {name: value for name, value in environment(torch.device("cpu"), 1).items() if not name.startswith(("processor", "instruction_"))}
+    with monkeypatch.context() as before:
+        before.setattr(writer, "environment", lambda device, threads: old)
+        run = make()
+    assert verify(run.folder) == []
+    made, first = pixels(run), run.manifest.column("environment")[0].as_py()
+    run.folder.joinpath("manifest", "shard-00001.parquet").unlink()
+    again = make(progress="bar")
+    assert "agree within rounding, not to the bit" in capsys.readouterr().err
+    assert again.complete
+    assert pixels(again) == made  # it was this machine, after all
+    assert (first, again.info["environments"][first], len(again.info["environments"])) == (short_hash(old), old, 2)
+    assert set(again.manifest.column("environment").to_pylist()) == set(again.info["environments"])
+    assert "environments: 2 (pixels agree within rounding" in report(again.folder)
+    make(progress="bar")
+    assert "within rounding" not in capsys.readouterr().err
 
 
 def test_finished_shards_of_an_unknown_plan_are_refused(make: Make):

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from tests.generation.conftest import CLASSES, SIDE, Make, take_photos
 
@@ -42,6 +43,17 @@ def test_sizes(make: Make, options, size):
     run = make(take_photos(size=(13, 9), each=1), copies=1, keep_real=True, **options)
     assert set(run.sizes) == {size}
     assert {(row["width"], row["height"]) for row in run.manifest.to_pylist()} == {size}
+
+
+@pytest.mark.parametrize(("fit", "size", "kept"), [("pad", "source", True), ("squash", "model", True), ("crop", "source", False)])
+def test_rows_say_whether_masks_and_boxes_still_fit(make: Make, fit: str, size: str, kept: bool):
+    """No more after a crop, nor where an edit was so strong that things may have moved; in metadata.parquet too."""
+    run = make(take_photos(size=(13, 9)), fit=fit, size=size, keep_real=True)
+    rows = pq.read_table(run.folder / "images" / "metadata.parquet").to_pylist()
+    said = {row["strength"]: row["geometry"] for row in rows}
+    weak = "preserved" if kept else "unknown"
+    assert said == {None: weak, 0.25: weak, 0.5: weak, 0.75: "unknown", 1.0: "unknown"}
+    assert run.manifest.column("geometry").to_pylist() == [row["geometry"] for row in rows]
 
 
 @pytest.mark.parametrize(("format", "ending"), [("png", ".png"), ("webp", ".webp"), ("jpeg", ".jpg")])

@@ -31,7 +31,7 @@ def test_pictures_have_a_class_and_no_source(make: Make):
     assert sorted(Path(name).name[:5] for name in run.ids if name.startswith("cat")) == [f"{number:05d}" for number in range(12)]
     rows = run.manifest.to_pylist()
     assert {row["source_id"] for row in rows} == {None}
-    assert {(row["method"], row["strength"]) for row in rows} == {("from_noise", 1.0)}
+    assert {(row["method"], row["strength"], row["geometry"]) for row in rows} == {("from_noise", 1.0, "unknown")}
     assert {variant.source_id for variant in read_plan(run.folder)} == {f"{name}/{number:05d}" for name in CLASSES for number in range(12)}
     assert folder(run.folder).sources == run.sources
     assert "drawn from noise" in (run.folder / "README.md").read_text()

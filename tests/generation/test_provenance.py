@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from PIL import Image
-from tests.generation.conftest import Make
+import json
 
+import pytest
+import torch
+from PIL import Image
+from tests.generation.conftest import CLASSES, Make, Varied, mixture
+
+from rediffuse.generation import environment as environment_module
 from rediffuse.generation import local
 from rediffuse.generation.environment import environment, identify, short_hash
 from rediffuse.generation.provenance import cite, report, verify
@@ -43,9 +48,30 @@ def test_a_report_and_a_citation(make: Make):
     assert cite(run.folder).count("@") == 2
 
 
-def test_models_are_told_apart_by_their_weights():
-    from tests.generation.conftest import mixture
+def test_notes_of_a_method_stay_with_the_run(make: Make):
+    """In run.json, in the report and on the card; once, however often the run is continued."""
+    method = Varied(mixture(), CLASSES)
+    run = make(method=method)
+    assert (run.info["notes"], "note:" in report(run.folder), "Note:" in (run.folder / "README.md").read_text()) == ([], False, False)
+    method.notes = ("these words are <others>",)
+    for _ in range(2):
+        noted = make(name="noted", method=method)
+        assert noted.info["notes"] == ["these words are <others>"]
+    assert "note: these words are <others>" in report(noted.folder).splitlines()
+    assert "- Note: these words are &lt;others&gt;" in (noted.folder / "README.md").read_text().splitlines()
 
+
+def test_a_run_from_before_there_were_notes_goes_on(make: Make):
+    file = make().folder / "run.json"
+    info = json.loads(file.read_text())
+    del info["notes"]
+    file.write_text(json.dumps(info))
+    assert "note:" not in report(file.parent)
+    assert verify(file.parent) == []
+    assert make().info["notes"] == []
+
+
+def test_models_are_told_apart_by_their_weights():
     one, two = mixture(), mixture()
     assert identify(one) == identify(two)
     two.means[0, 0, 0, 0] += 1e-6
@@ -56,7 +82,17 @@ def test_models_are_told_apart_by_their_weights():
 
 
 def test_environments_are_told_apart():
-    import torch
-
     here = environment(torch.device("cpu"), 2)
     assert short_hash(here) == short_hash(environment(torch.device("cpu"), 2)) != short_hash(environment(torch.device("cpu"), 3))
+
+
+@pytest.mark.parametrize(
+    ("asked", "other"), [("processor", "Another 9000"), ("processor_numbers", ["AnotherMaker", "1"]), ("instruction_sets", ["another"])]
+)
+def test_processors_that_choose_other_kernels_are_told_apart(monkeypatch: pytest.MonkeyPatch, asked: str, other: object):
+    """Also where torch has one word for both, as for AVX512 with BF16 and without."""
+    here = environment(torch.device("cpu"), 2)
+    monkeypatch.setattr(environment_module, asked, lambda: other)
+    there = environment(torch.device("cpu"), 2)
+    assert short_hash(there) != short_hash(here)
+    assert there["instructions"] == here["instructions"]

@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.generation.conftest import Make, picture
+from tests.generation.conftest import Make, picture, pixels
 
+from rediffuse.data import folder
 from rediffuse.errors import PlanError
-from rediffuse.generation.provenance import cite, report
+from rediffuse.generation import local
+from rediffuse.generation.provenance import cite, report, verify
 from rediffuse.generation.store import Run, finished_shards, read_plan
 
 
@@ -78,6 +80,27 @@ def test_only_manifests_of_shards_count(make: Make):
     (run.folder / "manifest" / "shard-copy.parquet").write_bytes(b"")
     assert finished_shards(run.folder) == [0]
     assert Run(run.folder).ids == run.ids
+
+
+def test_a_run_from_before_geometry_was_noted_goes_on(make: Make, monkeypatch):
+    """It is read, verified and continued as ever; of what was made before, geometry is unknown."""
+    monkeypatch.setattr(local, "SHARD_SECONDS", 0)
+    run = make()
+    made, manifests = pixels(run), sorted((run.folder / "manifest").iterdir())
+    for file in (*manifests, run.folder / "images" / "metadata.parquet"):
+        pq.write_table(pq.read_table(file).drop_columns(["geometry"]), file)
+    old = Run(run.folder)
+    assert old.manifest.schema.equals(run.manifest.schema)
+    assert set(old.manifest.column("geometry").to_pylist()) == {"unknown"}
+    assert (pixels(old), pixels(folder(run.folder)), verify(run.folder)) == (made, made, [])
+    assert pixels(make()) == made
+    manifests[1].unlink()
+    again = make()
+    assert (again.complete, pixels(again), verify(run.folder)) == (True, made, [])
+    shard = {variant.file_name: variant.shard for variant in read_plan(run.folder)}
+    noted = {row["file_name"]: row["geometry"] for row in pq.read_table(run.folder / "images" / "metadata.parquet").to_pylist()}
+    assert {geometry for name, geometry in noted.items() if shard[name] != 1} == {"unknown"}
+    assert {geometry for name, geometry in noted.items() if shard[name] == 1} == {"preserved", "unknown"}
 
 
 def test_a_manifest_of_other_columns_is_named(make: Make):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 
 import pytest
@@ -12,7 +13,7 @@ from scipy.stats import binomtest, chisquare
 from torch import Tensor
 
 from rediffuse.concepts.concepts import Concepts
-from rediffuse.denoisers.base import Condition, Denoiser
+from rediffuse.denoisers.base import Condition, Denoiser, DenoiserSpec
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.methods import METHODS, find_method, from_settings
 from rediffuse.methods.base import plain
@@ -204,6 +205,23 @@ def test_settings_are_json_and_make_the_method_again(mixture, kind):
     draw = method.draw(4, stream(), labels=torch.zeros(4))
     images = torch.rand((4, 3, 8, 8), generator=stream())
     assert torch.equal(method.apply(images, draw), again.apply(images, draw))
+
+
+def test_words_of_another_model_are_told_once_where_the_method_is_made(mixture):
+    own = Concepts(words=words().words, settings={"model": {"name": "one", "weights_hash": "a" * 64}})
+    mixture.spec = DenoiserSpec(name="two", path="", weights_hash="b" * 64)
+    for make in (lambda: DAFusion(mixture, own), lambda: FromNoise(mixture, words=own)):
+        with pytest.warns(UserWarning, match=r"learned on one \(aaaaaaaaaaaa\) and are used on two \(bbbbbbbbbbbb\)") as told:
+            method = make()
+        assert len(told) == 1
+        assert told[0].filename == __file__
+        assert method.notes == (str(told[0].message),)
+    mixture.spec = DenoiserSpec(name="two", path="", weights_hash="a" * 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for spoken in (own, words()):  # of this model; of nobody knows which
+            assert DAFusion(mixture, spoken).notes == FromNoise(mixture, words=spoken).notes == ()
+        assert FromNoise(mixture, CLASSES).notes == RealGuidance(mixture, CLASSES).notes == ()
 
 
 def test_methods_are_found_by_either_spelling():

@@ -18,8 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rediffuse.evaluation.provenance import processor
-from rediffuse.machine import usable_cores
+from rediffuse.machine import processor, usable_cores
 
 if TYPE_CHECKING:
     from rich.table import Table

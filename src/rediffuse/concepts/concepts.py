@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rediffuse.concepts.placeholders import distinct_placeholders, token_key
 from rediffuse.concepts.tokens import match_tokens, read_tokens, token_file_name
+from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.writing import whole
 
@@ -91,6 +92,22 @@ class Concepts:
             digest.update(f"{token}\0{tuple(vectors.shape)}\0".encode())
             digest.update(vectors.numpy().astype("<f4").tobytes())
         return digest.hexdigest()
+
+    def strange_to(self, model: Denoiser) -> str:
+        """What is to be said where these words meet a model that they were not learned on; empty where they were, or nobody knows.
+
+        Nobody knows of token files of other programs, nor of words or models without a weights' hash, such as models built in memory.
+        """
+        settings = self.settings.get("model")
+        noted = settings if isinstance(settings, Mapping) else {}
+        theirs, spec = str(noted.get("weights_hash") or ""), model.spec
+        if not theirs or spec is None or not spec.weights_hash or theirs == model.fingerprint():
+            return ""
+        return (
+            f"these words were learned on {noted.get('name') or 'a model'} ({theirs[:12]}) and are used on {spec.name} "
+            f"({model.fingerprint()[:12]}), where they may mean something else; learn them again on this model, or give the one that they "
+            "were learned on"
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write `concepts.safetensors` (all words and settings) and, for other programs, one file a word under `tokens/`.

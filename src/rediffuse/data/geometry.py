@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FIT_MODES = ("pad", "crop", "squash")
+Kept = Literal["preserved", "unknown"]
+"""Whether masks and boxes of a source, scaled to an image's width and height, still fit what was made of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,8 @@ class Geometry:
     height: int
 
     @property
-    def geometry(self) -> Literal["preserved", "unknown"]:
-        return "unknown" if self.mode == "crop" else "preserved"
+    def geometry(self) -> Kept:
+        return kept_by(self.mode)
 
     def to_row(self) -> dict[str, int | str]:
         """Plain values for a table."""
@@ -113,6 +115,11 @@ class Fit:
             return self.size, self.size
         side = max(width, height) if self.mode == "pad" else min(width, height)
         return max(1, round(width * self.size / side)), max(1, round(height * self.size / side))
+
+
+def kept_by(mode: str) -> Kept:
+    """What becomes of masks and boxes where images are fitted so and undone; a crop cuts off what no one notes."""
+    return "unknown" if mode == "crop" else "preserved"
 
 
 def _resize(image: Image.Image, width: int, height: int) -> Image.Image:

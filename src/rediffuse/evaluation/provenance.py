@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rediffuse.machine import library_versions, now, usable_cores
+from rediffuse.machine import instruction_sets, library_versions, now, processor, usable_cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,27 +52,6 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def processor() -> str:
-    """The processor's name; `platform.processor` is empty on most Linux systems."""
-    listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        for line in listing.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def instruction_sets() -> list[str]:
-    """Those of the processor's instruction sets that decide how fast networks run on it."""
-    listing = Path("/proc/cpuinfo")
-    if not listing.exists():
-        return []
-    flags = next(
-        (set(line.split()) for line in listing.read_text(errors="replace").splitlines() if line.startswith(("flags", "Features"))), set()
-    )
-    return [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16") if name in flags]
 
 
 @cache

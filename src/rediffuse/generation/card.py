@@ -14,7 +14,8 @@ _LISTED = 50
 _COPIES = (
     "Each picture under `images/` is a changed copy of a real photo and keeps its label. `images/metadata.parquet` says of each which",
     "photo and class it belongs to and how it was made (with true class names; folder names are made plain); `run.json` holds all",
-    "settings. Made pictures are no evidence of what the world looks like: train on them, never measure on them.",
+    "settings. Masks and boxes of a photo, scaled to a copy's width and height, fit it where `geometry` is `preserved`. Made pictures are",
+    "no evidence of what the world looks like: train on them, never measure on them.",
 )
 _FROM_NOISE = (
     "Each picture under `images/` was drawn from noise under the prompt of its class. `images/metadata.parquet` says of each which class",
@@ -40,6 +41,7 @@ def data_card(info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str
         "Denoiser": f"{info['denoiser']} ({settings['denoiser']['weights_hash'][:12]})",
         "Seed": str(settings["seed"]),
         "Library": ", ".join(sorted({f"rediffuse {found['rediffuse']}" for found in info["environments"].values()})),
+        **({"Note": "; ".join(map(str, info["notes"]))} if info.get("notes") else {}),
     }
     front = [
         "---",

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 
 from rediffuse.denoisers.base import Denoiser
-from rediffuse.machine import library_versions
+from rediffuse.machine import instruction_sets, library_versions, processor, processor_numbers
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
-    """The environment print: with an equal plan and an equal print, pixels are equal to the bit."""
+    """The environment print: with an equal plan and an equal print, pixels are equal to the bit.
+
+    Libraries choose kernels by the processor's maker and by instruction sets that torch's own word for them does not tell apart.
+    """
     from rediffuse import __version__
 
     amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
@@ -25,6 +28,9 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability() + (" AMX" if amx is not None and amx() else ""),
+        "processor": processor(),
+        "processor_numbers": processor_numbers(),
+        "instruction_sets": instruction_sets(),
         "threads": threads,
     }
 

@@ -62,6 +62,7 @@ def report(folder: str | Path) -> str:
         f"environments: {len(info['environments'])}"
         + (" (pixels agree within rounding, not to the bit)" if len(info["environments"]) > 1 else ""),
     ]
+    lines += [f"note: {note}" for note in info.get("notes") or ()]
     if halved:
         lines.append(f"{halved} images were made in smaller batches because memory ran out{_ROUNDING}")
     if info["state"] != "complete":

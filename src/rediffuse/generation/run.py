@@ -119,7 +119,7 @@ def generate(
             note(f"wrote {make_preview(engine, plan, photos, out, preview)}")
         return plan
     with room_on_disk(out, command), Writer(
-        out, plan, photos, device=method.model.device, command=command, take_over=take_over, note=note
+        out, plan, photos, device=method.model.device, command=command, notes=method.notes, take_over=take_over, note=note
     ) as writer:  # fmt: skip
         _make(engine, plan, writer, left.steps, note, progress)
         return _whole(engine, plan, writer, note, progress)

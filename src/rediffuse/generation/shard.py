@@ -8,10 +8,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rediffuse.data.geometry import Kept, kept_by
 from rediffuse.generation.environment import short_hash
 from rediffuse.generation.files import scratch_file, write_image
 from rediffuse.generation.plan import REAL, Variant
 from rediffuse.generation.store import IMAGES, MANIFEST, manifest_name, manifest_schema
+from rediffuse.methods.editing import LAYOUT_STRENGTH
 from rediffuse.writing import sync_folder, write_rows
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class OpenShard:
             "copy": variant.copy,
             "width": width,
             "height": height,
+            "geometry": geometry_of(variant, settings["fit"]),
             "pixels_sha256": pixels,
             "library_version": self.writer.environment["rediffuse"],
         }
@@ -95,3 +98,10 @@ class OpenShard:
             "concept_hash": settings["concepts"] or None,
             "environment": short_hash(self.writer.environment),
         }
+
+
+def geometry_of(variant: Variant, fit: str) -> Kept:
+    """Whether masks and boxes of the photo, scaled to the image, fit it; after a crop, a strong edit or from noise nobody knows."""
+    if not variant.source_sha256 or (variant.strength or 0.0) > LAYOUT_STRENGTH:
+        return "unknown"
+    return kept_by(fit)

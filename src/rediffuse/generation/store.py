@@ -25,7 +25,7 @@ FORMAT = 1
 _SHARD = re.compile(r"shard-([0-9]{5,})\.parquet")
 _INFO = {
     "format": int, "state": str, "created": str, "seconds": int | float, "made": int, "command": str, "photos": str, "flips": bool,
-    "classes": list, "denoiser": str, "environments": dict,
+    "classes": list, "denoiser": str, "environments": dict, "notes": list | None,
     "settings": {
         "method": {"method": str, "solver": str, "steps": int, "guidance_scale": int | float},
         "denoiser": {"weights_hash": str, "dtype": str}, "concepts": str, "seed": int, "fit": str, "side": int, "format": str, "size": str,
@@ -154,7 +154,7 @@ def _refusal(images: Path, name: Any) -> str | None:
 
 
 def read_manifest(folder: Path) -> pa.Table:
-    """The rows of all finished shards, in the order of the plan."""
+    """The rows of all finished shards, in the order of the plan. Of images that were made before geometry was noted, it is `unknown`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -163,7 +163,10 @@ def read_manifest(folder: Path) -> pa.Table:
     for shard in finished_shards(folder):
         file = folder / MANIFEST / manifest_name(shard)
         try:
-            tables.append(pq.read_table(file).select(schema.names).cast(schema))
+            table = pq.read_table(file)
+            if "geometry" not in table.column_names:
+                table = table.append_column("geometry", pa.array(["unknown"] * len(table)))
+            tables.append(table.select(schema.names).cast(schema))
         except (pa.ArrowException, OSError, KeyError) as error:
             raise PlanError(f"{file} cannot be read: {error}; delete that file and run the same command again") from error
     return pa.concat_tables(tables)
@@ -197,6 +200,7 @@ def manifest_schema() -> pa.Schema:
         "seed": pa.int64(),
         "width": pa.int32(),
         "height": pa.int32(),
+        "geometry": pa.string(),  # preserved or unknown; see `shard.geometry_of`
         "batch": pa.int32(),
         "pixels_sha256": pa.string(),
         "denoiser": pa.string(),

@@ -83,6 +83,7 @@ class Writer:
         photos: the sources, for their names and for those that were rejected.
         device: that samples, for the environment print.
         command: that continues the run.
+        notes: sentences that those who use the images should know; run.json, the card and the report hold them.
         take_over: take the lock whoever holds it.
         note: called with sentences for the user.
     """
@@ -95,10 +96,11 @@ class Writer:
         *,
         device: torch.device,
         command: str,
+        notes: Sequence[str] = (),
         take_over: bool = False,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.out, self.plan, self.photos, self.command = out, plan, photos, command
+        self.out, self.plan, self.photos, self.command, self.notes = out, plan, photos, command, tuple(notes)
         self.environment = environment(device, plan.threads)
         self.take_over, self.note = take_over, note
         self.partial = out / PARTIAL / f"{os.getpid()}-{secrets.token_hex(4)}"  # two writers on one machine stay apart
@@ -177,6 +179,7 @@ class Writer:
             self._info = self._new_info()
         lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in self.photos.rejected]
         write_text(self.out / REJECTED, "".join(lines), self._scratch(REJECTED))
+        self._info["notes"] = list(dict.fromkeys([*(self._info.get("notes") or ()), *self.notes]))
         if self.open_shards():  # who makes nothing leaves no print
             self._sign()
         self._write_info()

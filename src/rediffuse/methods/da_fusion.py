@@ -30,7 +30,7 @@ class DAFusion(EditingMethod):
     solver="pndm", steps=50 and guidance_scale=7.5.
 
     Args:
-        model: the text-to-image denoiser that the words were learned on.
+        model: the text-to-image denoiser that the words were learned on; a warning says where it is known to be another.
         words: learned concepts, one a class.
         strengths: shares of the schedule that are redone, each in (0, 1].
         guidance_scale: of classifier-free guidance; 1 is none.
@@ -74,6 +74,7 @@ class DAFusion(EditingMethod):
             model, classes, strengths=strengths, law=law, guidance_scale=guidance_scale, solver=solver, steps=steps, batch=batch
         )  # fmt: skip
         self.concepts = words
+        self._check_words(words)
 
     @property
     def words(self) -> Mapping[str, Tensor]:

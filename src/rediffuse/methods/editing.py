@@ -5,10 +5,11 @@ Reference: Meng et al., ICLR 2022, arXiv 2108.01073 (SDEdit); Ho & Salimans 2022
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -21,10 +22,16 @@ from rediffuse.sampling.sampler import run_jobs
 from rediffuse.sampling.solvers import SOLVERS, Solver, trajectory
 from rediffuse.sampling.table import SamplingJob, StepTable
 
+if TYPE_CHECKING:
+    from rediffuse.concepts.concepts import Concepts
+
 GUIDANCE_SCALE = 4.0
 SOLVER: Solver = "dpm++2m"
 STEPS = 12  # strengths .25 .5 .75 are whole steps of it; `recipes.sampling_steps` has what more would change
 BATCH = 32
+LAYOUT_STRENGTH = 0.5
+"""Up to this strength an edit is taken to leave things where they are, so that masks and boxes still fit. A choice, not a measurement: what
+is left of a photo's structure fades as strength grows, until the prompt alone decides what stands where."""
 
 Law = Literal["stratified", "iid", "fixed"]
 """How strengths are drawn. stratified: over a batch of copies each comes equally often, what is left over goes to different ones at
@@ -113,6 +120,14 @@ class EditingMethod(Method[EditDraw]):
         self.law: Law = law
         self.solver: Solver = solver
         self.guidance_scale, self.steps, self.batch = float(guidance_scale), steps, batch
+        self.notes: tuple[str, ...] = ()  # sentences that those who use its pictures should know; a run keeps them
+
+    def _check_words(self, words: Concepts) -> None:
+        """Warn whoever makes the method where its words were learned on another model, and note it."""
+        strange = words.strange_to(self.model)
+        if strange:
+            self.notes = (*self.notes, strange)
+            warnings.warn(strange, stacklevel=3)
 
     takes_source = True
     """Whether anything of the source is left in what is made."""

@@ -31,7 +31,7 @@ class FromNoise(EditingMethod):
     Args:
         model: a text-to-image denoiser.
         classes: names that labels are indices into; default: those of the words.
-        words: learned concepts; with them the prompt is "a photo of a <word>".
+        words: learned concepts; with them the prompt is "a photo of a <word>". A warning says where they are known to be another model's.
         prompt: without words: "name", "photo", or any text, in which {} stands for the name.
         guidance_scale: of classifier-free guidance; 1 is none.
         solver, steps: the sampling schedule, all of which is run.
@@ -74,6 +74,8 @@ class FromNoise(EditingMethod):
             model, classes, strengths=(1.0,), law="fixed", guidance_scale=guidance_scale, solver=solver, steps=steps, batch=batch
         )  # fmt: skip
         self.concepts = words
+        if words is not None:
+            self._check_words(words)
         self.template = GENERATION_TEMPLATE if words is not None else PROMPTS.get(prompt, prompt)
 
     @property
