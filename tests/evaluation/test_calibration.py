@@ -17,7 +17,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation import calibrating
 from rediffuse.evaluation.calibrating import METRICS, calibrate
-from rediffuse.evaluation.calibration import calibration_error, fit_temperature, judge, reliability
+from rediffuse.evaluation.calibration import calibration_error, chance_error, fit_temperature, judge, reliability
 from rediffuse.evaluation.judged import Judged
 
 SIZE = 8
@@ -55,6 +55,24 @@ def test_calibrated_answers_have_no_error_and_sure_ones_have_theirs(equal_mass: 
     gap = float(sure.confidence.mean() - sure.right.mean())  # too sure in every bin, so the bins add up to the whole gap
     assert calibration_error(sure.confidence, sure.right, equal_mass=equal_mass) == pytest.approx(gap, abs=0.01)
     assert gap > 0.1
+
+
+@pytest.mark.parametrize("equal_mass", [False, True])
+def test_what_chance_makes_of_true_confidences(equal_mass: bool) -> None:
+    """Answers calibrated by construction stay below the 95th percentile about 19 times of 20, overconfident ones do not."""
+    below, sharp = 0, 0
+    for seed in range(100):
+        logits, labels = answers(300, seed=seed)
+        for temperature in (1.0, 0.5):
+            found = judge(logits, labels, temperature)
+            _, most = chance_error(found.confidence, equal_mass=equal_mass, draws=100, seed=seed)
+            own = calibration_error(found.confidence, found.right, equal_mass=equal_mass) <= most
+            below, sharp = below + (own and temperature == 1), sharp + (own and temperature < 1)
+    assert 88 <= below <= 100
+    assert sharp < 40
+    few, many = (chance_error(judge(*answers(count)).confidence, equal_mass=equal_mass)[0] for count in (200, 20_000))
+    assert few / many == pytest.approx(10, rel=0.15)  # as one over the root of the number of images
+    assert chance_error(np.ones(50), equal_mass=equal_mass) == (0, 0)
 
 
 def test_proper_scores_are_what_they_say() -> None:

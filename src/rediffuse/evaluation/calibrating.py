@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,16 @@ from torch import Tensor
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.calibration import BINS, Judgements, Reliability, calibration_error, fit_temperature, judge, reliability
+from rediffuse.evaluation.calibration import (
+    BINS,
+    Judgements,
+    Reliability,
+    calibration_error,
+    chance_error,
+    fit_temperature,
+    judge,
+    reliability,
+)
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.results import Figure
@@ -56,7 +66,14 @@ class Calibration:
         """Figures for a table; those at the temperature end in _scaled."""
         after = {} if self.scaled is None else {f"{key}_scaled": value for key, value in self.scaled.scores(self.bins).items()}
         after.pop("accuracy_scaled", None)  # a temperature changes no decision
-        return {"model": self.model, **self.as_is.scores(self.bins), "temperature": self.temperature, **after}
+        chance, most = self.chance
+        by_chance = {"ece_by_chance": chance, "ece_by_chance_95": most}
+        return {"model": self.model, **self.as_is.scores(self.bins), **by_chance, "temperature": self.temperature, **after}
+
+    @cached_property
+    def chance(self) -> tuple[float, float]:
+        """(mean, 95th percentile) of the ECE of a perfectly calibrated classifier with these confidences on as many images."""
+        return chance_error(self.as_is.confidence, bins=self.bins)
 
 
 @dataclass(frozen=True, kw_only=True)

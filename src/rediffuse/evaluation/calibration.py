@@ -76,6 +76,27 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_],
     return reliability(confidence, right, bins=bins, equal_mass=equal_mass).error
 
 
+def chance_error(
+    confidence: NDArray[np.float64], *, bins: int = BINS, equal_mass: bool = False, draws: int = 200, seed: int = 0
+) -> tuple[float, float]:
+    """(mean, 95th percentile) of the error that a perfectly calibrated classifier of these confidences would show on as many images.
+
+    An error of bins is never 0 on few images, however true the confidence is: only what lies above the second figure speaks against the
+    classifier.
+
+    Args:
+        confidence, bins, equal_mass: as in `reliability`.
+        draws: of sets of right and wrong answers, each right with its own confidence. seed: of them.
+    Reference: consistency resampling, Broecker & Smith, Weather and Forecasting 2007; Vaicenavicius et al., AISTATS 2019, arXiv 1902.06977.
+    """
+    generator = np.random.default_rng(seed)
+    found = [
+        calibration_error(confidence, generator.random(len(confidence)) < confidence, bins=bins, equal_mass=equal_mass)
+        for _ in range(draws)
+    ]
+    return float(np.mean(found)), float(np.quantile(found, 0.95))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judgements:
     """What each image adds to the figures; everything else follows, also paired differences.

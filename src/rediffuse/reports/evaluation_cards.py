@@ -77,11 +77,13 @@ def _calibration(evaluation: Evaluation) -> Card | None:
     found = evaluation.calibration
     if found is None:
         return None
-    own = [Interval(value=each.row()["ece"]) for each in found.models]
+    own = [Interval(value=each.as_is.scores(each.bins)["ece"]) for each in found.models]
+    chance = " and ".join(f"{percent(each.chance[1])} %" for each in found.models)
     gain = found.difference(*evaluation.pair, "ece") if evaluation.pair else None
     return _card(
         "Calibration error", evaluation, own[0], own[1] if gain else None, gain,
-        "How far confidence is from accuracy (ECE); less is better.", lower=True,
+        f"How far confidence is from accuracy (ECE); less is better. On {found.images:,} images chance alone makes up to {chance}.",
+        lower=True,
     )  # fmt: skip
 
 

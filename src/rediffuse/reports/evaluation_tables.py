@@ -126,13 +126,17 @@ def _places(count: int) -> list[tuple[int, int]]:
 
 
 def calibration_table(found: Calibrations) -> dict[str, Any]:
-    """Errors in points and scores; the difference is the first model's minus the second's, so that less is better."""
+    """Errors in points and scores; the difference is the first model's minus the second's, so that less is better.
+
+    Under an ECE stands what chance alone makes of true confidences.
+    """
     names = {"ece": "ECE, %", "adaptive_ece": "adaptive ECE, %", "brier": "Brier, 0 to 2", "nll": "NLL, nats"}
     metrics = [metric for metric in METRICS if metric in names]
     rows = []
     for place, each in enumerate(found.models):
         values = each.row()
         cells = [cell(percent(values[metric]) if "ece" in metric else f"{values[metric]:.3f}") for metric in metrics]
+        cells[metrics.index("ece")] = cell(percent(values["ece"]), f"chance: up to {percent(values['ece_by_chance_95'])}")
         rows.append(row(each.model, cells, swatch=SWATCHES[place % 2]))
     if len(found.models) > 1:
         first, second = (each.model for each in found.models[:2])
