@@ -58,7 +58,7 @@ def reliability_diagram(found: Calibrations, prefix: str) -> str:
             ]
             x, y, counts = (np.array(column, dtype=float) for column in zip(*points, strict=True))
             axes.plot(x, y, color=colour, linewidth=1.2)
-            axes.scatter(x, y, s=8 + 160 * counts / counts.sum(), color=colour, marker=marker, linewidths=0, zorder=3)
+            axes.scatter(x, y, s=8 + 160 * counts / counts.sum(), color=colour, marker=marker, linewidths=0, zorder=3, clip_on=False)
         axes.set_xlim(0, 101)
         axes.set_xlabel("confidence, %")
         _percent(axes, "accuracy, %")
