@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,21 @@ def test_a_prediction_for_a_folder_or_of_another_kind_is_refused(first: Pair) ->
         load(folder, prediction="epsilon")
     with pytest.raises(ConfigError, match="'noise'"):
         load(file, prediction="noise")  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_folder_is_kept_whole_and_only_its_files_count(first: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, file = first
+    wanted = load(file, device="cpu", tokenizer=folder / "tokenizer").spec
+    assert wanted is not None
+    shutil.copytree(folder / "tokenizer", tmp_path / "words")
+    (tmp_path / "words" / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    spec = load(file, device="cpu", tokenizer="words").spec
+    assert spec is not None
+    assert spec.weights_hash == wanted.weights_hash
+    monkeypatch.chdir("/")
+    assert load(spec, device="cpu").spec == spec
+    with pytest.raises(ModelError, match=r"model holds no tokenizer; .*tokenizer does"):
+        load(file, device="cpu", tokenizer=folder)
+    with pytest.raises(ModelError, match=r"nowhere holds no tokenizer: it needs tokenizer\.json, or vocab\.json and merges\.txt"):
+        load(file, device="cpu", tokenizer="nowhere")
