@@ -76,7 +76,7 @@ def test_half_precision_files_are_read(first: Pair, tmp_path: Path) -> None:
 def test_what_a_second_generation_file_predicts_is_looked_up_or_asked_for(second: Pair, tmp_path: Path) -> None:
     folder, file = second
     words, state = folder / "tokenizer", load_file(file)
-    with pytest.raises(ModelError, match=r"prediction='epsilon' .* as model\.yaml"):
+    with pytest.raises(ModelError, match=r"--prediction, or prediction= in Python, .* as model\.yaml"):
         stable_file.open_file(file, tokenizer=words)
     told = {"prediction": "epsilon"}
     assert stable_file.open_file(file, tokenizer=words, **told).prediction == "epsilon"  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def test_what_a_second_generation_file_predicts_is_looked_up_or_asked_for(second
 
 def test_the_tokenizer_comes_from_the_cache_or_is_asked_for(first: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, file = first
-    with pytest.raises(ModelError, match=r"tokenizer=FOLDER"):
+    with pytest.raises(ModelError, match=r"--tokenizer FOLDER, or tokenizer= in Python"):
         stable_file.open_file(file)
     words = write_vocabulary(tmp_path / "words")
     import huggingface_hub

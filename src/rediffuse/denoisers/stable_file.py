@@ -64,8 +64,8 @@ def open_file(
     if kind is None:
         if second:
             raise ModelError(
-                f"nothing says whether {file.name} (Stable Diffusion 2.x) predicts noise or v: pass prediction='epsilon' (512 base) or "
-                f"'v_prediction' (768), or put the original configuration beside it as {file.stem}.yaml"
+                f"nothing says whether {file.name} (Stable Diffusion 2.x) predicts noise or v: say epsilon (512 base) or v_prediction "
+                f"(768) with --prediction, or prediction= in Python, or put the original configuration beside it as {file.stem}.yaml"
             )
         kind = "epsilon"
     words = open_tokenizer(tokenizer or _cached_tokenizer(file), **({"pad_token": "!"} if second else {}))
@@ -129,8 +129,9 @@ def _cached_tokenizer(file: Path) -> Path:
     found = [try_to_load_from_cache(TOKENIZER, name) for name in ("vocab.json", "merges.txt")]
     if not all(isinstance(path, str) for path in found):
         raise ModelError(
-            f"{file.name} brings no tokenizer, and {TOKENIZER} is not in the hub's local cache: pass tokenizer=FOLDER with CLIP's "
-            "vocab.json and merges.txt (the tokenizer folder of any Stable Diffusion pipeline)"
+            f"{file.name} brings no tokenizer, and {TOKENIZER} is not in the hub's local cache: give a tokenizer folder (--tokenizer "
+            "FOLDER, or tokenizer= in Python) with CLIP's vocab.json and merges.txt, such as tokenizer/ of any Stable Diffusion pipeline, "
+            f"or run `hf download {TOKENIZER} vocab.json merges.txt` once"
         )
     return Path(str(found[0])).parent
 
