@@ -177,3 +177,22 @@ def test_a_tokenizer_folder_is_kept_whole_and_only_its_files_count(first: Pair, 
         load(file, device="cpu", tokenizer=folder)
     with pytest.raises(ModelError, match=r"nowhere holds no tokenizer: it needs tokenizer\.json, or vocab\.json and merges\.txt"):
         load(file, device="cpu", tokenizer="nowhere")
+
+
+def test_another_configuration_beside_a_file_is_another_model(second: Pair, tmp_path: Path) -> None:
+    folder, file = second
+    moved, told = tmp_path / "moved.safetensors", {"device": "cpu", "tokenizer": folder / "tokenizer"}
+    shutil.copy(file, moved)
+    specs = []
+    for kind in ("v", "eps"):
+        moved.with_suffix(".yaml").write_text(f"model:\n  params:\n    parameterization: {kind}\n")
+        specs.append(load(moved, **told).spec)  # type: ignore[arg-type]
+    one, other = specs
+    assert one is not None
+    assert other is not None
+    assert one.weights_hash != other.weights_hash
+    with pytest.raises(ModelError, match="other weights"):
+        load(one, device="cpu")
+    said = load(moved, **told, prediction="epsilon").spec  # type: ignore[arg-type]
+    moved.with_suffix(".yaml").unlink()
+    assert said == load(moved, **told, prediction="epsilon").spec  # type: ignore[arg-type]

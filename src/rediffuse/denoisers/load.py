@@ -86,7 +86,7 @@ def load(
     if family is not None and "prediction" in told:
         raise ConfigError(f"prediction is for single files; {path} says it in scheduler/scheduler_config.json")
     words = Path(told["tokenizer"]) if "tokenizer" in told else None
-    content = _file_content(path) if family is None else [*family.weights(path), *_settings(path, family.settings)]
+    content = _file_content(path, "prediction" in told) if family is None else [*family.weights(path), *_settings(path, family.settings)]
     found = weights_hash([*content, *(_settings(words, ("*",)) if words is not None else [])], told.get("prediction", ""))
     if wanted.weights_hash and wanted.weights_hash != found:
         asked = wanted.weights_hash
@@ -160,8 +160,11 @@ def _file_hash(file: Path, _size: int, _changed: int) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def _file_content(file: Path) -> list[Path]:
-    return [file, *(adm.settings_files(file) if adm_file.is_ours(file) else ())]
+def _file_content(file: Path, told: bool) -> list[Path]:
+    """A checkpoint and what is read beside it; told: what it predicts was said, and is not looked for."""
+    if adm_file.is_ours(file):
+        return [file, *adm.settings_files(file)]
+    return [file, *(() if told else stable_file.settings_files(file))]
 
 
 def _open_file(file: Path, dtype: torch.dtype, tokenizer: Path | None, prediction: Prediction | None) -> Denoiser:

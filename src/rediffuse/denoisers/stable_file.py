@@ -79,6 +79,12 @@ def open_file(
     return StableDenoiser(unet, vae, text, words, scheduler, dtype=dtype)
 
 
+def settings_files(file: Path) -> list[Path]:
+    """The original configuration beside a checkpoint, if it is there: where nothing else does, it says what the network predicts."""
+    beside = file.with_suffix(".yaml")
+    return [beside] if beside.is_file() else []
+
+
 def read_state(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All weights and the metadata of a safetensors file."""
     from safetensors import SafetensorError, safe_open
@@ -116,11 +122,10 @@ def _stored_prediction(file: Path, state: Mapping[str, Tensor], metadata: Mappin
         return "v_prediction"
     if found := PREDICTIONS.get(metadata.get("modelspec.prediction_type", "").lower()):
         return found
-    beside = file.with_suffix(".yaml")
-    match = (
-        re.search(r"^\s*parameterization:\s*[\"']?(\w+)", beside.read_text(encoding="utf-8"), re.MULTILINE) if beside.is_file() else None
-    )
-    return PREDICTIONS.get(match[1]) if match else None
+    for beside in settings_files(file):
+        if match := re.search(r"^\s*parameterization:\s*[\"']?(\w+)", beside.read_text(encoding="utf-8"), re.MULTILINE):
+            return PREDICTIONS.get(match[1])
+    return None
 
 
 def _cached_tokenizer(file: Path) -> Path:
