@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tests.tiny import tiny_tokenizer, write_json, write_scheduler
 
 
-def tiny_original(path: str | Path, *, version: Literal[1, 2] = 1, seed: int = 0) -> tuple[Path, Path]:
+def tiny_original(path: str | Path, *, version: Literal[1, 2] = 1, seed: int = 0, sample_size: int = 64) -> tuple[Path, Path]:
     """Write both and return folder and file. Thin, but with what the original layouts fix: 32 groups in norms, 8 heads (1.x) or heads of
     64 (2.x), text heads of 64, and in 2.x a last text layer that nobody reads.
     """
@@ -25,7 +25,7 @@ def tiny_original(path: str | Path, *, version: Literal[1, 2] = 1, seed: int = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(
-            sample_size=64,
+            sample_size=sample_size,
             down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             block_out_channels=blocks,

@@ -21,7 +21,8 @@ LEARNING = ["--recipe", "--samples"]
 WRITING = ["--copies", "--dry-run", "--fit", "--format", "--keep-real", "--preview", "--size", "--take-over", "--target-per-class"]
 SHARED = ["--quiet", "--seed"]
 MACHINE = ["--device", "--dtype", *SHARED]
-PHOTOS = ["--model", "--no-flips", "--shots", "--split"]
+SINGLE = ["--prediction", "--tokenizer"]
+PHOTOS = ["--model", *SINGLE, "--no-flips", "--shots", "--split"]
 HELD = ["--split", "--test", "--no-flips"]
 
 COMPARED = ["--arms", "--classifier", "--fit", "--seeds", "--shots", "--train-steps", "--view"]
@@ -36,8 +37,8 @@ BUDGET = ["--batch", "--ema", "--epochs", "--learning-rate", "--optimizer", "--t
 # A verb or option stands here because someone decided that it is worth having.
 EXPECTED: dict[str, list[str]] = {
     "augment": [*PHOTOS, "--words", *MAKING, *LEARNING, *WRITING, *MACHINE],
-    "compare": [*HELD, *COST, *COMPARED, "--alpha", "--copies", "--model", *REDRAWING, *LEARNING, *MACHINE],
-    "demo": ["--full", "--model", "--out", "--quick", "--results", *MACHINE],
+    "compare": [*HELD, *COST, *COMPARED, "--alpha", "--copies", "--model", *SINGLE, *REDRAWING, *LEARNING, *MACHINE],
+    "demo": ["--full", "--model", *SINGLE, "--out", "--quick", "--results", *MACHINE],
     "doctor": [],
     "evaluate": [*COST, *JUDGED, *UNKNOWN, *MACHINE],
     "generate": [*PHOTOS, "--classes", "--from-noise", "--words", *MAKING, *WRITING, *MACHINE],
@@ -256,9 +257,11 @@ def test_defaults_and_choices_are_those_of_the_library() -> None:
     import inspect
     import typing
 
+    from rediffuse.cli.common import SingleFile
     from rediffuse.cli.compare import ARMS as COMPARED
     from rediffuse.cli.options import Learning, Redrawing, Writing
     from rediffuse.concepts.textual_inversion import learn
+    from rediffuse.denoisers.base import Prediction
     from rediffuse.evaluation.few_shot.compare import compare
     from rediffuse.evaluation.few_shot.settings import ARMS, Making
     from rediffuse.generation.run import generate
@@ -276,6 +279,8 @@ def test_defaults_and_choices_are_those_of_the_library() -> None:
         assert getattr(Redrawing(), name) == fusion[name] == getattr(Making(), name)
     assert Redrawing().chosen_strengths == fusion["strengths"] == Making().strengths
     assert choices(Redrawing, "solver") == SOLVERS
+    told = typing.get_args(typing.get_type_hints(SingleFile)["prediction"])
+    assert [typing.get_args(kind) for kind in told if kind is not type(None)] == [typing.get_args(Prediction)]
     for name in ("copies", "keep_real", "fit", "size", "format"):
         assert getattr(Writing(), name) == made[name]
     assert Learning().recipe == defaults(learn)["recipe"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_half_precision_files_are_read(first: Pair, tmp_path: Path) -> None:
 def test_what_a_second_generation_file_predicts_is_looked_up_or_asked_for(second: Pair, tmp_path: Path) -> None:
     folder, file = second
     words, state = folder / "tokenizer", load_file(file)
-    with pytest.raises(ModelError, match=r"prediction='epsilon' .* as model\.yaml"):
+    with pytest.raises(ModelError, match=r"--prediction, or prediction= in Python, .* as model\.yaml"):
         stable_file.open_file(file, tokenizer=words)
     told = {"prediction": "epsilon"}
     assert stable_file.open_file(file, tokenizer=words, **told).prediction == "epsilon"  # type: ignore[arg-type]
@@ -99,7 +100,7 @@ def test_what_a_second_generation_file_predicts_is_looked_up_or_asked_for(second
 
 def test_the_tokenizer_comes_from_the_cache_or_is_asked_for(first: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, file = first
-    with pytest.raises(ModelError, match=r"tokenizer=FOLDER"):
+    with pytest.raises(ModelError, match=r"--tokenizer FOLDER, or tokenizer= in Python"):
         stable_file.open_file(file)
     words = write_vocabulary(tmp_path / "words")
     import huggingface_hub
@@ -158,3 +159,40 @@ def test_a_prediction_for_a_folder_or_of_another_kind_is_refused(first: Pair) ->
         load(folder, prediction="epsilon")
     with pytest.raises(ConfigError, match="'noise'"):
         load(file, prediction="noise")  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_folder_is_kept_whole_and_only_its_files_count(first: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, file = first
+    wanted = load(file, device="cpu", tokenizer=folder / "tokenizer").spec
+    assert wanted is not None
+    shutil.copytree(folder / "tokenizer", tmp_path / "words")
+    (tmp_path / "words" / "inner").mkdir()
+    monkeypatch.chdir(tmp_path)
+    spec = load(file, device="cpu", tokenizer="words").spec
+    assert spec is not None
+    assert spec.weights_hash == wanted.weights_hash
+    monkeypatch.chdir("/")
+    assert load(spec, device="cpu").spec == spec
+    with pytest.raises(ModelError, match=r"model holds no tokenizer; .*tokenizer does"):
+        load(file, device="cpu", tokenizer=folder)
+    with pytest.raises(ModelError, match=r"nowhere holds no tokenizer: it needs tokenizer\.json, or vocab\.json and merges\.txt"):
+        load(file, device="cpu", tokenizer="nowhere")
+
+
+def test_another_configuration_beside_a_file_is_another_model(second: Pair, tmp_path: Path) -> None:
+    folder, file = second
+    moved, told = tmp_path / "moved.safetensors", {"device": "cpu", "tokenizer": folder / "tokenizer"}
+    shutil.copy(file, moved)
+    specs = []
+    for kind in ("v", "eps"):
+        moved.with_suffix(".yaml").write_text(f"model:\n  params:\n    parameterization: {kind}\n")
+        specs.append(load(moved, **told).spec)  # type: ignore[arg-type]
+    one, other = specs
+    assert one is not None
+    assert other is not None
+    assert one.weights_hash != other.weights_hash
+    with pytest.raises(ModelError, match="other weights"):
+        load(one, device="cpu")
+    said = load(moved, **told, prediction="epsilon").spec  # type: ignore[arg-type]
+    moved.with_suffix(".yaml").unlink()
+    assert said == load(moved, **told, prediction="epsilon").spec  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted, open_photos
+from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, check_apart, load_prompted, open_photos
 from rediffuse.cli.generate import check_out, make, planned
 from rediffuse.cli.learn import check_folder, learn_into
 from rediffuse.cli.options import LEARNING, MAKING, WRITING, Learning, Making, Writing
@@ -31,6 +31,7 @@ def augment(
     no_flips: bool = False,
     words: Path | None = None,
     making: Making = MAKING,
+    file: SingleFile = SINGLE_FILE,
     learning: Learning = LEARNING,
     writing: Writing = WRITING,
     common: Common = COMMON,
@@ -42,7 +43,7 @@ def augment(
     Args:
         photos: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
         out: folder to write: out/images holds class folders.
-        model: the text-to-image model: a bundled name, a folder, or a hub name. [default: tiny-imagenet-64]
+        model: the text-to-image model: a bundled name, a folder, a single .safetensors file, or a hub name. [default: tiny-imagenet-64]
         shots: use this many photos of each class.
         split: of a set that has several.
         no_flips: a mirrored photo would have another label (digits, text).
@@ -54,6 +55,7 @@ def augment(
 
     making.check()
     writing.check()
+    file.check(model)
     chosen = learning.find()
     check_apart(photos, out)
     check_out(out)
@@ -73,7 +75,7 @@ def augment(
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     class_folders(images.classes)  # names that fall together are an error before anything is learned
-    denoiser = load_prompted(model or MODEL, common)
+    denoiser = load_prompted(model or MODEL, common, file)
     priced = learns and say_price(out, images, denoiser, making, chosen, writing, common)
     if priced and writing.dry_run:
         return 0
@@ -81,7 +83,7 @@ def augment(
     method = making.build(denoiser, images.classes, spoken)
     return make(
         images, out, method, writing, common, photos=photos, batch=making.batch, priced=priced, split=split, no_flips=no_flips,
-        model=model,
+        model=model, file=file,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 
 from cyclopts import Group, Parameter
 
@@ -19,7 +19,9 @@ MODEL = "tiny-imagenet-64"
 PIXEL_MODEL = "cifar10-32"
 """The bundled unconditional pixel model."""
 
+SINGLE = Group("A model that is a single file", sort_key=12)
 MACHINE = Group("Machine", sort_key=90)
+Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
 @Parameter(name="*", group=MACHINE)
@@ -40,8 +42,53 @@ class Common(Shared):
     dtype: Annotated[str, Parameter(help="Its numbers: auto, float32, bfloat16 or float16.")] = "auto"
 
 
+class Told(TypedDict):
+    """What `load` takes of a single file, by the names of its arguments."""
+
+    tokenizer: Path | None
+    prediction: Prediction | None
+
+
+@Parameter(name="*", group=SINGLE)
+@dataclass(frozen=True, kw_only=True)
+class SingleFile:
+    """What a checkpoint in one file may not say of itself."""
+
+    tokenizer: Annotated[
+        Path | None,
+        Parameter(help="Folder of CLIP's tokenizer, such as tokenizer/ of any Stable Diffusion. [default: that in the hub's local cache]"),
+    ] = None
+    prediction: Annotated[
+        Prediction | None,
+        Parameter(help="What its network puts out, where the file and a .yaml beside it do not say so. [default: of 1.x epsilon]"),
+    ] = None
+
+    @property
+    def told(self) -> Told:
+        return {"tokenizer": self.tokenizer, "prediction": self.prediction}
+
+    def check(self, model: str | None) -> None:
+        """Refuse what belongs to another model, and a folder without a tokenizer, before any work. Raises ConfigError or ModelError."""
+        from rediffuse.errors import ConfigError
+
+        given = [f"--{name} {value}" for name, value in self.told.items() if value is not None]
+        if given and not is_single_file(model or MODEL):
+            raise ConfigError(f"{given[0]} is for a --model that is a single .safetensors file, got --model {model or MODEL}; leave it out")
+        if self.tokenizer is not None:
+            from rediffuse.denoisers.stable_folder import check_tokenizer
+
+            check_tokenizer(self.tokenizer.expanduser())
+
+
 SHARED = Shared()
 COMMON = Common()
+SINGLE_FILE = SingleFile()
+
+
+def is_single_file(model: str) -> bool:
+    """Whether a name is that of a checkpoint in one file, there or mistyped; no bundled model, folder or hub name."""
+    path = Path(model).expanduser()
+    return path.suffix in (".safetensors", ".pt") and not path.is_dir()
 
 
 @contextmanager
@@ -103,18 +150,18 @@ def lies_among(photos: str, folder: Path) -> bool:
     return ours == theirs or (ours.is_relative_to(theirs) and output_kind(folder) is None and holds_pictures(folder))
 
 
-def load_model(spec: str, common: Common) -> Denoiser:
+def load_model(spec: str, common: Common, file: SingleFile = SINGLE_FILE) -> Denoiser:
     """A model of a command, on its device and in its numbers."""
     from rediffuse.denoisers.load import load
 
-    return load(spec, device=common.device, dtype=common.dtype)
+    return load(spec, device=common.device, dtype=common.dtype, **file.told)
 
 
-def load_prompted(spec: str, common: Common) -> Denoiser:
+def load_prompted(spec: str, common: Common, file: SingleFile) -> Denoiser:
     """The text-to-image model of a command. Raises ConfigError for one that takes no prompts."""
     from rediffuse.errors import ConfigError
 
-    model = load_model(spec, common)
+    model = load_model(spec, common, file)
     if not model.conditional or not hasattr(model, "word_vectors"):
         raise ConfigError(
             f"--model {spec} takes no prompts; give a text-to-image model: {MODEL}, or a folder, .safetensors file or hub name of "

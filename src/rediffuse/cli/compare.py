@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted
+from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, check_apart, load_prompted
 from rediffuse.cli.options import COPIES, LEARNING, REDRAWING, Learning, Redrawing
 from rediffuse.cli.pair import NO_JUDGE, check_pair, open_pair
 from rediffuse.errors import ConfigError
@@ -42,6 +42,7 @@ def compare(
     copies: Annotated[int, Parameter(group=COPIES)] = 10,
     alpha: Annotated[str, Parameter(group=COPIES)] = "0.5",
     redrawing: Redrawing = REDRAWING,
+    file: SingleFile = SINGLE_FILE,
     learning: Learning = LEARNING,
     common: Common = COMMON,
 ) -> int:
@@ -67,7 +68,7 @@ def compare(
         train_steps: of a classifier from scratch. [default: 400]
         view: side in pixels at which classifiers see photos. [default: the model's]
         fit: how photos become a square.
-        model: the text-to-image model: a bundled name, a folder, or a hub name. [default: tiny-imagenet-64]
+        model: the text-to-image model: a bundled name, a folder, a single .safetensors file, or a hub name. [default: tiny-imagenet-64]
         copies: of each photo.
         alpha: probability that a copy stands in for its photo; auto chooses it by cross-validation on the shots.
     """
@@ -78,6 +79,7 @@ def compare(
     from rediffuse.reports.page import write_page
 
     redrawing.check()
+    file.check(model)
     check_pair(data, NO_JUDGE, split=split, test=test)
     check_apart(data, out)
     arms = arms or (("pixels", *ARMS) if data == "digits" else ARMS)
@@ -97,7 +99,7 @@ def compare(
     images, held = open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet)
     guard_opened(images, named, price, common)
     found = run(
-        images, held, load_prompted(model or MODEL, common) if makes else None, out=out, shots=shots, hours=hours, dry_run=dry_run,
+        images, held, load_prompted(model or MODEL, common, file) if makes else None, out=out, shots=shots, hours=hours, dry_run=dry_run,
         seeds=range(common.seed, common.seed + seeds) if seeds > 0 else seeds, arms=arms, levels=classifier, copies=copies,
         alpha=probability, making=making, steps=train_steps, size=view, fit=fit, command=terminal.typed(), progress=not common.quiet,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, load_prompted
+from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, load_prompted
 from rediffuse.errors import ConfigError
 from rediffuse.progress import duration
 
@@ -67,6 +67,7 @@ def demo(
     out: Path | None = None,
     results: Path | None = None,
     model: str = MODEL,
+    file: SingleFile = SINGLE_FILE,
     common: Common = COMMON,
 ) -> int:
     """See all of it work, on real digits: learn, generate, train with and without, report.
@@ -78,7 +79,7 @@ def demo(
         full: more shots, seeds and arms: an hour or so.
         out: folder for page and figures. [default: demo/digits, demo/quick or demo/full]
         results: also write the figures into this .json file.
-        model: the text-to-image model: a bundled name, a folder, or a hub name.
+        model: the text-to-image model: a bundled name, a folder, a single .safetensors file, or a hub name.
     """
     from rediffuse.cli.outcome import show
     from rediffuse.evaluation.few_shot.compare import compare
@@ -87,6 +88,7 @@ def demo(
     began = time.monotonic()
     if quick and full:
         raise ConfigError("--quick and --full contradict each other; give one")
+    file.check(model)
     if results is not None and results.suffix != ".json":
         raise ConfigError(f"--results names a .json file, got {results}")
     extent = QUICK if quick else FULL if full else NORMAL
@@ -97,7 +99,7 @@ def demo(
     photos, held = digits(extent.classes)
     terminal.note(opening(extent, len(held)), quiet=common.quiet)
     found = compare(
-        photos, held, load_prompted(model, common), out=place, shots=extent.shots, arms=extent.arms, levels=extent.levels,
+        photos, held, load_prompted(model, common, file), out=place, shots=extent.shots, arms=extent.arms, levels=extent.levels,
         seeds=range(common.seed, common.seed + extent.seeds), copies=extent.copies, making=making(extent), steps=extent.train_steps,
         size=extent.view, command=terminal.typed(), progress=not common.quiet,
     )  # fmt: skip

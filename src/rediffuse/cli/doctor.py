@@ -218,7 +218,7 @@ def bundled_rows() -> list[Row]:
     folder = Path(str(files("rediffuse"))) / "weights"
     models = sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__") if folder.exists() else []
     if not models:
-        return [("bundled models", "none", "note: this copy carries no models; give --model a folder or a hub name")]
+        return [("bundled models", "none", "note: this copy carries no models; give --model a folder, a .safetensors file or a hub name")]
     rows = []
     for model in models:
         tensors = sum(path.stat().st_size for path in model.rglob("*.safetensors"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted, open_photos
+from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, check_apart, load_prompted, open_photos
 from rediffuse.cli.options import MAKING, WRITING, Making, Writing
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def generate(
     split: str | None = None,
     no_flips: bool = False,
     making: Making = MAKING,
+    file: SingleFile = SINGLE_FILE,
     writing: Writing = WRITING,
     common: Common = COMMON,
 ) -> int:
@@ -44,7 +45,8 @@ def generate(
         from_noise: start from nothing but noise; --copies are pictures of each class.
         classes: with --from-noise, the classes to draw. [default: all that have a word]
         words: folder that `learn` wrote, or a .safetensors, .pt or .bin file of words. Real-guidance needs none.
-        model: the text-to-image model that the words were learned on. [default: tiny-imagenet-64]
+        model: the text-to-image model that the words were learned on: a bundled name, a folder, a single .safetensors file, or a hub
+            name. [default: tiny-imagenet-64]
         shots: use this many photos of each class.
         split: of a set that has several.
         no_flips: a mirrored photo would have another label (digits, text).
@@ -54,11 +56,12 @@ def generate(
 
     making.check()
     writing.check()
+    file.check(model)
     if from_noise:
         if out is not None:
             raise ConfigError(f"--from-noise takes no photos; give the folder to write alone: {terminal.command('generate', out)}")
         return draw(
-            Path(photos), classes, words, model or MODEL, flips=not no_flips, making=making, writing=writing, common=common,
+            Path(photos), classes, words, model or MODEL, file, flips=not no_flips, making=making, writing=writing, common=common,
             photographic={"--shots": shots, "--split": split, "--keep-real": writing.keep_real or None, "--strengths": making.strengths},
         )  # fmt: skip
     if out is None or classes:
@@ -66,13 +69,14 @@ def generate(
     check_apart(photos, out)
     check_out(out)
     if making.method == "da-fusion" and words is None:
-        learned = terminal.command("learn", photos, "words")
+        learned = terminal.command("learn", photos, "words", split=split, no_flips=no_flips, model=model, **file.told)
         raise ConfigError(f"da-fusion needs learned words: give their folder with --words, or make one with {learned}")
     images = take(photos, model, shots, split, flips=not no_flips, making=making, writing=writing, common=common)
     spoken = None if words is None or making.method != "da-fusion" else Concepts.load(words, images.classes)
-    method = making.build(load_prompted(model or MODEL, common), images.classes, spoken)
+    method = making.build(load_prompted(model or MODEL, common, file), images.classes, spoken)
     return make(
-        images, out, method, writing, common, photos=photos, batch=making.batch, split=split, no_flips=no_flips, model=model
+        images, out, method, writing, common, photos=photos, batch=making.batch, split=split, no_flips=no_flips, model=model,
+        file=file,
     )  # fmt: skip
 
 
@@ -97,6 +101,7 @@ def draw(
     classes: Sequence[str],
     words: Path | None,
     model: str,
+    file: SingleFile,
     *,
     flips: bool,
     making: Making,
@@ -122,7 +127,7 @@ def draw(
     check_out(out)
     spoken = Concepts.load(words, classes or None) if learned and words is not None else None
     guidance = GUIDANCE_SCALE if making.guidance is None else making.guidance
-    method = FromNoise(load_prompted(model, common), classes, spoken, making.prompt or "name", guidance, making.solver, making.steps)
+    method = FromNoise(load_prompted(model, common, file), classes, spoken, making.prompt or "name", guidance, making.solver, making.steps)
     if method.model.size is None:
         raise ConfigError(f"{model} has no image size of its own; use another model")
     count = writing.target_per_class or writing.copies
@@ -159,13 +164,14 @@ def planned(writing: Writing, common: Common, batch: int | None) -> Options:
 def make(
     images: ImageSet, out: Path, method: EditingMethod, writing: Writing, common: Common, *, photos: str | None, batch: int | None,
     priced: bool = False, split: str | None = None, no_flips: bool = False, model: str | None = None,
+    file: SingleFile = SINGLE_FILE,
 ) -> int:  # fmt: skip
     """Generate, and say what is there now and what to do with it.
 
     Args:
         photos: as typed; None for pictures from noise.
         priced: the price was said before.
-        split, no_flips, model: as typed, for the commands that come next.
+        split, no_flips, model, file: as typed, for the commands that come next.
     """
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
@@ -192,6 +198,6 @@ def make(
         lost = counted(len(images.rejected), "file") + (" was" if len(images.rejected) == 1 else " were")
         terminal.say(f"{lost} left out: {out / REJECTED}")
     train = terminal.command("train", photos, "classifier", synthetic=out, split=split, no_flips=no_flips)
-    compare = terminal.command("compare", photos, split=split, no_flips=no_flips, model=model)
+    compare = terminal.command("compare", photos, split=split, no_flips=no_flips, model=model, **file.told)
     terminal.note(f"Next: {train}\nDoes it help? {compare}", quiet=common.quiet)
     return 0

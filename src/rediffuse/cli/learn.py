@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, Common, check_apart, load_prompted, open_photos
+from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, check_apart, load_prompted, open_photos
 from rediffuse.cli.options import LEARNING, Learning
 from rediffuse.progress import are, counted
 
@@ -30,6 +30,7 @@ def learn(
     split: str | None = None,
     no_flips: bool = False,
     batch: int | None = None,
+    file: SingleFile = SINGLE_FILE,
     learning: Learning = LEARNING,
     common: Common = COMMON,
 ) -> int:
@@ -40,7 +41,7 @@ def learn(
     Args:
         photos: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
         words: folder to write.
-        model: the text-to-image model: a bundled name, a folder, or a hub name. [default: tiny-imagenet-64]
+        model: the text-to-image model: a bundled name, a folder, a single .safetensors file, or a hub name. [default: tiny-imagenet-64]
         shots: learn from this many photos of each class.
         split: of a set that has several.
         no_flips: a mirrored photo would have another label (digits, text).
@@ -50,6 +51,7 @@ def learn(
     from rediffuse.data.splits import few_shot
 
     chosen = learning.find()
+    file.check(model)
     check_apart(photos, words)
     check_folder(words)
 
@@ -61,14 +63,14 @@ def learn(
     guard_opened(images, model, price, common)
     if shots is not None:
         images = few_shot(images, shots, common.seed)
-    learned = learn_into(words, images, load_prompted(model or MODEL, common), chosen, batch=batch, common=common)
+    learned = learn_into(words, images, load_prompted(model or MODEL, common, file), chosen, batch=batch, common=common)
     count = len(learned.words)
     terminal.say(f"{counted(count, 'word')} {are(count)} in {words}, and one file a word for other programs in {words / 'tokens'}")
     if not common.quiet:
         starts = learned.settings.get("starts", {})
         rows = [(name, learned.placeholder(name), str(starts.get(name, {}).get("word", ""))) for name in learned.classes]
         terminal.table(("class", "word", "began as"), rows, numbers_from=9)
-        again = terminal.command("generate", photos, "more", words=words, split=split, no_flips=no_flips, model=model)
+        again = terminal.command("generate", photos, "more", words=words, split=split, no_flips=no_flips, model=model, **file.told)
         terminal.note(f"Next: {again}", quiet=common.quiet)
     return 0
 

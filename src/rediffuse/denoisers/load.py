@@ -72,7 +72,10 @@ def load(
     """
     wanted = spec if isinstance(spec, DenoiserSpec) else DenoiserSpec(name=str(spec), path="")
     told = dict(wanted.options)
-    told.update({key: str(value) for key, value in (("tokenizer", tokenizer), ("prediction", prediction)) if value is not None})
+    if tokenizer is not None:
+        told["tokenizer"] = str(Path(tokenizer).expanduser().resolve())
+    if prediction is not None:
+        told["prediction"] = prediction
     where = resolve_device(device)
     numbers = resolve_dtype(told.get("dtype", "auto") if dtype == "auto" else dtype, where)
     told["dtype"] = str(numbers).removeprefix("torch.")
@@ -83,8 +86,8 @@ def load(
     if family is not None and "prediction" in told:
         raise ConfigError(f"prediction is for single files; {path} says it in scheduler/scheduler_config.json")
     words = Path(told["tokenizer"]) if "tokenizer" in told else None
-    content = _file_content(path) if family is None else [*family.weights(path), *_settings(path, family.settings)]
-    found = weights_hash([*content, *(sorted(words.iterdir()) if words is not None and words.is_dir() else [])], told.get("prediction", ""))
+    content = _file_content(path, "prediction" in told) if family is None else [*family.weights(path), *_settings(path, family.settings)]
+    found = weights_hash([*content, *(_settings(words, ("*",)) if words is not None else [])], told.get("prediction", ""))
     if wanted.weights_hash and wanted.weights_hash != found:
         asked = wanted.weights_hash
         raise ModelError(f"{path} holds other weights ({found[:12]}) than those asked for ({asked[:12]}); give the right model")
@@ -157,15 +160,18 @@ def _file_hash(file: Path, _size: int, _changed: int) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def _file_content(file: Path) -> list[Path]:
-    return [file, *(adm.settings_files(file) if adm_file.is_ours(file) else ())]
+def _file_content(file: Path, told: bool) -> list[Path]:
+    """A checkpoint and what is read beside it; told: what it predicts was said, and is not looked for."""
+    if adm_file.is_ours(file):
+        return [file, *adm.settings_files(file)]
+    return [file, *(() if told else stable_file.settings_files(file))]
 
 
 def _open_file(file: Path, dtype: torch.dtype, tokenizer: Path | None, prediction: Prediction | None) -> Denoiser:
     if not adm_file.is_ours(file):
         return stable_file.open_file(file, dtype=dtype, tokenizer=tokenizer, prediction=prediction)
     if tokenizer is not None:
-        raise ConfigError(f"{file} is a model of pixels, which takes no text and no tokenizer; leave tokenizer out")
+        raise ConfigError(f"{file} is a model of pixels, which takes no text and no tokenizer; leave it out")
     return adm.open_file(file, dtype=dtype, prediction=prediction)
 
 

@@ -33,8 +33,8 @@ class StableDenoiser(Denoiser):
         vae: AutoencoderKL.
         text_encoder: CLIPTextModel.
         tokenizer: CLIPTokenizer.
-        scheduler_config: entries of scheduler_config.json; kept whole in the attribute of that name (`steps_offset` and others matter to
-            samplers that follow a published pipeline step by step).
+        scheduler_config: entries of scheduler_config.json; kept whole in the attribute of that name (`set_alpha_to_one` says where the
+            solver that follows the published pipeline ends).
         dtype: numbers of the UNet's trunk; its last layer, x0_hat, the text encoder and the autoencoder are float32.
         known_words: words that the model is known to have learned; empty if nothing says so.
     Raises:

@@ -64,8 +64,8 @@ def open_file(
     if kind is None:
         if second:
             raise ModelError(
-                f"nothing says whether {file.name} (Stable Diffusion 2.x) predicts noise or v: pass prediction='epsilon' (512 base) or "
-                f"'v_prediction' (768), or put the original configuration beside it as {file.stem}.yaml"
+                f"nothing says whether {file.name} (Stable Diffusion 2.x) predicts noise or v: say epsilon (512 base) or v_prediction "
+                f"(768) with --prediction, or prediction= in Python, or put the original configuration beside it as {file.stem}.yaml"
             )
         kind = "epsilon"
     words = open_tokenizer(tokenizer or _cached_tokenizer(file), **({"pad_token": "!"} if second else {}))
@@ -77,6 +77,12 @@ def open_file(
     unet, vae = _convert(state, *configs)
     scheduler = {**SCHEDULER, "prediction_type": kind, "rescale_betas_zero_snr": "ztsnr" in state}
     return StableDenoiser(unet, vae, text, words, scheduler, dtype=dtype)
+
+
+def settings_files(file: Path) -> list[Path]:
+    """The original configuration beside a checkpoint, if it is there: where nothing else does, it says what the network predicts."""
+    beside = file.with_suffix(".yaml")
+    return [beside] if beside.is_file() else []
 
 
 def read_state(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -116,11 +122,10 @@ def _stored_prediction(file: Path, state: Mapping[str, Tensor], metadata: Mappin
         return "v_prediction"
     if found := PREDICTIONS.get(metadata.get("modelspec.prediction_type", "").lower()):
         return found
-    beside = file.with_suffix(".yaml")
-    match = (
-        re.search(r"^\s*parameterization:\s*[\"']?(\w+)", beside.read_text(encoding="utf-8"), re.MULTILINE) if beside.is_file() else None
-    )
-    return PREDICTIONS.get(match[1]) if match else None
+    for beside in settings_files(file):
+        if match := re.search(r"^\s*parameterization:\s*[\"']?(\w+)", beside.read_text(encoding="utf-8"), re.MULTILINE):
+            return PREDICTIONS.get(match[1])
+    return None
 
 
 def _cached_tokenizer(file: Path) -> Path:
@@ -129,8 +134,9 @@ def _cached_tokenizer(file: Path) -> Path:
     found = [try_to_load_from_cache(TOKENIZER, name) for name in ("vocab.json", "merges.txt")]
     if not all(isinstance(path, str) for path in found):
         raise ModelError(
-            f"{file.name} brings no tokenizer, and {TOKENIZER} is not in the hub's local cache: pass tokenizer=FOLDER with CLIP's "
-            "vocab.json and merges.txt (the tokenizer folder of any Stable Diffusion pipeline)"
+            f"{file.name} brings no tokenizer, and {TOKENIZER} is not in the hub's local cache: give a tokenizer folder (--tokenizer "
+            "FOLDER, or tokenizer= in Python) with CLIP's vocab.json and merges.txt, such as tokenizer/ of any Stable Diffusion pipeline, "
+            f"or run `hf download {TOKENIZER} vocab.json merges.txt` once"
         )
     return Path(str(found[0])).parent
 

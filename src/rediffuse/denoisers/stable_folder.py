@@ -144,12 +144,23 @@ def open_folder(folder: Path, *, dtype: torch.dtype = torch.float32, tokenizer: 
     )
 
 
+def check_tokenizer(folder: Path) -> None:
+    """Raises ModelError for a folder that lacks the files of a tokenizer."""
+
+    def complete(place: Path) -> bool:
+        return (place / "tokenizer.json").is_file() or all((place / name).is_file() for name in ("vocab.json", "merges.txt"))
+
+    if not complete(folder):
+        inner = folder / "tokenizer"
+        hint = f"; {inner} does" if complete(inner) else ": it needs tokenizer.json, or vocab.json and merges.txt"
+        raise ModelError(f"{folder} holds no tokenizer{hint}")
+
+
 def open_tokenizer(folder: Path, **changes: Any) -> Any:
     """A CLIPTokenizer of a folder with tokenizer.json, or with vocab.json and merges.txt."""
     from transformers import CLIPTokenizer
 
-    if not (folder / "tokenizer.json").is_file() and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
-        raise ModelError(f"{folder} holds no tokenizer: it needs tokenizer.json, or vocab.json and merges.txt")
+    check_tokenizer(folder)
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True, **changes)
     except (OSError, ValueError, KeyError) as error:

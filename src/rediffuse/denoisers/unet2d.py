@@ -96,7 +96,7 @@ def open_folder(folder: Path, *, dtype: torch.dtype = torch.float32, tokenizer: 
     epsilon.
     """
     if tokenizer is not None:
-        raise ConfigError(f"{folder} is a pixel model and reads no words: leave out tokenizer")
+        raise ConfigError(f"{folder} is a pixel model and reads no words and no tokenizer; leave it out")
     place, scheduler = _places(folder)
     from diffusers import UNet2DModel
 

@@ -19,7 +19,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.methods.base import Draw, Method, check_images, plain
 from rediffuse.sampling.guided import ClassifierFree
 from rediffuse.sampling.sampler import run_jobs
-from rediffuse.sampling.solvers import SOLVERS, Solver, trajectory
+from rediffuse.sampling.solvers import SOLVERS, End, Solver, trajectory
 from rediffuse.sampling.table import SamplingJob, StepTable
 
 if TYPE_CHECKING:
@@ -180,11 +180,21 @@ class EditingMethod(Method[EditDraw]):
             raise ConfigError(f"label {wrong[0]} is outside the {len(self.classes)} classes of {type(self).__name__}")
         return [self.prompt(label) for label in labels.tolist()]
 
+    @property
+    def end(self) -> End | None:
+        """Where the last step of pndm goes by the model's own scheduler, as in the published pipeline; None where nothing says so, and for
+        the other solvers, which follow none."""
+        to_one = getattr(self.model, "scheduler_config", {}).get("set_alpha_to_one")
+        if self.solver != "pndm" or to_one is None:
+            return None
+        return "clean" if to_one else "first"
+
     def tables(self, draw: EditDraw) -> list[StepTable]:
         """The steps of every sample; samples of one strength share one table."""
         strengths = plain(draw.strength)
-        known = {strength: trajectory(self.model.schedule, self.solver, self.steps, strength) for strength in dict.fromkeys(strengths)}
-        return [known[strength] for strength in strengths]
+        schedule, known = self.model.schedule, dict.fromkeys(strengths)
+        tables = {strength: trajectory(schedule, self.solver, self.steps, strength, end=self.end) for strength in known}
+        return [tables[strength] for strength in strengths]
 
     @torch.no_grad()
     def jobs(self, sources: Tensor, draw: EditDraw, conditions: dict[str, Condition] | None = None) -> list[SamplingJob]:

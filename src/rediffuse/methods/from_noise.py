@@ -91,7 +91,7 @@ class FromNoise(EditingMethod):
         return self.template.replace("{}", name if self.concepts is None else self.concepts.placeholder(name))
 
     def tables(self, draw: EditDraw) -> list[StepTable]:
-        return [from_noise(self.model.schedule, self.solver, self.steps)] * len(draw)
+        return [from_noise(self.model.schedule, self.solver, self.steps, end=self.end)] * len(draw)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -50,7 +50,8 @@ def trajectory(
             trailing starts and takes strides that shrink towards level 0. On Gaussian mixtures dpm++2m as a rule ends nearer to the exact
             path with it at strengths up to .5 and a dozen calls or more; with few calls, with ddim and near strength 1 often farther off.
             Default: leading for pndm, else trailing.
-        steps_offset: added to each t of the leading spacing. Default: 1 for pndm (Stable Diffusion 1.x), else 0.
+        steps_offset: added to each t of the leading spacing. Default: 1 for pndm, else 0. diffusers' pipelines of Stable Diffusion put 1 in
+            the place of any other that a scheduler_config.json holds; so the default is what was published, whatever the model says.
         end: "clean" goes to alpha 1, sigma 0; "first" stops at level 0, as Stable Diffusion's scheduler configs do (`set_alpha_to_one:
             false`). Default: first for pndm, else clean.
     Returns: the table; `start` is t[0].
