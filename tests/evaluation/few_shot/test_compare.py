@@ -191,6 +191,12 @@ def test_more_may_be_asked_for_later_and_other_settings_are_refused(features: Pa
     images, test = sets()
     with pytest.raises(PlanError, match="sha256"):
         compare(images, test.subset(range(30)), None, **asked)
+    fewer = images.subset(range(0, len(images), 2))
+    said = (
+        rf"another comparison: its photos were {len(images)} photos of .* now they are {len(fewer)} photos of [^;]*\. Give another folder"
+    )
+    with pytest.raises(PlanError, match=said):
+        compare(fewer, test, None, **{**asked, "steps": 4})
     with pytest.raises(PlanError, match="something else"):
         compare(*sets(), None, **{**asked, "out": features})
 

@@ -13,6 +13,7 @@ from rediffuse.data.outputs import CELLS, SETTINGS
 from rediffuse.differences import short, unequal
 from rediffuse.errors import DataError, PlanError
 from rediffuse.evaluation.few_shot.settings import Cell
+from rediffuse.progress import counted
 from rediffuse.writing import holds_nothing, write_json
 
 GROWS = ("shots", "seeds", "arms", "levels")
@@ -162,13 +163,27 @@ def _stage(file: Path) -> Stage:
 
 
 def compare_plans(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """In words, where two plans differ outside of what may grow."""
+    """In words, where two plans differ outside of what may grow; of other photos no more than that."""
+    if _photos(stored) != _photos(wanted):
+        return [f"its photos were {_described(stored)}, now they are {_described(wanted)}"]
     known = dict(map(tuple, stored.get("levels", ())))
     moved = [(level, known.get(level, where), where) for level, where in wanted.get("levels", ())]
     found = [f"level {level} was {old}, now {new}" for level, old, new in moved if old != new]
     apart = GROWS if stored.get("model") and wanted.get("model") else (*GROWS, "model")  # no model yet without arms that make copies
     before, now = ({name: value for name, value in plan.items() if name not in apart} for plan in (stored, wanted))
     return found + [f"{name} was {short(old)}, now {short(new)}" for name, old, new in unequal(before, now)]
+
+
+def _photos(plan: Mapping[str, Any]) -> Any:
+    return dict(plan.get("photos") or {}).get("sha256")
+
+
+def _described(plan: Mapping[str, Any]) -> str:
+    """Photos of a plan by number and classes, so many that another set can be told."""
+    photos = dict(plan.get("photos") or {})
+    classes = [str(name) for name in photos.get("classes") or ()]
+    shown = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
+    return f"{counted(int(photos.get('count') or 0), 'photo')} of {counted(len(classes), 'class', 'classes')} ({shown})"
 
 
 def _union(before: Any, now: Any) -> list[Any]:
