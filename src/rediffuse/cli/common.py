@@ -152,8 +152,11 @@ def lies_among(photos: str, folder: Path) -> bool:
 
 def load_model(spec: str, common: Common, file: SingleFile = SINGLE_FILE) -> Denoiser:
     """A model of a command, on its device and in its numbers."""
+    from rediffuse.cli.terminal import note
     from rediffuse.denoisers.load import load
 
+    if spec not in (MODEL, PIXEL_MODEL):  # gigabytes, maybe, and those of a hub name are fetched first
+        note(f"Reading the model {spec}.", quiet=common.quiet)
     return load(spec, device=common.device, dtype=common.dtype, **file.told)
 
 
