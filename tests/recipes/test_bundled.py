@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.denoisers.schedules import scaled_linear_betas
+from rediffuse.errors import ConfigError
+from rediffuse.evaluation.results import read_result
 from rediffuse.recipes.bundled import (
     autoencoder,
     captions,
@@ -304,6 +306,19 @@ def test_a_card_states_its_figures_and_its_weakness() -> None:
     assert "{" not in text
     strong = card.text_to_image_card({**facts, "classification_accuracy_score": 0.6}, log, [{"step": 10}], "2 cores")
     assert "Weak generator" not in strong
+
+
+def test_judgements_of_the_same_weights_are_one(tmp_path: Path) -> None:
+    early = {"weights_hash": "a" * 64, "kept": 0.9, "classification_accuracy_score": 0.3}
+    later = {"weights_hash": "a" * 64, "classification_accuracy_score": 0.2, "cas_low": 0.1, "cas_high": 0.4}
+    facts = card.merged([early, later])
+    assert facts == {**early, **later}
+    found = read_result(card.keep_result("tiny-imagenet-64", facts, [], 1.0, "judge", ["few"], tmp_path))
+    score, kept = found.headline["cas"], found.headline["kept"]
+    assert (score.value, score.low, score.high) == (0.2, 0.1, 0.4)
+    assert (kept.value, kept.low, kept.high) == (0.9, None, None)
+    with pytest.raises(ConfigError, match="other weights"):
+        card.merged([early, {**later, "weights_hash": "b" * 64}])
 
 
 def test_a_card_leaves_its_figures_as_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

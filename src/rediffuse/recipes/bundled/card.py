@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rediffuse.errors import ConfigError
 from rediffuse.evaluation.few_shot.generator import is_weak
+from rediffuse.evaluation.statistics import Interval, basis_of_runs
 from rediffuse.recipes.bundled import cifar10
 from rediffuse.recipes.bundled.common import tell
 
@@ -91,6 +93,25 @@ HEADLINE = {"psnr": "psnr", "kept": "kept", "recognised": "recognised_at_use", "
 """Key of a result -> what the judge calls it."""
 
 
+def merged(judgements: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The facts of judgements of the same weights in one; where two say something of the same name, the later one counts.
+
+    Raises ConfigError for judgements of other weights.
+    """
+    hashes = {str(each.get("weights_hash")) for each in judgements}
+    if len(hashes) > 1:
+        raise ConfigError(f"the facts are of other weights ({' and '.join(sorted(each[:12] for each in hashes))}); give those of one model")
+    return {name: value for each in judgements for name, value in each.items()}
+
+
+def figure(facts: Mapping[str, Any], name: str) -> Interval:
+    """A fact with its interval, where the judge gives one."""
+    value = float(facts[name])
+    if name != HEADLINE["cas"] or "cas_low" not in facts:
+        return Interval(value=value)
+    return Interval(value=value, low=float(facts["cas_low"]), high=float(facts["cas_high"]), basis=basis_of_runs(1))
+
+
 def keep_result(
     model: str, facts: dict[str, Any], log: Sequence[dict[str, Any]], seconds: float, command: str, notes: Sequence[str], folder: Path
 ) -> Path:
@@ -101,8 +122,7 @@ def keep_result(
     """
     from rediffuse.evaluation.results import write_result
 
-    headline = {key: float(facts[name]) for key, name in HEADLINE.items() if name in facts}
-    headline |= {"top1": float(facts["top1"])} if "top1" in facts else {}
+    headline = {key: figure(facts, name) for key, name in {**HEADLINE, "top1": "top1"}.items() if name in facts}
     rows = [{"table": "judge", **facts}, *({"table": "training", **line} for line in log)]
     name = f"bundled_{model.replace('-', '_')}"
     return write_result(name, headline, rows, seconds, command=command, folder=folder, notes=notes)
@@ -111,7 +131,7 @@ def keep_result(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=["tiny-imagenet-64", "resnet-64", "cifar10-32"])
-    parser.add_argument("--facts", type=Path)
+    parser.add_argument("--facts", type=Path, nargs="+", help="of a judgement, or of several of the same weights: the last one's count")
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--coder", type=Path)
     parser.add_argument("--hardware", required=True)
@@ -123,7 +143,7 @@ def main() -> None:
     given = parser.parse_args()
     log = read_log(given.log)
     top1 = [line["top1"] for line in log if "top1" in line]
-    facts = {"top1": top1[-1]} if given.model == "resnet-64" else json.loads(given.facts.read_text())
+    facts = {"top1": top1[-1]} if given.model == "resnet-64" else merged([json.loads(path.read_text()) for path in given.facts])
     if given.results is not None:
         keep_result(given.model, facts, log, facts.get("judge_seconds", 0.0), given.judged_by, given.remark, given.results)
     if given.model == "resnet-64":
