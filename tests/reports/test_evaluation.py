@@ -54,6 +54,7 @@ def test_a_page_of_everything_is_one_file_that_asks_for_nothing() -> None:
     for value in found.corruptions.table("first").flatten():
         assert f">{percent(float(value))}<" in page
     assert len(cards(found)) == 6
+    assert {card["kicker"]: card["of"] for card in cards(found) if "of" in card} == {"DiffAug ensemble": "first", "DDA": "first"}
     assert re.search(r"; at severity \d: \d", page)
     assert "No robustness against adversaries is claimed" in page
     assert "N = 24 draws" in page

@@ -242,7 +242,15 @@ def show(found: Evaluation) -> None:
     """The cards of the page as a table, and what is missing."""
     from rediffuse.reports.evaluation_cards import cards
 
-    rows = [(card["kicker"], f"{card['big']} {card['unit']}", card["word"], card["range"]) for card in cards(found)]
+    rows = [
+        (
+            f"{card['kicker']} of {card['of']}" if found.pair and "of" in card else card["kicker"],
+            f"{card['big']} {card['unit']}",
+            card["word"],
+            card["range"],
+        )
+        for card in cards(found)
+    ]
     both = " over ".join(found.models)
     terminal.table(("", both, "", ""), rows)
     for part in found.skipped:

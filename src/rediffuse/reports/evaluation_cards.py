@@ -14,6 +14,7 @@ WORDS = {"helps": "▲ Better", "no evidence": "● No evidence", "hurts": "▼ 
 RADII = (0.5, 0.25)
 """Of the card on certificates: the first that a ceiling lets be."""
 Card = dict[str, Any]
+"""With `of` where the figure is one of a single model, of two that are compared."""
 
 
 def cards(evaluation: Evaluation) -> list[Card]:
@@ -129,6 +130,7 @@ def _columns(found: Columns | None) -> Card | None:
     where = "on clean images" if corrupted is None else f"under corruption (clean images: {clean} points)"
     return {
         "kicker": found.kind,
+        "of": default,
         "style": said.replace(" ", "-"),
         "word": WORDS[said],
         "big": points(gain.value),
