@@ -174,12 +174,16 @@ def test_another_evaluation_is_not_written_over(
     assert rediffuse("evaluate", nets[1], photos, *words).status == 0
     before = Path("evaluation/evaluation.json").read_bytes()
     refused(rediffuse("evaluate", nets[0], photos, *words), "evaluation.json judges second by", "write <b>first by", "--out")
-    refused(rediffuse("evaluate", *nets, photos, *words), "write <b>first and second by", "--out")
     copy = tmp_path / "copy"
     shutil.copytree(photos.parent, copy)
     refused(rediffuse("evaluate", nets[1], copy / photos.name, *words), "over it")
     assert Path("evaluation/evaluation.json").read_bytes() == before
+    assert rediffuse("evaluate", nets[0], photos, *words, "--dry-run").status == 0
     assert rediffuse("evaluate", nets[1], photos, *words, "--images", 5).status == 0
+    namesake = net(tmp_path / "elsewhere" / nets[1].name, 9)
+    refused(rediffuse("evaluate", namesake, photos, *words), "judges second by", "over it (second of other weights)")
+    assert rediffuse("evaluate", *nets, photos, *words).status == 0  # another one joins
+    refused(rediffuse("evaluate", nets[1], photos, *words), "judges <b>first and second by")
     Path("evaluation/evaluation.json").write_text("[]", encoding="utf-8")
     refused(rediffuse("evaluate", nets[1], photos, *words), "cannot be read", "give another folder, or remove it")
 

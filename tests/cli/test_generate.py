@@ -61,6 +61,8 @@ def test_words_of_another_model_are_told(rediffuse: Callable[..., Ended], photos
         (("drawn", "--from-noise", *NAMED, "--shots", 2), "--shots belongs to photos"),
         (("drawn", "--from-noise", *NAMED, "--keep-real"), "--keep-real belongs to photos"),
         (("drawn", "--from-noise", *NAMED, "--strengths", 0.5), "--strengths belongs to photos"),
+        (("drawn", "--from-noise", "--words", "none", "--law", "iid"), "--law belongs to photos"),
+        (("drawn", "--from-noise", *NAMED, "--fit", "crop"), "--fit belongs to photos"),
     ],
 )
 def test_mistakes_are_named(rediffuse: Callable[..., Ended], model: Path, words: tuple[object, ...], said: str) -> None:

@@ -11,7 +11,7 @@ from tests.cli.conftest import Ended, fill
 from tests.training.toys import resnet_folder
 
 from rediffuse.cli.pair import split_names
-from rediffuse.data import digits, open_images
+from rediffuse.data import digits, few_shot, open_images
 from rediffuse.training.backbones import Classifier
 from rediffuse.training.preprocessing import Preprocessing
 from rediffuse.training.trained_on import read_learned, write_learned
@@ -90,6 +90,12 @@ def test_synthetic_images_are_mixed_in(rediffuse: Callable[..., Ended], photos: 
     assert "24 generated images" in fair.err
     assert "have generated copies too" not in fair.err
     assert read_learned(Path("net2")) == {*open_images(photos).digests, *open_images("more").digests}
+    few = rediffuse("train", photos, "net3", *SHORT, "--synthetic", "more", "--shots", 1, "--test", other)
+    assert few.status == 0, few.err
+    learned, run = read_learned(Path("net3")), open_images("more")
+    own = set(few_shot(open_images(photos), 1, 0).ids)
+    assert {digest for digest, source in zip(run.digests, run.sources, strict=True) if source in own} < learned
+    assert len(learned) == 3 + 3 * 2
 
 
 def test_frozen_features(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:

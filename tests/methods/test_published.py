@@ -82,3 +82,14 @@ def test_the_last_step_is_the_models_own_for_pndm_alone(tmp_path: Path, mixture)
     assert RealGuidance(model, ("cat",), solver="pndm").end == "clean"
     assert RealGuidance(model, ("cat",), solver="ddim").end is None
     assert RealGuidance(mixture, ("cat",), solver="pndm").end is None
+
+
+@pytest.mark.parametrize("name", ["as released", "to the clean image"])
+def test_another_end_is_another_plan(tmp_path: Path, name: str) -> None:
+    """Runs of before stopped at level 0: what they say of themselves stays as it was, and what ends elsewhere says so."""
+    model = load(pndm_folder(tmp_path / "model", ENTRIES[name]), device="cpu", dtype="float32")
+    made = RealGuidance(model, ("cat",), solver="pndm"), FromNoise(model, ("cat",), solver="pndm")
+    for method in made:
+        assert ("end" in method.settings()) == (name != "as released")
+        assert type(method).from_settings(model, method.settings()).settings() == method.settings()
+    assert "end" not in RealGuidance(model, ("cat",)).settings()

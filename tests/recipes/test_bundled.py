@@ -309,10 +309,14 @@ def test_a_card_states_its_figures_and_its_weakness() -> None:
 
 
 def test_judgements_of_the_same_weights_are_one(tmp_path: Path) -> None:
-    early = {"weights_hash": "a" * 64, "kept": 0.9, "classification_accuracy_score": 0.3}
-    later = {"weights_hash": "a" * 64, "classification_accuracy_score": 0.2, "cas_low": 0.1, "cas_high": 0.4}
+    early = {"weights_hash": "a" * 64, "judge_seconds": 3.0, "kept": 0.9, "classification_accuracy_score": 0.3}
+    later = {"weights_hash": "a" * 64, "judge_seconds": 4.0, "classification_accuracy_score": 0.2, "cas_low": 0.1, "cas_high": 0.4}
     facts = card.merged([early, later])
-    assert facts == {**early, **later}
+    assert facts == {**early, **later, "judge_seconds": 7.0}
+    with pytest.raises(ConfigError, match="hold no recognised_at_use, psnr, survival, fid_like, recognised; add --facts"):
+        card.check_complete(facts)
+    with pytest.raises(ConfigError, match="other guidance"):
+        card.merged([{**early, "guidance": 4.0}, {**later, "guidance": 2.0}])
     found = read_result(card.keep_result("tiny-imagenet-64", facts, [], 1.0, "judge", ["few"], tmp_path))
     score, kept = found.headline["cas"], found.headline["kept"]
     assert (score.value, score.low, score.high) == (0.2, 0.1, 0.4)

@@ -118,7 +118,7 @@ def check_without_words(redrawing: Redrawing, learning: Learning, quiet: bool) -
     given = ["--law"] * (redrawing.law != REDRAWING.law) + ["--recipe"] * (learning.recipe != LEARNING.recipe)
     given += ["--samples"] * (learning.samples is not None)
     if given:
-        terminal.note(f"{' and '.join(given)} will count when da-fusion joins --arms; no arm here uses it.", quiet=quiet, style="yellow")
+        terminal.note(f"{' and '.join(given)} will count when da-fusion joins --arms; no arm here needs that.", quiet=quiet, style="yellow")
 
 
 def parse_alpha(text: str) -> float | Literal["auto"]:

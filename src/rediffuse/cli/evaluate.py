@@ -67,6 +67,7 @@ def evaluate(
         train: photos that the classifiers were trained on, or the name of that split, for the scores KNN, Mahalanobis and ReAct.
     """
     from rediffuse.checking import check_hours
+    from rediffuse.evaluation.suite.result import check_vacant
 
     check_hours(hours)
     bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
@@ -77,6 +78,7 @@ def evaluate(
         return 0
     terminal.note(cost.summary(), quiet=common.quiet)
     cost.check(hours)
+    check_vacant(out, bench.weights, bench.asking.data.name)
     found = run(bench, common.quiet)
     show(found)
     terminal.say(f"\nThe figures: {found.save(out)}")
@@ -107,7 +109,6 @@ def prepare(
     from rediffuse.cli.predict import usual_fit
     from rediffuse.denoisers.precision import resolve_device
     from rediffuse.evaluation.suite.evaluate import Bench
-    from rediffuse.evaluation.suite.result import check_vacant
 
     check_real(data, NO_JUDGE, split)
     models = open_models(specs, str(resolve_device(common.device)))
@@ -127,9 +128,7 @@ def prepare(
         settings=None,
         keep=out / "work",
     )
-    told = flattered(because(bench, reason, common.quiet), specs)
-    check_vacant(out, [model.name for model in models], bench.asking.data.name)
-    return told
+    return flattered(because(bench, reason, common.quiet), specs)
 
 
 def choose_denoiser(asked: str | None, network: object, size: int | None, suite: Suite, common: Common) -> tuple[Denoiser | None, int, str]:

@@ -62,7 +62,10 @@ def generate(
             raise ConfigError(f"--from-noise takes no photos; give the folder to write alone: {terminal.command('generate', out)}")
         return draw(
             Path(photos), classes, words, model or MODEL, file, flips=not no_flips, making=making, writing=writing, common=common,
-            photographic={"--shots": shots, "--split": split, "--keep-real": writing.keep_real or None, "--strengths": making.strengths},
+            photographic={
+                "--shots": shots, "--split": split, "--keep-real": writing.keep_real or None, "--strengths": making.strengths,
+                "--law": None if making.law == MAKING.law else making.law, "--fit": None if writing.fit == WRITING.fit else writing.fit,
+            },
         )  # fmt: skip
     if out is None or classes:
         raise ConfigError("give photos and the folder to write, or with --from-noise the folder alone; --classes belongs to --from-noise")

@@ -72,7 +72,6 @@ def train(
         test: photos to be judged on: another folder or table, or the name of a split.
         holdout: without --test: share of each class that is held out.
     """
-    from rediffuse.data.mixing import Mixed
     from rediffuse.data.splits import few_shot
     from rediffuse.training.fit import fit_classifier, mode_of
     from rediffuse.training.trained_on import write_learned
@@ -109,8 +108,7 @@ def train(
     if first:
         accuracy = judge(trained, held, side, fit, common.quiet)
         trained.save(out)
-        made = () if not isinstance(mixed, Mixed) or mixed.synthetic is None else mixed.synthetic.digests
-        write_learned(out, [*known, *images.digests, *further, *made])
+        write_learned(out, [*known, *images.digests, *further, *copies_in(mixed)])
         for left in LEFT:
             (out / left).unlink(missing_ok=True)
         tell(accuracy, out, held, common.quiet)
@@ -169,6 +167,14 @@ def mix(images: ImageSet, held: ImageSet, synthetic: str | None, alpha: float, c
             style="yellow",
         )
     return mixed
+
+
+def copies_in(mixed: Mixed | ImageSet) -> list[str]:
+    """Digests of the generated images that may stand in for a photo; not those whose photo is held out."""
+    from rediffuse.data.mixing import Mixed
+
+    made = mixed.synthetic if isinstance(mixed, Mixed) else None
+    return [] if made is None or not isinstance(mixed, Mixed) else [made.digests[row] for own in mixed.copies for row in own]
 
 
 def learned_before(level: str, held: ImageSet) -> Collection[str]:

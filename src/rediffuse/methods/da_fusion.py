@@ -95,6 +95,7 @@ class DAFusion(EditingMethod):
             "guidance_scale": self.guidance_scale,
             "solver": self.solver,
             "steps": self.steps,
+            **self.ending,
             "law": self.law,
         }
 
@@ -102,4 +103,4 @@ class DAFusion(EditingMethod):
     def from_settings(cls, model: Denoiser, settings: Mapping[str, Any], words: Any = None) -> Self:
         if words is None:
             raise ConfigError("DAFusion needs the words that it was used with; load them: Concepts.load(FILE)")
-        return cls(model, words, **{name: value for name, value in settings.items() if name != "method"})
+        return cls(model, words, **{name: value for name, value in settings.items() if name not in ("method", "end")})

@@ -189,6 +189,11 @@ class EditingMethod(Method[EditDraw]):
             return None
         return "clean" if to_one else "first"
 
+    @property
+    def ending(self) -> dict[str, str]:
+        """An entry of the settings where pndm goes to the clean image; at the usual level 0 none, as ever."""
+        return {"end": "clean"} if self.end == "clean" else {}
+
     def tables(self, draw: EditDraw) -> list[StepTable]:
         """The steps of every sample; samples of one strength share one table."""
         strengths = plain(draw.strength)

@@ -102,11 +102,12 @@ class FromNoise(EditingMethod):
             "guidance_scale": self.guidance_scale,
             "solver": self.solver,
             "steps": self.steps,
+            **self.ending,
         }
 
     @classmethod
     def from_settings(cls, model: Denoiser, settings: Mapping[str, Any], words: Any = None) -> Self:
         if settings["learned"] and words is None:
             raise ConfigError("FromNoise needs the words that it was used with; load them: Concepts.load(FILE)")
-        own = {name: value for name, value in settings.items() if name not in ("method", "learned")}
+        own = {name: value for name, value in settings.items() if name not in ("method", "learned", "end")}
         return cls(model, words=words if settings["learned"] else None, **own)

@@ -78,8 +78,9 @@ class RealGuidance(EditingMethod):
             "guidance_scale": self.guidance_scale,
             "solver": self.solver,
             "steps": self.steps,
+            **self.ending,
         }
 
     @classmethod
     def from_settings(cls, model: Denoiser, settings: Mapping[str, Any], words: Any = None) -> Self:
-        return cls(model, **{name: value for name, value in settings.items() if name != "method"})
+        return cls(model, **{name: value for name, value in settings.items() if name not in ("method", "end")})

@@ -173,10 +173,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         model = load(given.model, device=given.device)
+        limits = limits_of(model)
         units = search(given, model)
         rows, figures = table(units), headline(units)
         print(render_table(rows))
-        notes = [*limits_of(model), *notes_of(units, figures)]
+        notes = [*limits, *notes_of(units, figures)]
         print("\n".join(notes))
         written = write_result("ablation_making", figures, rows, time.monotonic() - began, command=command, folder=given.out, notes=notes)
     except RediffuseError as error:

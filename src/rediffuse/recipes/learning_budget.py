@@ -129,10 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     pool = open_images(given.data / "tiny-imagenet-known", split="train")
     model = load(given.model)
+    limits = limits_of(model)
     rows = rows_of(model, pool, Classifier.load(given.recogniser), given)
     seconds = time.monotonic() - began
     written = write_result(
-        "learning_budget", headline(rows), rows, seconds, command=command, folder=given.out, notes=[*limits_of(model), *notes_of(given)]
+        "learning_budget", headline(rows), rows, seconds, command=command, folder=given.out, notes=[*limits, *notes_of(given)]
     )
     print(f"wrote {written}")
 

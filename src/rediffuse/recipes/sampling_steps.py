@@ -5,7 +5,7 @@
 Shows: for validation photos of the 170 base classes, redrawn under their class's name with the default solver and guidance, how far the
 pictures of few steps are from those of 48 (PSNR), and how often a recogniser of the real base classes names them rightly. The default of 12
 steps comes from here; no set that a comparison reports takes part.
-Expected: 45 dB and more at strengths up to .75 with 12 steps; about 26 dB at strength 1, where the first step leaves pure noise, and as
+Expected: 45 dB and more at strengths up to .75 with 12 steps; 25 dB at strength 1, where the first step leaves pure noise, and as
 many recognised (results/sampling_steps.json). Of other models it says nothing.
 Time: 55 minutes of one core with AVX512-BF16, beside other work.
 """
@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began = time.monotonic()
     shots = few_shot(open_images(given.data / SET, split="validation"), given.shots, 0)
     model = load(given.model)
+    limits = limits_of(model)
     rows = rows_of(model, shots, Classifier.load(given.recogniser), given.steps, given.reference)
     headline = {
         f"psnr_{row['steps']}_steps_{row['strength']:g}": row["psnr_to_reference"] for row in rows if row["steps"] != given.reference
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(render_table(rows))
     photos = f"{len(shots)} validation photos of {SET}: pictures that the generator has not seen, of classes that it knows."
     seconds = time.monotonic() - began
-    written = write_result("sampling_steps", headline, rows, seconds, command=command, folder=given.out, notes=[*limits_of(model), photos])
+    written = write_result("sampling_steps", headline, rows, seconds, command=command, folder=given.out, notes=[*limits, photos])
     print(f"wrote {written}")
 
 

@@ -165,7 +165,9 @@ def _stage(file: Path) -> Stage:
 def compare_plans(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """In words, where two plans differ outside of what may grow; of other photos no more than that."""
     if _photos(stored) != _photos(wanted):
-        return [f"its photos were {_described(stored)}, now they are {_described(wanted)}"]
+        old, new = _described(stored), _described(wanted)
+        same = f", with other pixels or names ({str(_photos(stored))[:12]} and {str(_photos(wanted))[:12]})" if old == new else ""
+        return [f"its photos were {old}, now they are {new}{same}"]
     known = dict(map(tuple, stored.get("levels", ())))
     moved = [(level, known.get(level, where), where) for level, where in wanted.get("levels", ())]
     found = [f"level {level} was {old}, now {new}" for level, old, new in moved if old != new]

@@ -174,6 +174,7 @@ class Bench:
             name=asking.data.name,
             suite=own.suite,
             models=tuple(model.name for model in asking.models),
+            weights=self.weights,
             classes=asking.models[0].classes,
             images=len(asking.data),
             side=own.size,
@@ -186,6 +187,11 @@ class Bench:
             notes=self.notes,
             **found,
         )
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The hash of each classifier's weights, by name."""
+        return {model.name: str(model.identity()["weights"]) for model in self.asking.models}
 
     def _run(self, part: Part, progress: Progress | None) -> object:
         """A part with its state noted on the way."""

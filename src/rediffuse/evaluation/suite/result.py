@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -36,19 +36,25 @@ FIELDS: Mapping[str, str] = {
 """Part -> attribute."""
 
 
-def check_vacant(folder: Path, models: Sequence[str], images: str) -> None:
-    """Refuse to write over the evaluation of other classifiers or images. Raises ConfigError."""
+def check_vacant(folder: Path, models: Mapping[str, str], images: str) -> None:
+    """Refuse to write over the evaluation of another classifier or of other images; a second classifier may join. Raises ConfigError.
+
+    Args:
+        models: weights' hash of each that is to be judged, by name. images: the set's name.
+    """
     path = folder / FILE_NAME
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-        judged, by = tuple(there["models"]), str(there["name"])
+        judged, by, hashes = [str(name) for name in there["models"]], str(there["name"]), dict(there.get("weights") or {})
     except FileNotFoundError:
         return
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is there and cannot be read ({error}); give another folder, or remove it") from error
-    if (judged, by) != (tuple(models), images):
+    others = [name for name in judged if name not in models or hashes.get(name, models[name]) != models[name]]
+    if by != images or others:
+        told = f" ({others[0]} of other weights)" if by == images and others[0] in models else ""
         raise ConfigError(
-            f"{path} judges {' and '.join(map(str, judged))} by {by}, and this would write {' and '.join(models)} by {images} over it; "
+            f"{path} judges {' and '.join(judged)} by {by}, and this would write {' and '.join(models)} by {images} over it{told}; "
             "give another folder for this one with --out"
         )
 
@@ -68,7 +74,7 @@ class Evaluation:
 
     Attributes:
         name: of the images. classes: those of the first model.
-        suite: what was asked. models: names.
+        suite: what was asked. models: names. weights: the hash of each one's, by name.
         images: how many judged; dear parts see fewer, and say so themselves.
         side: px. fit: how other shapes became that square.
         denoiser: its hash and name; empty without.
@@ -80,6 +86,7 @@ class Evaluation:
     name: str
     suite: names.Suite
     models: tuple[str, ...]
+    weights: Mapping[str, str] = field(default_factory=dict)
     classes: tuple[str, ...]
     images: int
     side: int

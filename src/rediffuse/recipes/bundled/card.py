@@ -101,13 +101,24 @@ def merged(judgements: Sequence[dict[str, Any]]) -> dict[str, Any]:
     hashes = {str(each.get("weights_hash")) for each in judgements}
     if len(hashes) > 1:
         raise ConfigError(f"the facts are of other weights ({' and '.join(sorted(each[:12] for each in hashes))}); give those of one model")
-    return {name: value for each in judgements for name, value in each.items()}
+    scales = {each["guidance"] for each in judgements if "guidance" in each}
+    if len(scales) > 1:
+        raise ConfigError(f"the facts are of other guidance ({' and '.join(f'{scale:g}' for scale in sorted(scales))}); judge at one")
+    seconds = sum(each.get("judge_seconds", 0.0) for each in judgements)
+    return {name: value for each in judgements for name, value in each.items()} | {"judge_seconds": seconds}
+
+
+def check_complete(facts: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a card would lack what a recogniser says."""
+    lost = [name for name in (*QUOTED, "recognised") if name not in facts]
+    if lost:
+        raise ConfigError(f"the facts hold no {', '.join(lost)}; add --facts of a judgement of these weights with --recogniser")
 
 
 def figure(facts: Mapping[str, Any], name: str) -> Interval:
     """A fact with its interval, where the judge gives one."""
     value = float(facts[name])
-    if name != HEADLINE["cas"] or "cas_low" not in facts:
+    if name != HEADLINE["cas"] or facts.get("cas_low") is None:
         return Interval(value=value)
     return Interval(value=value, low=float(facts["cas_low"]), high=float(facts["cas_high"]), basis=basis_of_runs(1))
 
@@ -144,6 +155,8 @@ def main() -> None:
     log = read_log(given.log)
     top1 = [line["top1"] for line in log if "top1" in line]
     facts = {"top1": top1[-1]} if given.model == "resnet-64" else merged([json.loads(path.read_text()) for path in given.facts])
+    if given.model == "tiny-imagenet-64":
+        check_complete(facts)
     if given.results is not None:
         keep_result(given.model, facts, log, facts.get("judge_seconds", 0.0), given.judged_by, given.remark, given.results)
     if given.model == "resnet-64":

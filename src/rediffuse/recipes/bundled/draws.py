@@ -91,7 +91,8 @@ class Draws:
     @cached_property
     def files(self) -> dict[int, Path]:
         """First row -> file of its piece."""
-        said = json.dumps([self.model.fingerprint(), list(self.names), self.guidance, self.steps, self.seed, SOLVER, PIECE])
+        numbers = "" if self.model.spec is None else dict(self.model.spec.options).get("dtype", "")
+        said = json.dumps([self.model.fingerprint(), numbers, list(self.names), self.guidance, self.steps, self.seed, SOLVER, PIECE])
         place = self.folder / hashlib.sha256(said.encode()).hexdigest()[:16]
         return {start: place / f"{start:06}.safetensors" for start in range(0, len(self.names), PIECE)}
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
+from rediffuse.errors import DataError
 from rediffuse.evaluation.fidelity.manifold import manifold
 from rediffuse.evaluation.fidelity.moments import frechet
 from rediffuse.recipes.bundled import features
@@ -70,11 +71,11 @@ def one_class_each(pictures: Pictures, per_class: int, seed: int) -> Tensor:
     return torch.cat(chosen)
 
 
-def share_interval(made: float, real: float, pictures: int) -> tuple[float, float]:
+def share_interval(made: float, real: float, pictures: int) -> tuple[float, float] | tuple[None, None]:
     """95 % interval of made / real, two shares of as many test pictures, by the normal law of the ratio's logarithm (Katz et al.,
-    Biometrics 1978). The pictures are the same for both, which it does not use: rather too wide."""
+    Biometrics 1978); none where one is 0. The pictures are the same for both, which it does not use: rather too wide."""
     if not made or not real:
-        return 0.0, float("inf")
+        return None, None
     spread = 1.959964 * ((1 - made) / (pictures * made) + (1 - real) / (pictures * real)) ** 0.5
     return made / real * math.exp(-spread), made / real * math.exp(spread)
 
@@ -174,6 +175,8 @@ def sample_facts(court: Court, note: Callable[..., None]) -> None:
     device = court.model.device
     on_made = accuracy_score(synthetic, court.held, given.out / "cas-made", given.cas_steps, device)
     on_real = accuracy_score(genuine, court.held, given.out / "cas-real", given.cas_steps, device)
+    if not on_real:
+        raise DataError(f"a net of {given.cas_steps} steps on real pictures names none rightly; give it more with --cas-steps")
     low, high = share_interval(on_made, on_real, len(court.held))
     note(cas_accuracy_made=on_made, cas_accuracy_real=on_real, cas_per_class=given.per_class, cas_steps=given.cas_steps)
     note(classification_accuracy_score=on_made / on_real, cas_low=low, cas_high=high)
