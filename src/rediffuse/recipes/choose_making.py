@@ -124,13 +124,14 @@ def notes_of(units: Mapping[str, Units], figures: Mapping[str, Interval | float]
     return notes
 
 
-def search(given: argparse.Namespace, model: Denoiser) -> dict[str, Units]:
-    """Compare every candidate on every set; parts that are there are read."""
+def search(given: argparse.Namespace, model: Denoiser) -> tuple[dict[str, Units], float]:
+    """Compare every candidate on every set; parts that are there are read. Returns (accuracies, seconds of all work in all calls)."""
     unknown = [name for name in given.candidates if name not in CANDIDATES]
     if unknown:
         raise ConfigError(f"no candidate {unknown[0]!r}; there are {', '.join(CANDIDATES)}")
     ends = None if given.hours is None else time.monotonic() + 3600 * given.hours
     units: dict[str, Units] = {}
+    seconds = 0.0
     for candidate in dict.fromkeys([DEFAULT, *given.candidates]):
         found = {}
         for name in given.sets:
@@ -150,7 +151,8 @@ def search(given: argparse.Namespace, model: Denoiser) -> dict[str, Units]:
                 making=replace(CANDIDATES[candidate], copies=given.copies),
             )
         units[candidate] = units_of(found)
-    return units
+        seconds += sum(each.seconds for each in found.values())
+    return units, seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -170,16 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args(arguments)
     command = module_command("rediffuse.recipes.choose_making", sys.argv[1:] if arguments is None else arguments)
-    began = time.monotonic()
     try:
         model = load(given.model, device=given.device)
         limits = limits_of(model)
-        units = search(given, model)
+        units, seconds = search(given, model)
         rows, figures = table(units), headline(units)
         print(render_table(rows))
         notes = [*limits, *notes_of(units, figures)]
         print("\n".join(notes))
-        written = write_result("ablation_making", figures, rows, time.monotonic() - began, command=command, folder=given.out, notes=notes)
+        written = write_result("ablation_making", figures, rows, seconds, command=command, folder=given.out, notes=notes)
     except RediffuseError as error:
         print(error, file=sys.stderr)
         return 2
