@@ -140,8 +140,9 @@ def test_a_dry_run_leaves_an_interrupted_learning_as_it_is(
 
 
 def test_a_preview_makes_a_sheet_beside_the_run(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
-    ended = rediffuse("augment", photos, "more", "--model", model, *QUICK, "--method", "real-guidance", "--preview", 4)
-    assert ended.status == 0
+    words = ("--steps", 4, "--copies", 4, "--method", "real-guidance", "--preview", 4)
+    ended = rediffuse("augment", photos, "more", "--model", model, *words)
+    assert ended.status == 0, ended.err
     assert Path("more-preview/contact_sheet.png").is_file()
     assert not Path("more").exists()
 
