@@ -173,8 +173,10 @@ def copies_in(mixed: Mixed | ImageSet) -> list[str]:
     """Digests of the generated images that may stand in for a photo; not those whose photo is held out."""
     from rediffuse.data.mixing import Mixed
 
-    made = mixed.synthetic if isinstance(mixed, Mixed) else None
-    return [] if made is None or not isinstance(mixed, Mixed) else [made.digests[row] for own in mixed.copies for row in own]
+    if not isinstance(mixed, Mixed) or mixed.synthetic is None:
+        return []
+    digests = mixed.synthetic.digests
+    return [digests[row] for own in mixed.copies for row in own]
 
 
 def learned_before(level: str, held: ImageSet) -> Collection[str]:
