@@ -6,8 +6,8 @@
     python -m rediffuse.recipes.bundled.card cifar10-32 --facts CARD/facts.json --log RUNS/cifar10-32/log.jsonl
         --hardware "1 core, AVX512-BF16" --out FOLDER
 
-The card is README.md of the folder; rediffuse.json beside it holds the facts that pages of results need. With `--results results` the
-same figures go into results/bundled_MODEL.json, the training log among its rows.
+The card is README.md of the folder, whose weights must be those that were judged; rediffuse.json beside it holds the facts that pages of
+results need. With `--results results` the same figures go into results/bundled_MODEL.json, the training log among its rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from rediffuse.evaluation.statistics import Interval, basis_of_runs
 from rediffuse.recipes.bundled import cifar10
 from rediffuse.recipes.bundled.common import tell
 
-QUOTED = ("classification_accuracy_score", "recognised_at_use", "psnr", "kept", "survival", "fid_like")
+QUOTED = ("weights_hash", "classification_accuracy_score", "recognised_at_use", "psnr", "kept", "survival", "fid_like")
+BEHIND = ("recognised", "recognised_samples", "recognised_guidance_samples", "recogniser_held_out", "kept_images")
+"""What a card says besides of a recogniser's figures."""
 NOTES = ("The generator has seen 5,000 unlabelled MNIST scans and 170 ImageNet classes by name.",)
 
 
@@ -49,12 +51,16 @@ def share(value: float) -> str:
     return f"{value:.0%}"
 
 
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
 def fill(model: str, **values: Any) -> str:
     """The text of cards/MODEL.md with these values."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # Markdown
-    environment.filters["share"] = share
+    environment.filters |= {"share": share, "percent": percent}
     text = (files("rediffuse.recipes.bundled") / "cards" / f"{model}.md").read_text(encoding="utf-8")
     return environment.from_string(text).render(**values)
 
@@ -91,6 +97,8 @@ def pixel_card(
 
 HEADLINE = {"psnr": "psnr", "kept": "kept", "recognised": "recognised_at_use", "cas": "classification_accuracy_score", "fid": "fid_like"}
 """Key of a result -> what the judge calls it."""
+SPREAD = {HEADLINE["cas"]: "cas", HEADLINE["recognised"]: "recognised"}
+"""Figure -> how the judge calls its interval's ends."""
 
 
 def merged(judgements: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -108,9 +116,19 @@ def merged(judgements: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {name: value for each in judgements for name, value in each.items()} | {"judge_seconds": seconds}
 
 
+def check_judged(facts: Mapping[str, Any], folder: Path) -> None:
+    """Raise ConfigError where the facts are of other weights than the folder holds, as a card beside them would say otherwise."""
+    from rediffuse.denoisers.load import load
+
+    spec = load(folder, device="cpu").spec
+    held, judged = spec.weights_hash if spec else "", str(facts.get("weights_hash"))
+    if held != judged:
+        raise ConfigError(f"the facts are of weights {judged[:12]}, {folder} holds {held[:12]}; judge those, or name the folder judged")
+
+
 def check_complete(facts: Mapping[str, Any]) -> None:
     """Raise ConfigError where a card would lack what a recogniser says."""
-    lost = [name for name in (*QUOTED, "recognised") if name not in facts]
+    lost = [name for name in (*QUOTED, *BEHIND) if name not in facts]
     if lost:
         raise ConfigError(f"the facts hold no {', '.join(lost)}; add --facts of a judgement of these weights with --recogniser")
 
@@ -118,9 +136,10 @@ def check_complete(facts: Mapping[str, Any]) -> None:
 def figure(facts: Mapping[str, Any], name: str) -> Interval:
     """A fact with its interval, where the judge gives one."""
     value = float(facts[name])
-    if name != HEADLINE["cas"] or facts.get("cas_low") is None:
+    low, high = (facts.get(f"{SPREAD[name]}_{end}") if name in SPREAD else None for end in ("low", "high"))
+    if low is None or high is None:
         return Interval(value=value)
-    return Interval(value=value, low=float(facts["cas_low"]), high=float(facts["cas_high"]), basis=basis_of_runs(1))
+    return Interval(value=value, low=float(low), high=float(high), basis=basis_of_runs(1))
 
 
 def keep_result(
@@ -157,6 +176,8 @@ def main() -> None:
     facts = {"top1": top1[-1]} if given.model == "resnet-64" else merged([json.loads(path.read_text()) for path in given.facts])
     if given.model == "tiny-imagenet-64":
         check_complete(facts)
+    if given.model != "resnet-64":
+        check_judged(facts, given.out)
     if given.results is not None:
         keep_result(given.model, facts, log, facts.get("judge_seconds", 0.0), given.judged_by, given.remark, given.results)
     if given.model == "resnet-64":

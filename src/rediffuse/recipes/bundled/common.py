@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.denoisers.precision import resolve_dtype, trunk_region
-from rediffuse.errors import DataError, RediffuseError
+from rediffuse.errors import ConfigError, DataError, RediffuseError
 from rediffuse.training.checkpoint import keep_checkpoint
 from rediffuse.training.ema import Ema as Ema
 
@@ -88,6 +88,8 @@ def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
 def batches(count: int, batch: int, seed: int, start: int = 0) -> Iterator[Tensor]:
     """Endless rows of shuffled epochs, a function of (seed, step) alone, so that a resumed run sees the same order."""
     per_epoch = count // batch
+    if not per_epoch:
+        raise ConfigError(f"{count} pictures are fewer than a batch of {batch}; give more of them, or a smaller --batch")
     step = start
     while True:
         epoch, offset = divmod(step, per_epoch)

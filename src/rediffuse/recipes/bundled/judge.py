@@ -7,7 +7,8 @@ label survival by strength; the classification accuracy score (Ravuri & Vinyals,
 generated pictures and tested on real ones, as a share of the same net trained on as many real ones; FID-like distance, precision
 and recall on the features of another net; a sample grid. The recogniser is a separate network that is never shipped; without one, what
 it would say is left out. Samples are kept in --out: a killed judgement goes on, and `--draw I/N` draws the I-th of N parts and stops, for
-processes side by side. Time: 17,000 samples of 12 steps are 95 minutes of one core with AVX512-BF16, the two nets 16.
+processes side by side. `--looks` takes some of the questions alone; `card --facts A B` puts judgements of the same weights together.
+Time: 17,000 samples of 12 steps are 95 minutes of one core with AVX512-BF16, the two nets 16.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,16 @@ from torch import Tensor
 
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
-from rediffuse.errors import DataError
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.fidelity.manifold import manifold
 from rediffuse.evaluation.fidelity.moments import frechet
+from rediffuse.evaluation.statistics import Interval, share
 from rediffuse.recipes.bundled import features
 from rediffuse.recipes.bundled.common import Pictures, read_pictures, save_grid, tell
 from rediffuse.recipes.bundled.draws import Draws, edits, floats, to_bytes
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+GUIDANCE = (1.0, 2.0, 4.0, 7.0)
 
 
 @torch.no_grad()
@@ -105,9 +108,19 @@ class Court:
         held, train = read_pictures(given.data, "validation"), read_pictures(given.data, "train")
         return cls(given=given, model=model, recogniser=recogniser, describer=describer, held=held, train=train)
 
+    def named(self, made: Tensor, truth: Tensor) -> Interval:
+        """Share that the recogniser names as asked, with its interval over pictures."""
+        return share((classify(self.recogniser, made) == truth).numpy())
+
     def right(self, made: Tensor, truth: Tensor) -> float:
-        """Share that the recogniser names as asked."""
-        return float((classify(self.recogniser, made) == truth).float().mean())
+        return self.named(made, truth).value
+
+    def right_of_some(self, made: Tensor, truth: Tensor) -> float:
+        """A share to divide by. Raises DataError: it is 0."""
+        found = self.right(made, truth)
+        if not found:
+            raise DataError(f"the recogniser names none of {len(made)} pictures rightly, so it cannot say what is kept; train it longer")
+        return found
 
     def asked(self, per_class: int) -> tuple[list[str], Tensor]:
         """The class of each sample, by name and by number."""
@@ -122,18 +135,17 @@ def round_trip_facts(court: Court) -> dict[str, Any]:
     facts = {"psnr": float((-10 * error.log10()).mean())}
     if court.recogniser is None:
         return facts
-    real = court.right(images, labels)
-    return {**facts, "recogniser": real, "kept": court.right(back, labels) / real}
+    real = court.right_of_some(images, labels)
+    whole = court.right(court.held.images, court.held.labels)
+    return {**facts, "recogniser": real, "recogniser_held_out": whole, "kept": court.right(back, labels) / real, "kept_images": len(images)}
 
 
 def survival_facts(court: Court) -> dict[str, Any]:
     """How often an edit keeps its label, as a share of round trips."""
     given = court.given
-    if court.recogniser is None:
-        return {}
     images, labels = (part[: given.survival] for part in (court.held.images, court.held.labels))
     names = [court.held.names[int(label)] for label in labels]
-    base, survival = court.right(round_trips(court.model, images), labels), {}
+    base, survival = court.right_of_some(round_trips(court.model, images), labels), {}
     for strength in STRENGTHS:
         made = edits(court.model, names, images, strength=strength, guidance=given.guidance, steps=given.steps, seed=1)
         survival[str(strength)] = court.right(made, labels) / base
@@ -141,14 +153,12 @@ def survival_facts(court: Court) -> dict[str, Any]:
 
 
 def guidance_facts(court: Court) -> dict[str, Any]:
-    if court.recogniser is None:
-        return {}
     names, truth = court.asked(court.given.per_class_guidance)
     recognised = {}
-    for scale in (1.0, 2.0, 4.0, 7.0):
+    for scale in GUIDANCE:
         made = edits(court.model, names, None, strength=1.0, guidance=scale, steps=court.given.steps, seed=2)
         recognised[str(scale)] = court.right(made, truth)
-    return {"recognised": recognised}
+    return {"recognised": recognised, "recognised_guidance_samples": len(names)}
 
 
 def samples(court: Court) -> Draws:
@@ -157,19 +167,27 @@ def samples(court: Court) -> Draws:
     return Draws(folder=given.out / "samples", model=court.model, names=names, guidance=given.guidance, steps=given.steps, seed=3)
 
 
-def sample_facts(court: Court, note: Callable[..., None]) -> None:
-    """Recognised share, distances, and the classification accuracy score of many samples; and a sheet of some."""
+def recognised_facts(court: Court) -> dict[str, Any]:
+    made, (_, truth) = samples(court).all(), court.asked(court.given.per_class)
+    found = court.named(made, truth)
+    return {
+        "recognised_at_use": found.value,
+        "recognised_low": found.low,
+        "recognised_high": found.high,
+        "recognised_samples": len(made),
+    }
+
+
+def score_facts(court: Court) -> dict[str, Any]:
+    """Distances and the classification accuracy score of many samples; and a sheet of some."""
     given, train, names = court.given, court.train, court.held.names
     made, (_, truth) = samples(court).all(), court.asked(given.per_class)
-    note(samples=len(made))
-    if court.recogniser is not None:
-        note(recognised_at_use=court.right(made, truth))
     rows, others = one_class_each(train, 2 * given.per_class, 4).view(-1, 2, given.per_class).unbind(1)
     rows, others = rows.flatten(), others.flatten()  # two sets of the same size without a picture in common
     real, drawn = describe(court.describer, train.images[rows]), describe(court.describer, made)
     near = manifold(real, drawn)
-    note(fid_like=frechet(real, drawn), precision=near.precision, recall=near.recall)
-    note(fid_like_real=frechet(real, describe(court.describer, train.images[others])))
+    facts: dict[str, Any] = {"samples": len(made), "fid_like": frechet(real, drawn), "precision": near.precision, "recall": near.recall}
+    facts["fid_like_real"] = frechet(real, describe(court.describer, train.images[others]))
     synthetic = Pictures(images=made, labels=truth, terms=("",) * len(made), names=names)
     genuine = Pictures(images=train.images[rows], labels=train.labels[rows], terms=("",) * len(rows), names=names)
     device = court.model.device
@@ -178,10 +196,31 @@ def sample_facts(court: Court, note: Callable[..., None]) -> None:
     if not on_real:
         raise DataError(f"a net of {given.cas_steps} steps on real pictures names none rightly; give it more with --cas-steps")
     low, high = share_interval(on_made, on_real, len(court.held))
-    note(cas_accuracy_made=on_made, cas_accuracy_real=on_real, cas_per_class=given.per_class, cas_steps=given.cas_steps)
-    note(classification_accuracy_score=on_made / on_real, cas_low=low, cas_high=high)
+    facts |= {"cas_accuracy_made": on_made, "cas_accuracy_real": on_real, "cas_per_class": given.per_class, "cas_steps": given.cas_steps}
+    facts |= {"classification_accuracy_score": on_made / on_real, "cas_low": low, "cas_high": high}
     picks = [index * given.per_class for index in range(0, len(names), 2)][:80]
     save_grid(given.out / "samples.png", floats(made[picks]), 16)
+    return facts
+
+
+LOOKS: Mapping[str, Callable[[Court], dict[str, Any]]] = {
+    "round-trips": round_trip_facts,
+    "survival": survival_facts,
+    "guidance": guidance_facts,
+    "recognised": recognised_facts,
+    "score": score_facts,
+}
+ASK_RECOGNISER = ("survival", "guidance", "recognised")
+
+
+def looks_of(given: argparse.Namespace) -> tuple[str, ...]:
+    """What is looked at: all that the given nets can answer, or what was asked for. Raises ConfigError: that takes a recogniser."""
+    if given.looks is None:
+        return tuple(look for look in LOOKS if given.recogniser or look not in ASK_RECOGNISER)
+    unanswered = [look for look in given.looks if look in ASK_RECOGNISER and not given.recogniser]
+    if unanswered:
+        raise ConfigError(f"--looks {' '.join(unanswered)} asks a recogniser; name one with --recogniser")
+    return tuple(look for look in LOOKS if look in given.looks)
 
 
 def judge(court: Court) -> dict[str, Any]:
@@ -192,14 +231,10 @@ def judge(court: Court) -> dict[str, Any]:
         "steps": given.steps,
         "guidance": given.guidance,
     }
-
-    def note(**values: Any) -> None:
-        facts.update(values)
-        print(json.dumps(values), flush=True)
-
-    for look in (round_trip_facts, survival_facts, guidance_facts):
-        note(**look(court))
-    sample_facts(court, note)
+    for look in looks_of(given):
+        found = LOOKS[look](court)
+        print(json.dumps(found), flush=True)
+        facts |= found
     return facts
 
 
@@ -222,12 +257,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--images", type=int, default=1000, help="validation pictures for round trips")
     parser.add_argument("--survival", type=int, default=400, help="validation pictures for label survival")
-    parser.add_argument("--per-class", type=int, default=100, help="samples a class for the classification accuracy score")
+    parser.add_argument("--per-class", type=int, default=100, help="samples a class for the recognised share and the score")
     parser.add_argument("--per-class-guidance", type=int, default=2, help="samples a class for each guidance scale")
     parser.add_argument("--cas-steps", type=int, default=2000)
+    parser.add_argument("--looks", nargs="+", choices=list(LOOKS), help="take these alone (by default all that the nets can answer)")
     parser.add_argument("--draw", type=one_of, metavar="I/N", help="draw the I-th of N parts of the samples and stop")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
+    looks_of(given)
     given.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     court = Court.open(given)
