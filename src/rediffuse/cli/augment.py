@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, check_apart, load_prompted, open_photos
 from rediffuse.cli.generate import check_out, make, planned
-from rediffuse.cli.learn import check_folder, learn_into
+from rediffuse.cli.learn import blank_words, check_folder, learn_into
 from rediffuse.cli.options import LEARNING, MAKING, WRITING, Learning, Making, Writing
 from rediffuse.progress import roughly
 
@@ -100,9 +100,7 @@ def say_price(
 
     Blank words stand in for them, since they cost as much to use.
     """
-    import torch
-
-    from rediffuse.concepts.concepts import FILE_NAME, Concepts
+    from rediffuse.concepts.concepts import FILE_NAME
     from rediffuse.concepts.pricing import price_words
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
@@ -112,9 +110,7 @@ def say_price(
         return False
     if not writing.dry_run and (common.quiet or (out / RUN).is_file()):  # a run that goes on says its own price
         return False
-    width = model.word_vectors("a").shape[1]  # type: ignore[operator]  # of text-to-image models
-    blank = Concepts(words={name: torch.zeros(recipe.vectors, width) for name in images.classes})
-    method = making.build(model, images.classes, blank)
+    method = making.build(model, images.classes, blank_words(images, model, recipe))
     asked: Options = {**planned(writing, common, making.batch), "progress": False}
     plan = run(images, method, out, dry_run=True, **asked)
     if isinstance(plan, Run):  # never, of a dry run

@@ -30,6 +30,7 @@ def learn(
     split: str | None = None,
     no_flips: bool = False,
     batch: int | None = None,
+    dry_run: bool = False,
     file: SingleFile = SINGLE_FILE,
     learning: Learning = LEARNING,
     common: Common = COMMON,
@@ -46,6 +47,7 @@ def learn(
         split: of a set that has several.
         no_flips: a mirrored photo would have another label (digits, text).
         batch: samples in one call of the model; less needs less memory.
+        dry_run: say what it would cost and stop.
     """
     from rediffuse.cli.large import Work, guard, guard_opened
     from rediffuse.data.splits import few_shot
@@ -63,7 +65,13 @@ def learn(
     guard_opened(images, model, price, common)
     if shots is not None:
         images = few_shot(images, shots, common.seed)
-    learned = learn_into(words, images, load_prompted(model or MODEL, common, file), chosen, batch=batch, common=common)
+    denoiser = load_prompted(model or MODEL, common, file)
+    if dry_run:
+        terminal.say(cost_of(images, denoiser, chosen, batch))
+        return 0
+    if not (common.quiet or (words / CHECKPOINT).exists()):  # one that goes on has said it
+        terminal.note(cost_of(images, denoiser, chosen, batch))
+    learned = learn_into(words, images, denoiser, chosen, batch=batch, common=common)
     count = len(learned.words)
     terminal.say(f"{counted(count, 'word')} {are(count)} in {words}, and one file a word for other programs in {words / 'tokens'}")
     if not common.quiet:
@@ -73,6 +81,26 @@ def learn(
         again = terminal.command("generate", photos, "more", words=words, split=split, no_flips=no_flips, model=model, **file.told)
         terminal.note(f"Next: {again}", quiet=common.quiet)
     return 0
+
+
+def cost_of(images: ImageSet, model: Denoiser, recipe: InversionRecipe, batch: int | None = None) -> str:
+    """What learning the words will take here."""
+    from rediffuse.concepts.pricing import price_words
+    from rediffuse.generation.run import rate_of
+    from rediffuse.methods.da_fusion import DAFusion
+
+    rate = rate_of(images, DAFusion(model, blank_words(images, model, recipe)), batch)
+    return price_words(model, recipe, len(images.classes)).summary(rate)
+
+
+def blank_words(images: ImageSet, model: Denoiser, recipe: InversionRecipe) -> Concepts:
+    """Words that mean nothing and cost as much to use as learned ones."""
+    import torch
+
+    from rediffuse.concepts.concepts import Concepts
+
+    width = model.word_vectors("a").shape[1]  # type: ignore[operator]  # of text-to-image models
+    return Concepts(words={name: torch.zeros(recipe.vectors, width) for name in images.classes})
 
 
 def check_folder(words: Path) -> None:

@@ -125,6 +125,16 @@ def generate(
         return _whole(engine, plan, writer, note, progress)
 
 
+def rate_of(photos: ImageSet, method: EditingMethod, batch: int | None = None) -> float:
+    """Image steps a second of a method's model on this machine, by short calls: what a price is made with.
+
+    Args:
+        batch: of a call; default: what a run would take.
+    """
+    settings = Settings(side=_side(method, None))
+    return Engine(photos, method, settings).rate(batch or default_batch(method.model, settings.side))
+
+
 def _price(found: tuple[Plan, bool], out: Path, engine: Engine, rate: float | None, *, shown: bool) -> tuple[Plan, Cost]:
     """The plan with its rate, measured where none is given, and what is left of it to pay; both said where that is shown."""
     plan, begun = found

@@ -1,0 +1,36 @@
+"""`rediffuse learn`: what it says it will cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import Ended
+
+COST = "3 words to learn, 24 training samples"
+
+
+def test_a_dry_run_says_what_it_costs_and_writes_nothing(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    ended = rediffuse("learn", photos, "words", "--model", model, "--samples", 8, "--dry-run")
+    assert ended.status == 0, ended.err
+    assert COST in ended.out
+    assert "about " in ended.out
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_the_cost_is_said_once_before_the_first_word(
+    rediffuse: Callable[..., Ended], photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rediffuse.concepts.concepts import Concepts
+
+    command = ("learn", photos, "words", "--model", model, "--samples", 8)
+    with monkeypatch.context() as patched:
+        patched.setattr(Concepts, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopped = rediffuse(*command)
+    assert stopped.status == 130
+    assert stopped.err.count(COST) == 1
+    ended = rediffuse(*command)
+    assert ended.status == 0, ended.err
+    assert COST not in ended.err
+    assert COST not in rediffuse("learn", photos, "others", "--model", model, "--samples", 8, "--quiet").err
