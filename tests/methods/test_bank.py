@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
 
 from rediffuse.denoisers.base import Condition, NoiseSchedule
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
@@ -316,6 +317,21 @@ def test_a_bank_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"GiB\) cannot be made"):
         plain_bank(path=tmp_path / "bank", capacity=2**45).add(*batch(0))
     assert not (tmp_path / "bank").exists()
+
+
+def test_a_worker_has_no_bank_of_its_own(tmp_path: Path):
+    rows = [(image, int(label)) for image, label in zip(*batch(0), strict=True)]
+    for bank in (plain_bank(), plain_bank(path=tmp_path / "file.bank")):
+
+        def collate(found: list[Any], bank: Bank = bank) -> tuple[Tensor, Tensor]:
+            return bank(*default_collate(found))
+
+        with pytest.raises(ConfigError, match="a copy that forgets what it made; take it out") as caught:
+            list(DataLoader(rows, batch_size=8, num_workers=2, collate_fn=collate))  # type: ignore[arg-type]
+        assert "for images, labels in loader:\n        views, labels = bank(images, labels)" in str(caught.value)
+        assert bank.held == 0
+        list(DataLoader(rows, batch_size=8, collate_fn=collate))  # type: ignore[arg-type]
+        assert bank.held == 16
 
 
 def test_mistakes_are_named():

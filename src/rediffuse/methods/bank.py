@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.methods.bank_file import BankShape, BankStore, create, in_memory, open_store
@@ -41,6 +42,8 @@ class Bank:
     written to the ring; the other rows are pictures of the ring, uniform over it, padded, cropped, perhaps mirrored, and come with the
     labels that they have. rate=1 is DiffAug itself. Until `warmup` pictures are there, whole batches are denoised.
 
+    It belongs in the loop, not in the workers of a DataLoader, which would each have a copy of it.
+
     It lives in memory, or over a file: what that holds is taken up, `clear` empties it. A file has one writer, so a
     second Bank with a method is refused as long as the first one lives; of those without a method there may be many.
 
@@ -57,7 +60,8 @@ class Bank:
             written; default: as many as the capacity. 0 for a bank that is filled once.
         seed: of all that the bank decides by chance, method included.
     Raises:
-        ConfigError: a setting out of range; a file that another method, or other settings, filled, or that another Bank writes.
+        ConfigError: a setting out of range; a file that another method, or other settings, filled, or that another Bank writes; a call in
+            a DataLoader worker.
         DataError: a file that is no bank, is damaged, or does not fit on the disk.
     """
 
@@ -223,6 +227,11 @@ class Bank:
 
     def _check(self, images: Tensor, labels: Tensor) -> Tensor:
         """The labels as int64."""
+        if get_worker_info() is not None:  # a copy of the ring and of the stream: other pictures than the loop's, the same chance each time
+            raise ConfigError(
+                "a bank in a DataLoader worker would be a copy that forgets what it made; take it out of the data set and call it on whole "
+                "batches:\n    for images, labels in loader:\n        views, labels = bank(images, labels)"
+            )
         check_images(images)
         if not isinstance(labels, Tensor) or labels.shape != images.shape[:1] or labels.dtype.is_floating_point:
             found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
