@@ -32,7 +32,7 @@ def check_tensor(images: Tensor) -> Tensor:
         return images
     low, high = (float(value) for value in images.detach().aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"images must be finite, got values from {low} to {high}")
+        raise DataError(f"images must be finite, got values from {low} to {high}; leave out pictures with missing values")
     if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
         raise DataError(f"images must lie in [0, 1], got values from {low:.4g} to {high:.4g}; {_range_fix(low, high)}")
     return images

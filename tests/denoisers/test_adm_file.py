@@ -108,6 +108,7 @@ def test_a_training_state_names_what_it_holds(tmp_path: Path) -> None:
         ("model.diffusion_model.input_blocks.0.0.weight", "Stable Diffusion"),
         ("down_blocks.0.resnets.0.conv1.weight", "diffusers"),
         ("layer1.0.conv1.weight", "ResNet"),
+        ("module.input_blocks.0.0.weight", r"several devices .* save its \.module\.state_dict"),
         ("blocks.0.attn.qkv.weight", "vision transformer"),
         ("nothing.known", r"something unknown \(first weight: nothing\.known\)"),
     ],

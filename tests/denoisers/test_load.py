@@ -132,6 +132,11 @@ def test_a_folder_of_something_else_says_what_it_holds(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_a_classifier_is_named() -> None:
+    with pytest.raises(ModelError, match="is a 'ResNetForImageClassification' of transformers, not a denoiser; give a diffusion model"):
+        load(bundled()["cifar10-32"].parent / "resnet-64")
+
+
 def test_devices_and_dtypes_that_are_not_there(folder: Path) -> None:
     with pytest.raises(ConfigError, match="'tpu'"):
         load(folder, device="tpu")

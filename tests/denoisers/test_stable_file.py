@@ -134,8 +134,11 @@ def test_files_that_cannot_be_used_say_what_is_wrong(first: Pair, tmp_path: Path
     unet = "model.diffusion_model."
     cases: dict[str, tuple[dict[str, Tensor], str]] = {
         "xl": ({**state, "conditioner.embedders.0.x": torch.ones(1)}, "Stable Diffusion XL"),
-        "lora": ({"lora_unet_down.weight": torch.ones(1)}, "LoRA"),
-        "other": ({"backbone.weight": torch.ones(1)}, "something else .*backbone"),
+        "lora": ({"unet.down_blocks.0.attentions.0.transformer_blocks.0.lora_A.weight": torch.ones(1)}, "LoRA"),
+        "other": ({"backbone.weight": torch.ones(1)}, "something unknown .*backbone"),
+        "unet alone": ({"down_blocks.0.resnets.0.conv1.weight": torch.ones(1)}, "a diffusers network; give the folder"),
+        "classifier": ({"resnet.embedder.embedder.convolution.weight": torch.ones(1)}, "a ResNet classifier, not a denoiser"),
+        "vae alone": ({"decoder.up_blocks.0.x": torch.ones(1), "encoder.down_blocks.0.x": torch.ones(1)}, "an autoencoder alone"),
         "no vae": (without("first_stage_model.", state), "lacks its vae"),
         "no text": (without("cond_stage_model.", state), "lacks its text_encoder"),
         "torn unet": (without(f"{unet}out.2.weight", state), "not those of Stable Diffusion"),

@@ -393,3 +393,15 @@ def test_wrong_settings_are_named(mixture: GaussianMixtureDenoiser):
     ones = torch.ones(1, dtype=torch.int64)
     with pytest.raises(ConfigError, match="places below among"):
         DiffAugDraw(t=ones, seed=ones, among=ones, place=ones)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("cifar10-32",), r"DiffAug takes a denoiser as rediffuse\.load gives it, .* got 'cifar10-32'"),
+        ((oracle(), "uniform"), r"times is a law of rediffuse\.methods\.noise_times, .* got 'uniform'"),
+    ],
+)
+def test_names_in_the_place_of_things(arguments: tuple[Any, ...], said: str):
+    with pytest.raises(ConfigError, match=said):
+        DiffAug(*arguments)

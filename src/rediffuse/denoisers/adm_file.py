@@ -14,22 +14,10 @@ from torch import Tensor
 
 from rediffuse.denoisers import stable_file
 from rediffuse.denoisers.adm_network import AdmNetwork, Architecture, Heads
+from rediffuse.denoisers.weight_names import looks_like, unknown
 from rediffuse.errors import ModelError
 
 FIRST = "input_blocks.0.0.weight"  # of every network of this family, its classifiers and upsamplers too
-# What else the names of weights speak of, most telling first.
-OTHERS = (
-    ("model.diffusion_model.", "a Stable Diffusion or latent diffusion checkpoint; give its .safetensors file or its pipeline folder"),
-    ("out.2.c_proj.", "a classifier of noisy images, not a denoiser; take the diffusion model that it guides"),
-    ("transformer_blocks.", "the bare UNet of a latent diffusion model; give the whole pipeline folder"),
-    ("down_blocks.", "a diffusers network; give the folder with its config.json"),
-    ("all_modules.", "a score_sde network, which is not supported"),
-    ("map_layer0.", "an EDM network, which is not supported"),
-    ("x_embedder.", "a diffusion transformer (DiT), which is not supported"),
-    ("lora", "added weights (LoRA), which need the model that they were made for"),
-    ("layer1.0.conv1.", "a ResNet classifier, not a denoiser"),
-    ("blocks.0.attn.qkv.", "a vision transformer, not a denoiser"),
-)
 BROKEN = (RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, struct.error)
 
 
@@ -120,10 +108,8 @@ def _architecture(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
 def _other(names: Iterable[str]) -> str | None:
     """What weights of these names look like; None if they are this family's."""
     names = list(names)
-    found = next((what for mark, what in OTHERS if any(mark in name for name in names)), None)
-    if found is None and FIRST not in names:
-        return f"something unknown (first weight: {next(iter(names), 'none')})"
-    return found
+    found = looks_like(names)
+    return unknown(names) if found is None and FIRST not in names else found
 
 
 def _indices(names: Iterable[str], part: str) -> set[str]:

@@ -190,6 +190,8 @@ def _family(folder: Path) -> Family:
         raise ModelError(f"{folder} is not a model folder: it lacks {hub.INDEX} and holds {inside}")
     index: Any = stable_folder.read_json(described)
     name = str(index.get("_class_name")) if isinstance(index, dict) else "?"
+    if isinstance(index, dict) and "_class_name" not in index and index.get("architectures"):
+        raise ModelError(f"{folder} is a {index['architectures'][0]!r} of transformers, not a denoiser; give a diffusion model")
     if name not in FAMILIES:
         raise ModelError(f"{folder} is a {name!r}, which is not supported: {', '.join(FAMILIES)} are. Custom pipelines are never run")
     return FAMILIES[name]

@@ -120,6 +120,8 @@ def fitting(side: int, multiple_of: int) -> int:
 
 def check_unconditional(denoiser: Denoiser, who: str) -> None:
     """Raise ConfigError, in the name of who asks, unless this is an unconditional RGB denoiser in pixel space."""
+    if not isinstance(denoiser, Denoiser):
+        raise ConfigError(f"{who} takes a denoiser as rediffuse.load gives it, such as load('cifar10-32'), got {denoiser!r:.60}")
     if denoiser.conditional or denoiser.factor != 1 or denoiser.channels != 3:
         kind = "conditional" if denoiser.conditional else f"latent (factor {denoiser.factor}, {denoiser.channels} channels)"
         raise ConfigError(f"{who} needs an unconditional RGB model in pixel space, got a {kind} {type(denoiser).__name__}; try cifar10-32")

@@ -19,6 +19,7 @@ from torch import Tensor
 from rediffuse.denoisers.base import Prediction
 from rediffuse.denoisers.stable import StableDenoiser
 from rediffuse.denoisers.stable_folder import open_tokenizer
+from rediffuse.denoisers.weight_names import looks_like, unknown
 from rediffuse.errors import ModelError
 from rediffuse.quiet import quiet
 
@@ -105,10 +106,7 @@ def _check_parts(file: Path, state: Mapping[str, Tensor]) -> bool:
     if has("conditioner.embedders.") or has(f"{UNET}label_emb."):
         raise ModelError(f"{file.name} is a Stable Diffusion XL checkpoint, which is not supported yet; take a 1.x or 2.x model")
     if not has(UNET):
-        kind = (
-            "added weights (LoRA)" if any("lora" in key for key in state) else f"something else (first weight: {next(iter(state), 'none')})"
-        )
-        raise ModelError(f"{file.name} is not a whole Stable Diffusion checkpoint but {kind}; give the base model's file or folder")
+        raise ModelError(f"{file.name} is not a whole Stable Diffusion checkpoint. It looks like {looks_like(state) or unknown(state)}")
     if not has(VAE):
         raise ModelError(f"{file.name} lacks its vae (weights under {VAE}*); take the full checkpoint")
     if not has(CLIP) and not has(OPEN_CLIP):

@@ -138,6 +138,8 @@ class DiffAug(Method[DiffAugDraw]):
         check_unconditional(denoiser, "DiffAug")
         if not 0 <= fraction <= 1:
             raise ConfigError(f"fraction is a share of the batch and must be in [0, 1], got {fraction}")
+        if times is not None and not isinstance(times, NoiseTimes):
+            raise ConfigError(f"times is a law of rediffuse.methods.noise_times, such as Uniform() or Fixed(t=300), got {times!r:.60}")
         if chunk is not None and chunk < 1:
             raise ConfigError(f"chunk is a number of images and must be at least 1, got {chunk}; None takes the batch whole")
         self._held = (denoiser.requires_grad_(False).eval(),)  # in a tuple: no submodule, so no parameters and no state

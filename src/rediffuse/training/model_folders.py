@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.denoisers import hub
+from rediffuse.denoisers.load import bundled as denoisers
 from rediffuse.errors import ModelError
 
 
@@ -20,6 +21,8 @@ def model_folder(spec: str) -> Path:
     bundled = Path(str(files("rediffuse"))) / "weights" / spec
     if "/" not in spec and (bundled / "config.json").is_file():
         return bundled
+    if spec in denoisers():
+        raise ModelError(f"{spec} is a denoiser, not a classifier; give scratch, resnet-64, a transformers folder or a hub name")
     if spec.count("/") > 1 or spec.startswith((".", "/", "~")):
         raise ModelError(
             f"no classifier at {spec!r}: there is no such folder; give scratch, resnet-64, a transformers folder or a hub name"
