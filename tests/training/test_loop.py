@@ -258,6 +258,23 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         assert torch.allclose(found[0][name], value, atol=1e-5), name
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_processes_stay_on_the_kind_of_device_that_was_given(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, object] = {}
+
+    class Told:
+        process_index, num_processes, device = 0, 2, torch.device("cpu")
+
+        def __init__(self, **options: object) -> None:
+            told.update(options)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.Accelerator", Told)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    Processes.open(torch.device(device))
+    assert told == {"cpu": device == "cpu"}
+
+
 def test_a_bank_is_written_by_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two = Processes(rank=0, count=2, device=torch.device("cpu"))
     monkeypatch.setattr(Processes, "open", lambda _: two)
@@ -287,6 +304,9 @@ def test_rates_and_settings() -> None:
     rates = [step.rate(settings, at) for at in (0, 9, 10, 33, 34, 66, 67, 99)]
     assert rates == pytest.approx([0.03, 0.3, 0.3, 0.3, 0.03, 0.03, 0.003, 0.003])
     assert Procedure(schedule="constant").rate(settings, 99) == 0.3
+    for nesterov in (True, False):
+        made = Procedure(optimizer="sgd", nesterov=nesterov).optimizer_of([torch.nn.Parameter(torch.zeros(1))], settings)
+        assert made.defaults["nesterov"] is nesterov
     assert Procedure().rate(settings, 40) == settings.rate(40)
     assert Procedure(dtype="float32").numbers(torch.device("cpu")) is torch.float32
     assert Procedure(dtype="auto").numbers(torch.device("cpu")) in (torch.float32, torch.bfloat16)

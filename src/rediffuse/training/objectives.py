@@ -26,7 +26,8 @@ from rediffuse.methods.diffaug import DiffAug
 from rediffuse.training.soft_labels import SoftLabels
 
 Source = Literal["centre", "aligned", "independent"]
-"""What a view starts from. centre: the whole picture as it is judged, without crop or flip (the DiffAug paper); aligned: the crop of the
+"""What a view starts from. centre: the whole picture as it is judged, without crop or flip (the DiffAug paper, which
+at 224 pixels takes the middle of 256); aligned: the crop of the
 clean view; independent: a crop of its own."""
 BatchNorm = Literal["joint", "split"]
 """joint: all views in one batch share their statistics (the paper). split: each kind of view is normalised by its own, and the running
@@ -151,7 +152,10 @@ def deepaugment_augmix(views: Sequence[Extra], augment: Method[Any], *extras: Ex
 
 
 def soft_stage(*extras: Extra, soft: SoftLabels | None = None) -> Objective:
-    """The second stage of DeiT-III with denoised views: soft labels on the clean term, hard labels on the extras'."""
+    """What the second stage of DeiT-III adds up, with denoised views: soft labels on the clean term, hard labels on the extras'.
+
+    Its RandAugment belongs to the pictures and its stochastic depth to the network; neither is here.
+    """
     return Objective(extras=extras, soft=SoftLabels() if soft is None else soft)
 
 

@@ -27,8 +27,9 @@ class Procedure:
     """Means of a training; `TrainSettings` says how long and how fast.
 
     Args:
-        optimizer: adamw, or sgd with Nesterov's momentum.
+        optimizer: adamw or sgd.
         momentum: of sgd, in [0, 1).
+        nesterov: sgd's momentum looks ahead; the DiffAug paper's ResNet-50 from random weights does without, its fine-tunings with it.
         schedule: cosine (warmed up, to 0), step (a tenth at each of `drops`) or constant; the warm-up holds for all.
         drops: shares of the steps, in (0, 1), growing; the DiffAug paper's ResNet-50 has 1/3 and 2/3.
         order: replacement (every draw uniform over the pictures) or epochs (each picture once, in a new order, then again).
@@ -39,6 +40,7 @@ class Procedure:
 
     optimizer: Optimizer = "adamw"
     momentum: float = 0.9
+    nesterov: bool = True
     schedule: Schedule = "cosine"
     drops: tuple[float, ...] = (0.5, 0.75)
     order: Order = "replacement"
@@ -71,7 +73,7 @@ class Procedure:
         """The optimiser, weight decay on all weights."""
         common: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "foreach": True}
         if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, momentum=self.momentum, nesterov=self.momentum > 0, **common)
+            return torch.optim.SGD(parameters, momentum=self.momentum, nesterov=self.nesterov and self.momentum > 0, **common)
         return torch.optim.AdamW(parameters, **common)
 
     def numbers(self, device: torch.device) -> torch.dtype:

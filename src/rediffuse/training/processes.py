@@ -23,13 +23,16 @@ class Processes:
 
     @classmethod
     def open(cls, device: torch.device) -> Processes:
-        """What torchrun's environment says; without it this process alone, on the device given."""
+        """What torchrun's environment says; without it this process alone, on the device given.
+
+        Several stay on the kind of device that the classifier came on: each takes one of its own of that kind.
+        """
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls(rank=0, count=1, device=device)
         from accelerate import Accelerator
 
-        accelerator = Accelerator(cpu=device.type == "cpu" and not torch.cuda.is_available())
+        accelerator = Accelerator(cpu=device.type == "cpu")
         return cls(rank=accelerator.process_index, count=accelerator.num_processes, device=accelerator.device, accelerator=accelerator)
 
     @property
