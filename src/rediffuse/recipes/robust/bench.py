@@ -145,11 +145,11 @@ def open_bench(given: argparse.Namespace, arms: Mapping[str, Arm]) -> Bench:
 
 
 def run_cells(bench: Bench, store: CellStore, cells: Sequence[Cell], hours: float | None) -> list[Judgement]:
-    """Every cell that is there or fits into the hours, in order; none of a net that is too weak.
+    """Every cell that is there or fits into the hours, by the longest that is finished, in order; none of a net that is too weak.
 
     Raises ConfigError where all nets are.
     """
-    began, slowest = time.monotonic(), 0.0
+    began, slowest = time.monotonic(), 0.0 if hours is None else longest(store, cells)
     found: list[Judgement] = []
     for cell in cells:
         if cell.net in weak_nets(bench, found):
@@ -177,6 +177,12 @@ def run_cells(bench: Bench, store: CellStore, cells: Sequence[Cell], hours: floa
             raise ConfigError(said)
         print(said, file=sys.stderr)
     return found
+
+
+def longest(store: CellStore, cells: Sequence[Cell]) -> float:
+    """Seconds that the longest training among the finished cells took; 0 where none is finished."""
+    there = (store.read(cell) for cell in cells)
+    return max((float(run.facts["seconds"]) for run in there if run is not None), default=0.0)
 
 
 def weak_nets(bench: Bench, found: Sequence[Judgement]) -> set[str]:

@@ -133,9 +133,13 @@ QUOTED: Mapping[str, tuple[str, str, str]] = {
 
 
 def headline_of(judgements: Sequence[Judgement], truth: Truth) -> dict[str, Interval]:
-    """The quoted figures, of the seeds that both arms have. Those of another net than the recipe's have its name before them."""
+    """The quoted figures, of the seeds that both arms have; none of a net that is too weak.
+
+    Those of another net than the recipe's have its name before them.
+    """
     runs = {(run.cell.net, run.cell.arm, run.cell.seed): run for run in judgements}
-    nets = list(dict.fromkeys(run.cell.net for run in judgements))
+    weak = too_weak(rows_of([run for run in judgements if run.cell.arm == PLAIN], truth))
+    nets = [net for net in dict.fromkeys(run.cell.net for run in judgements) if net not in weak]
     found: dict[str, Interval] = {}
     for net in nets:
         for key, (arm, other, measure) in QUOTED.items():
@@ -148,7 +152,7 @@ def headline_of(judgements: Sequence[Judgement], truth: Truth) -> dict[str, Inte
 
 def too_weak(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Nets whose plain arm names too few clean pictures rightly for any figure of theirs to be quoted."""
-    return [row["net"] for row in rows if row["arm"] == "plain" and row["clean"] < LEAST_CLEAN]
+    return [row["net"] for row in rows if row["arm"] == PLAIN and row["clean"] < LEAST_CLEAN]
 
 
 def _flat(name: str, interval: Interval) -> dict[str, Any]:
