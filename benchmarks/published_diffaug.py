@@ -2,7 +2,8 @@
 
 One ancestral step of the diffusion library it was built on, of which x0_hat alone is kept: every coefficient is looked up in a float64
 numpy table on the host and sent to the device at each call, the map of times is sent anew each time, posterior mean and variance and a
-second noise are computed and thrown away. The network is called as it was built, without compilation.
+second noise are computed and thrown away. The network is called as it was built, without compilation, in the numbers that it came in.
+Attention is torch's fused one, as in ours: the published einsum would only make it slower.
 
 Reference: Sastry, Dumpala, Oore. NeurIPS 2024, arXiv 2306.09192; Dhariwal and Nichol, NeurIPS 2021, arXiv 2105.05233.
 """
