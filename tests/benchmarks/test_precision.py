@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks import precision
 from rediffuse.denoisers.base import NoiseSchedule
+from rediffuse.denoisers.load import load
 from rediffuse.denoisers.pixel import PixelDenoiser
 from rediffuse.denoisers.schedules import linear_betas
 
@@ -41,6 +42,17 @@ def test_rounding_alone_is_what_was_published(place: int, dtype: torch.dtype) ->
         assert row["rounding"] == pytest.approx(ROUNDING[row["t"]][place], rel=0.15)
         assert row["half_head"] == pytest.approx(row["rounding"])
         assert row["epsilon"] == row["x0_hat"] == 0  # nothing but the head is there, and it is exact
+
+
+@pytest.mark.parametrize(("place", "numbers"), [(0, "float16"), (1, "bfloat16")])
+def test_the_bundled_denoiser_loses_less_than_a_half_precision_head(place: int, numbers: str) -> None:
+    exact, half = (load("cifar10-32", device="cpu", dtype=name) for name in ("float32", numbers))
+    assert isinstance(exact, PixelDenoiser)
+    assert isinstance(half, PixelDenoiser)
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    times = tuple(t for t in ROUNDING if t != 700)
+    for row in precision.measure(exact, half, nn.functional.interpolate(images, size=(32, 32), mode="bicubic").clamp(0, 1), times=times):
+        assert 0 < row["x0_hat"] < ROUNDING[row["t"]][place]
 
 
 def test_a_model_gives_a_result(tmp_path: Path) -> None:
