@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tests.training.toys import striped
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -17,14 +18,19 @@ import rediffuse as rd
 from rediffuse.denoisers.base import NoiseSchedule
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
 from rediffuse.denoisers.schedules import linear_betas
+from rediffuse.methods.augmix import AugMix
+from rediffuse.methods.deepaugment import DeepAugment
 from rediffuse.methods.noise_times import levels
+from rediffuse.training import objectives
+from rediffuse.training.objectives import Extra
 
 PAGE = (Path(__file__).parents[2] / "docs" / "diffaug.md").read_text()
 SECTIONS = dict(re.findall(r"^##? ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
 EXAMPLES = {title: match[1] for title, body in SECTIONS.items() if (match := re.search(r"```python\n(.*?)```", body, flags=re.DOTALL))}
 FIRST = next(iter(EXAMPLES))
 RUN_BELOW = {
-    FIRST, "In a loop", "In a collate function", "With torchvision", "With kornia", "How much noise", "Less of it", "The same again"
+    FIRST, "In a loop", "In a collate function", "With torchvision", "With kornia", "Training with views", "At test time", "How much noise",
+    "Less of it", "The same again",
 }  # fmt: skip
 
 
@@ -38,6 +44,7 @@ def names() -> dict[str, Any]:
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     picture = Image.new("RGB", (32, 32), (200, 100, 50))
     dataset = TensorDataset(images, labels)
+    given |= {"photos": striped(2, size=32)}
     return given | {"classifier": classifier, "dataset": dataset, "picture": picture, "loader": [(images, labels), (images, labels)]}
 
 
@@ -94,6 +101,25 @@ def test_with_kornia() -> None:
     pytest.importorskip("kornia")
     space = run("With kornia")
     assert space["views"].shape == space["images"].shape
+
+
+def test_training_with_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = run("Training with views")
+    assert space["robust"].classes == space["photos"].classes
+    assert (tmp_path / "training.pt").exists()
+    for call in re.findall(r"^\| `(.*?)`", SECTIONS["Training with views"], flags=re.MULTILINE):
+        name, given = call.split("(", 1)
+        made = {"Extra": Extra, "AugMix": AugMix, "DeepAugment": DeepAugment, "diffaug": space["diffaug"], name: getattr(objectives, name)}
+        if given != "...)":
+            exec(f"found = {call}", made)
+            assert isinstance(made["found"], objectives.Objective)
+
+
+def test_at_test_time() -> None:
+    space = run("At test time")
+    assert len(space["gained"]) == len(space["ensemble"].members) == 10
+    assert space["said"].predicted.shape == space["labels"].shape
 
 
 def test_how_much_noise() -> None:

@@ -19,6 +19,7 @@ from rediffuse.training.backbones import Classifier, open_backbone
 from rediffuse.training.fit import as_pool
 from rediffuse.training.linear import FeatureBank, fit_head
 from rediffuse.training.loop import fit_network
+from rediffuse.training.objectives import plain
 from rediffuse.training.pool import PixelBank, Pool, labels_of, pool_of
 from rediffuse.training.settings import LINEAR, WHOLE, TrainSettings
 
@@ -104,6 +105,16 @@ def test_a_head_finds_what_logistic_regression_finds() -> None:
     with torch.no_grad():
         right = float((ours(held).argmax(1) == labels).float().mean())
     assert right > theirs.score((held / 37).numpy(), labels.numpy()) - 0.03
+
+
+def test_an_objective_needs_the_whole_network() -> None:
+    images = toys.striped(2)
+    with pytest.raises(ConfigError, match="a head on frozen features, which sees no views"):
+        fit_classifier(images, images.classes, level="resnet-64", mode="linear", objective=plain(2))
+    one, two = (fit_classifier(images, images.classes, steps=2, size=16, objective=plain(views)).state_dict() for views in (1, 2))
+    usual = fit_classifier(images, images.classes, steps=2, size=16).state_dict()
+    assert all(torch.equal(one[name], usual[name]) for name in usual)
+    assert any(not torch.equal(two[name], usual[name]) for name in usual)
 
 
 def test_linear_training_changes_the_head_alone(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from rediffuse.training.augment import StandardViews
 from rediffuse.training.backbones import FROM_RANDOM, SCRATCH, Classifier, Progress, open_backbone
 from rediffuse.training.linear import features, fit_head
 from rediffuse.training.loop import fit_network
+from rediffuse.training.objectives import Objective
 from rediffuse.training.pool import PixelBank, Pool, pool_of
 from rediffuse.training.settings import DEFAULTS, MODES, Mode, TrainSettings
 
@@ -37,6 +38,7 @@ def fit_classifier(
     batch: int | None = None,
     learning_rate: float | None = None,
     weight_decay: float | None = None,
+    objective: Objective | None = None,
     seed: int = 0,
     size: int = 64,
     fit: str = "pad",
@@ -48,7 +50,7 @@ def fit_classifier(
     """Train an image classifier.
 
     Choose mode "linear" for a handful of images and features that know something, "whole" for random weights or when images are many.
-    Views for robustness: `loop.fit_network` with an objective.
+    Views for robustness: an objective; `loop.fit_network` takes law, means and size of the views as well.
 
     Args:
         train_set: an ImageSet, a Mixed (its alpha counts), a Pool, or any data set of (float (3, H, W) in [0, 1], label)
@@ -57,6 +59,7 @@ def fit_classifier(
         level: what the network knows at the start: "scratch", "resnet-64", ...; see `backbones.open_backbone`.
         mode: "linear" (a head on frozen features) or "whole"; None takes linear where the network knows something.
         steps, batch, learning_rate, weight_decay: None takes the mode's own (`settings.DEFAULTS`).
+        objective: of mode "whole": which views a step looks at, `objectives.base(DiffAug(...))` for one; default: the clean one.
         seed: of the start, the draws and the augmentation.
         size: side in pixels at which pictures are held.
         fit: how other shapes become that square: pad, crop or squash.
@@ -67,10 +70,12 @@ def fit_classifier(
     Returns:
         The classifier, in evaluation mode.
     Raises:
-        ConfigError: linear from random weights, or a setting outside its range.
+        ConfigError: linear from random weights or with an objective, or a setting outside its range.
         DataError: no labels, fewer than two classes, or an item of another type or range.
     """
-    chosen = mode_of(level, mode)
+    chosen = mode_of(level, mode if objective is None else mode or "whole")
+    if chosen == "linear" and objective is not None:
+        raise ConfigError("mode linear learns a head on frozen features, which sees no views; choose mode whole, or no objective")
     given: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay}
     settings = replace(DEFAULTS[chosen], **{name: value for name, value in given.items() if value is not None})
     pool, own_flips = as_pool(train_set, classes, size, fit)
@@ -80,7 +85,9 @@ def fit_classifier(
         start.remember(max(pool.items.shape[-2:]), pool.fit)
         return with_head(start, replace(pool, items=features(start, pool.items, mirrored, progress)), settings, seed)
     views = StandardViews(flips=mirrored)
-    return fit_network(start, pool, settings=settings, views=views, seed=seed, checkpoint=checkpoint, progress=progress)
+    return fit_network(
+        start, pool, settings=settings, views=views, objective=objective, seed=seed, checkpoint=checkpoint, progress=progress
+    )
 
 
 def mode_of(level: str, mode: Mode | None = None) -> Mode:
