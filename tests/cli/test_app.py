@@ -245,6 +245,13 @@ def test_a_folder_with_a_dash_is_told_how_to_be_typed(
     assert "Write ./-photos for a name that begins with a dash" in capsys.readouterr().err
 
 
+def test_an_option_that_took_the_photos_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["train", "--augment", "diffaug", "photos/", "robust/"]) == 2
+    assert "--augment may have taken it among its own words: put what has no dashes first" in capsys.readouterr().err
+    assert cli.run(["train", "--augment", "diffaug"]) == 2
+    assert "among its own words" not in capsys.readouterr().err
+
+
 def test_a_closed_pipe_is_no_error(root: Path) -> None:
     line = f"{sys.executable} -c 'import sys; from rediffuse.cli import main; sys.exit(main([\"doctor\"]))' | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=root / "src")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
 
 from rediffuse import __version__
 from rediffuse.cli import terminal
@@ -103,9 +103,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         with warnings_in_words():
             status = build()(words, exit_on_error=False, print_error=False, console=terminal.help_out())
     except CycloptsError as error:
-        dashed = next((word for word in words if word.startswith("-") and Path(word).exists()), None)
-        hint = "" if dashed is None else f" Write ./{dashed} for a name that begins with a dash."
-        terminal.failed(f"{error}{hint} See {help_of(words)}.")
+        terminal.failed(f"{error}{hint_of(words, error)} See {help_of(words)}.")
         return USER_ERROR
     except RediffuseError as error:
         terminal.failed(str(error))
@@ -137,6 +135,17 @@ def refused(error: OSError) -> str:
         return f"{error.filename or 'a file'} cannot be opened ({error.strerror}); allow it or name another place, then run it again"
     what = error.filename or "the output"
     return f"{what} cannot be written ({error.strerror}); make room or name another place, then run the command again"
+
+
+def hint_of(words: Sequence[str], error: CycloptsError) -> str:
+    """What may have gone wrong in what was typed, as a sentence after the error; empty where nothing tells."""
+    dashed = next((word for word in words if word.startswith("-") and Path(word).exists()), None)
+    if dashed is not None:
+        return f" Write ./{dashed} for a name that begins with a dash."
+    options = [place for place, word in enumerate(words) if word.startswith("--")]
+    if isinstance(error, MissingArgumentError) and options and len(words) > options[-1] + 2:
+        return f" {words[options[-1]]} may have taken it among its own words: put what has no dashes first, options after it."
+    return ""
 
 
 def help_of(words: Sequence[str]) -> str:
