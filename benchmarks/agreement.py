@@ -23,17 +23,19 @@ import numpy as np
 import torch
 from benchmarks.agreement_references import fid, kid_of_all, manifold_of_all
 from benchmarks.common import Measured, options, run
+from benchmarks.foreign import declared, torchvision_importable
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rediffuse.errors import DataError
 from rediffuse.evaluation.calibration import calibration_error, judge
 from rediffuse.evaluation.certify.bounds import lower_bound
+from rediffuse.evaluation.fidelity.inception import ClassSums
 from rediffuse.evaluation.fidelity.kernel import kid
 from rediffuse.evaluation.fidelity.manifold import manifold
 from rediffuse.evaluation.fidelity.moments import frechet
 from rediffuse.evaluation.ood import metrics, scores
-from rediffuse.evaluation.ood.reference import Neighbours, react_threshold
+from rediffuse.evaluation.ood.reference import Mahalanobis, Neighbours, react_threshold
 from rediffuse.evaluation.results import render_table
 
 Pairs = Mapping[str, Sequence[tuple[Any, Any]]]
@@ -41,6 +43,9 @@ Pairs = Mapping[str, Sequence[tuple[Any, Any]]]
 FIXTURE = Path("tests/evaluation/ood/fixtures/ood_scores.safetensors")
 ABSENT = "not importable here"
 MANIFOLD = ("precision", "recall", "density", "coverage")
+IS = "Inception Score, features as logits, one split"
+MAHALANOBIS = "Mahalanobis, theirs times 2 N"
+"""They halve the squared distance, and leave out the division of the covariance by the number of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +146,8 @@ def by_formula(_: Any) -> Pairs:
 
 
 def by_torch_fidelity(module: Any) -> Pairs:
-    fidelity, kernel, ranges = (import_module(f"torch_fidelity.metric_{name}") for name in ("fid", "kid", "prc"))
-    found: dict[str, list[tuple[Any, Any]]] = {"FID": [], "KID": [], "precision": [], "recall": []}
+    fidelity, kernel, ranges, decided = (import_module(f"torch_fidelity.metric_{name}") for name in ("fid", "kid", "prc", "isc"))
+    found: dict[str, list[tuple[Any, Any]]] = {"FID": [], "KID": [], "precision": [], "recall": [], IS: []}
     for real, made in drawn_features():
         statistics = (fidelity.fid_features_to_statistics(features) for features in (real, made))
         theirs = fidelity.fid_statistics_to_metric(*statistics, False)
@@ -150,11 +155,13 @@ def by_torch_fidelity(module: Any) -> Pairs:
         theirs |= ranges.prc_features_to_metric(
             made, real, prc_neighborhood=3, prc_batch_size=100, save_cpu_ram=False, verbose=False
         )  # fmt: skip
+        theirs |= decided.isc_features_to_metric(made, splits=1, shuffle=False)
         ours = manifold(real, made)
         found["FID"].append((frechet(real, made), theirs["frechet_inception_distance"]))
         found["KID"].append((kid(real, made).value, theirs["kernel_inception_distance_mean"]))
         found["precision"].append((ours.precision, theirs["precision"]))
         found["recall"].append((ours.recall, theirs["recall"]))
+        found[IS].append((ClassSums.of(made, splits=1).score()[0], theirs["inception_score_mean"]))
     return found
 
 
@@ -181,13 +188,15 @@ def by_pytorch_ood(module: Any) -> Pairs:
     head = layer(torch.randn(5, 40, generator=generator), torch.randn(5, generator=generator))
     logits, threshold, maps = head(features), react_threshold(bank), features[:, :, None, None]
     shared: dict[str, Any] = {"backbone": None, "head": lambda found: head(found.flatten(1))}
-    neighbours = module.KNN(None, k=7)
-    neighbours.fit_features(bank, torch.arange(len(bank)) % 5)
+    neighbours, gaussian, labels = module.KNN(None, k=7), module.Mahalanobis(None), torch.arange(len(bank)) % 5
+    neighbours.fit_features(bank, labels)
+    gaussian.fit_features(bank, labels)
     theirs = {  # high for unknown images
         "MSP": (scores.msp(logits), module.MaxSoftmax.score(logits)),
         "largest logit": (scores.max_logit(logits), module.MaxLogit.score(logits)),
         "energy": (scores.energy(logits), module.EnergyBased.score(logits)),
         "KNN": (Neighbours.of(bank, 7).score(features), torch.as_tensor(neighbours.predict_features(features))),
+        MAHALANOBIS: (Mahalanobis.of(bank, labels).score(features), 2 * len(bank) * gaussian.predict_features(features).double()),
     }
     for title, altered, detector in (
         ("ReAct", scores.react(features, threshold), module.ReAct(threshold=threshold, **shared)),
@@ -216,16 +225,17 @@ def sides(fixture: Path) -> list[Side]:
         Side(package="scipy", module="scipy.stats", what="Clopper-Pearson, lower", compare=by_scipy,
              inputs="101 counts of 100 draws, 41 of 100,000, at alpha 0.001 and 0.05"),
         Side(package="numpy", module="numpy", name="formulas, in numpy", what="FID, KID, manifolds", compare=by_formula, inputs=features),
-        Side(package="torch-fidelity", module="torch_fidelity", what="FID, KID, precision, recall", compare=by_torch_fidelity,
-             inputs=features),
+        Side(package="torch-fidelity", module="torch_fidelity", what="FID, KID, precision, recall, Inception Score",
+             compare=by_torch_fidelity, inputs=features),
         Side(package="", module="safetensors", name="OpenOOD's rules, stored", what="scores",
              compare=partial(by_published, fixture), inputs="stored features and head, percentiles 65, 85 and 90"),
-        Side(package="pytorch-ood", module="pytorch_ood.detector", what="MSP, largest logit, energy, KNN, ReAct, ASH, SCALE",
+        Side(package="pytorch-ood", module="pytorch_ood.detector", what="MSP, largest logit, energy, KNN, Mahalanobis, ReAct, ASH, SCALE",
              compare=by_pytorch_ood, inputs="200 rectified normal features of 40 dimensions, 300 in the bank"),
     ]  # fmt: skip
 
 
 def benchmark(given: argparse.Namespace) -> Measured:
+    torchvision_importable()
     rows = [row for side in sides(given.fixture) for row in side.rows()]
     print(render_table(rows))
     found = [row for row in rows if "largest_difference" in row]
@@ -237,6 +247,9 @@ def benchmark(given: argparse.Namespace) -> Measured:
     }
     notes = ["absolute differences; values up to: the largest of the other side"]
     notes += [f"not importable where this ran, so not compared here: {', '.join(absent)}"] if absent else []
+    if declared():
+        version = metadata.version("torchvision")
+        notes.append(f"torchvision {version}, which some import, is of another build of torch: its operators were declared, never called")
     return Measured(name="agreement", headline=headline, rows=rows, notes=notes)
 
 

@@ -11,7 +11,7 @@ from tests.training.toys import striped
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.evaluation.judged import Judged, batches, check_models
+from rediffuse.evaluation.judged import CHUNK, Judged, batches, check_models, chunk_of
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.preprocessing import Preprocessing
 
@@ -37,6 +37,24 @@ def test_any_module_is_asked_in_evaluation_mode_and_left_as_it_was() -> None:
     assert net.drop.training
     gradient = torch.autograd.grad(judged(images.requires_grad_()).sum(), images)[0]
     assert gradient.abs().sum() > 0
+
+
+def test_large_pictures_share_smaller_calls() -> None:
+    assert [chunk_of(side**2) for side in (1, 32, 112, 113, 224, 384, 4096)] == [CHUNK, CHUNK, CHUNK, 125, 32, 10, 1]
+    net, calls = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)), list[int]()
+    net.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    images, shown = torch.rand(70, 3, 224, 224), Preprocessing(height=224, width=224)
+    whole = Judged(net, "abcd").logits(images, chunk=70)
+    features, logits = Judged(net, "abcd").features(images)
+    assert calls == [70, 32, 32, 6]
+    assert torch.allclose(logits, whole, atol=1e-6)
+    assert torch.allclose(features, images.mean((2, 3)), atol=1e-6)
+    calls.clear()
+    Judged(net, "abcd", preprocessing=shown).logits(images[..., :8, :8])  # small ones that the network is shown large
+    assert calls == [32, 32, 6]
+    calls.clear()
+    Judged(net, "abcd").logits(images[..., :8, :8])
+    assert calls == [70]
 
 
 def test_preprocessing_comes_before_the_network() -> None:

@@ -45,7 +45,7 @@ def evaluate(
 ) -> int:
     """Find out what a classifier is worth beyond its accuracy, or which of two is better, and draw a page.
 
-    Says first what that costs. The same command continues an interrupted one; further sets and larger suites join what is there.
+    Says first what that costs. The same command continues an interrupted one; further sets, larger suites and a second classifier join it.
 
     Args:
         places: one classifier or two (a transformers folder, such as train writes, or a hub name), then labelled

@@ -16,7 +16,9 @@ from rediffuse.training.backbones import Classifier, evaluating
 from rediffuse.training.preprocessing import Preprocessing
 
 CHUNK = 128
-"""Pictures a call."""
+"""Pictures a call, at most."""
+PIXELS = CHUNK * 112**2
+"""Of the pictures of a call: 32 of 224 pixels, a fourth of what 128 of them would keep in memory."""
 
 
 class Judged:
@@ -75,8 +77,6 @@ class Judged:
 
     def identity(self) -> dict[str, Any]:
         """What tells it from others, as JSON: for `kept.Kept`."""
-        # A Classifier, or an ensemble of one, holds its preprocessing in a part of its own, and no state tells it.
-        wants = [self.preprocessing, *(getattr(part, "preprocessing", None) for part in self.network.modules())]
         try:
             head = self.head
         except ModelError:  # features are not asked for
@@ -86,7 +86,7 @@ class Judged:
             "weights": weights_hash(self.network),
             "denoiser_numbers": numbers_of(self.network),
             "classes": list(self.classes),
-            "wants": [repr(each) for each in wants if isinstance(each, Preprocessing)],
+            "wants": [repr(each) for each in self._wants()],
             "head": next((name for name, part in self.network.named_modules() if part is head), None),
         }
 
@@ -105,19 +105,28 @@ class Judged:
             raise ModelError(f"{self.name} gives logits that are NaN or infinite; its weights or its numbers (--dtype float32) are broken")
         return logits
 
+    def _wants(self) -> list[Preprocessing]:
+        """All preprocessing: a Classifier, or an ensemble of one, holds its own in a part of its own, and no state tells it."""
+        wants = [self.preprocessing, *(getattr(part, "preprocessing", None) for part in self.network.modules())]
+        return [each for each in wants if isinstance(each, Preprocessing)]
+
+    def _chunk(self, images: Tensor) -> int:
+        """At the largest size that pictures have on their way."""
+        return chunk_of(max([images.shape[-2] * images.shape[-1], *(each.height * each.width for each in self._wants())]))
+
     def as_module(self) -> nn.Module:
         """The same as a module of images in [0, 1], for what asks a classifier several times; see `test_time.ensembles`."""
         return _Asked(self)
 
     @torch.no_grad()
-    def logits(self, images: Tensor, chunk: int = CHUNK) -> Tensor:
-        """(N, K) float32 on the processor, without gradients, a chunk at a time."""
-        parts = [self(part).cpu() for part in images.split(chunk)]
+    def logits(self, images: Tensor, chunk: int | None = None) -> Tensor:
+        """(N, K) float32 on the processor, without gradients, a chunk at a time; None takes one that fits the size, see `chunk_of`."""
+        parts = [self(part).cpu() for part in images.split(self._chunk(images) if chunk is None else chunk)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.classes))
 
     @torch.no_grad()
-    def features(self, images: Tensor, chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
-        """(features (N, D), logits (N, K)) float32 on the processor: what the head sees, and what it makes of it.
+    def features(self, images: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+        """(features (N, D), logits (N, K)) float32 on the processor: what the head sees, and what it makes of it. chunk: as in `logits`.
 
         Raises ModelError where the head is not asked once an image.
         """
@@ -160,6 +169,11 @@ class _Asked(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self._judged(images)
+
+
+def chunk_of(pixels: int) -> int:
+    """How many pictures of so many pixels share a call: CHUNK, fewer above 112 x 112, at least one."""
+    return max(1, min(CHUNK, PIXELS // max(1, pixels)))
 
 
 def check_models(judged: Judged | Sequence[Judged]) -> tuple[Judged, ...]:

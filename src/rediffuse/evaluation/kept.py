@@ -97,6 +97,12 @@ def in_noted_blocks(
         yield rows, tensors, notes
 
 
+def kept_images(folder: Path, images: int, block: int, before: str = "") -> int:
+    """How many of so many images lie in finished blocks of a folder. Args as in `in_blocks`."""
+    starts = (start for start in range(0, images, block) if (folder / f"{before}{start:09d}{_ENDING}").exists())
+    return sum(min(block, images - start) for start in starts)
+
+
 def claim(folder: Path, identity: Mapping[str, Any]) -> None:
     """Take a folder for kept blocks, or find it taken by the same call. Raises ConfigError with the difference."""
     file = folder / _IDENTITY

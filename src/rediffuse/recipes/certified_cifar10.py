@@ -79,11 +79,20 @@ def rows_of(found: Certified, trained: Trained, smoother: str) -> list[dict[str,
     return rows
 
 
-def curve_rows(found: Certified, trained: Trained) -> list[dict[str, Any]]:
-    """Certified accuracy of the first net of each arm along the radius, for figures."""
+def curve_rows(found: Certified, trained: Trained, smoother: str) -> list[dict[str, Any]]:
+    """Certified accuracy of the first net of each arm along the radius, with what must stand beside it, for figures."""
     first = [(arm, found.find(names[0], sigma)) for arm, names in trained.arms.items() for sigma in found.smoothing.sigmas]
+    beside = {"smoother": smoother, "draws": found.smoothing.draws, "images": found.images}
     return [
-        {"table": "curve", "arm": arm, "sigma": series.sigma, "points": [list(point) for point in series.curve()]} for arm, series in first
+        {
+            "table": "curve",
+            "arm": arm,
+            **beside,
+            "sigma": series.sigma,
+            "ceiling": series.ceiling,
+            "points": [list(point) for point in series.curve()],
+        }
+        for arm, series in first
     ]
 
 
@@ -103,17 +112,17 @@ def headline_of(found: Certified, trained: Trained) -> dict[str, Interval]:
 def work(given: argparse.Namespace, trained: Trained) -> Path:
     denoiser = load(given.denoiser, device=given.device)
     found = asked(given, trained, denoiser)
-    rows, seconds = rows_of(found, trained, DENOISED), found.seconds
+    rows, curves, seconds = rows_of(found, trained, DENOISED), curve_rows(found, trained, DENOISED), found.seconds
     if NOISE in trained.arms:
         control = trained.some([NOISE])
         # They have learned from x + sigma z clamped, so that is what they are asked about; any function of the noisy tensor is sound.
         bare = asked(given, control, NoDenoiser(denoiser.schedule, size=SIZE).to(denoiser.device))
-        rows, seconds = rows + rows_of(bare, control, BARE), seconds + bare.seconds
+        rows, curves = rows + rows_of(bare, control, BARE), curves + curve_rows(bare, control, BARE)
+        seconds += bare.seconds
     print(render_table([row for row in rows if row["sigma"] == "chosen"]))
-    rows += curve_rows(found, trained)
     headline, device = headline_of(found, trained), str(denoiser.device)
     said = found.conditions()
-    return write_result(given.name, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=said)
+    return write_result(given.name, headline, rows + curves, seconds, command=given.command, folder=given.out, device=device, notes=said)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

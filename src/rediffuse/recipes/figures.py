@@ -3,8 +3,9 @@
     python -m rediffuse.recipes.figures
 
 Shows: what copies gain over standard augmentation and over Real Guidance, set by set and level by level (`gains.png`); what DiffAug's arms
-reach under corruptions (`robustness.png`); certified accuracy (`certificates.png`); entropy against noise (`entropy.png`); confidence
-against accuracy (`reliability.png`). A figure whose result is not there is not drawn. Seconds, on any machine.
+reach under corruptions (`robustness.png`); certified accuracy under the ceilings that draws set, beside the control without a denoiser
+(`certificates.png`); entropy against noise (`entropy.png`); confidence against accuracy (`reliability.png`). A figure whose result is not
+there is not drawn. Seconds, on any machine.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from rediffuse.errors import DataError, RediffuseError
 from rediffuse.evaluation.results import Result, read_result
+from rediffuse.recipes.certified_cifar10 import BARE
 from rediffuse.recipes.render import BASELINES, LEVELS
 
 INK, FAINT = "#1d2733", "#d5dbe1"
@@ -70,19 +72,31 @@ def robustness(results: Mapping[str, Result], axes: Any) -> bool:
 
 
 def certificates(results: Mapping[str, Result], axes: Any) -> bool:
-    """Certified accuracy along the radius, a colour an arm, a dash a sigma."""
+    """Certified accuracy along the radius, a colour an arm, a dash a sigma; upright lines are the ceilings that draws set."""
     rows = table(results, "certified_cifar10", "curve")
     if not rows:
         return False
-    sigmas = sorted({row["sigma"] for row in rows})
-    for arm, colour in zip(dict.fromkeys(row["arm"] for row in rows), COLOURS, strict=False):
-        for sigma, dash in zip(sigmas, ("-", "--", ":", "-."), strict=False):
-            points = next(row["points"] for row in rows if (row["arm"], row["sigma"]) == (arm, sigma))
-            label = arm if sigma == sigmas[0] else None
-            axes.plot([point[0] for point in points], [100 * point[1] for point in points], dash, color=colour, label=label)
-    axes.set_xlabel(f"L2 radius on [0, 1] pictures; solid, dashed, dotted: sigma {', '.join(f'{sigma:g}' for sigma in sigmas)}")
+    dashes = dict(zip(sorted({row["sigma"] for row in rows}), ("-", "--", ":", "-."), strict=False))
+    arms = dict.fromkeys((row["arm"], row["smoother"]) for row in rows)
+    denoised = [arm for arm in arms if arm[1] != BARE]
+    colours = dict.fromkeys(arms, INK) | dict(zip(denoised, COLOURS, strict=False))  # what no denoiser helps is in ink
+    for arm in arms:
+        own = [row for row in rows if (row["arm"], row["smoother"]) == arm]
+        for place, row in enumerate(own):
+            label = (arm[0] if arm[1] != BARE else f"{arm[0]}, {BARE}") if place == 0 else None
+            x, y = zip(*row["points"], strict=True)
+            axes.plot(x, [100 * value for value in y], dashes[row["sigma"]], color=colours[arm], label=label)
+    for sigma, top in {row["sigma"]: row["ceiling"] for row in rows}.items():
+        axes.axvline(top, color=INK, linewidth=0.8, linestyle=dashes[sigma], alpha=0.6)
+        axes.annotate(
+            f"\u03c3 {sigma:g}", (top, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points", ha="center",
+        )  # fmt: skip
+    axes.set_xlim(0, 1.04 * max(row["ceiling"] for row in rows))
+    axes.set_ylim(0, None)
+    said = "; ".join(dict.fromkeys(f"{row['images']:,} pictures, N = {row['draws']:,} draws each" for row in rows))
+    axes.set_xlabel(f"L2 radius on [0, 1] pictures ({said};\nupright: the most that N can certify at each \u03c3)")
     axes.set_ylabel("certified accuracy, %")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return True
 
 

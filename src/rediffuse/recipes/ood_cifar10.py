@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from rediffuse.evaluation.ood.asking import Asked, askable
 from rediffuse.evaluation.ood.resampling import resampled_auroc
 from rediffuse.evaluation.ood.result import GROUPS, MEANS, RESAMPLES, judge
-from rediffuse.evaluation.ood.scores import HEADLINE, SCORES
+from rediffuse.evaluation.ood.scores import SCORES
 from rediffuse.evaluation.ood.scoring import Scored, score_sets
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, t_interval
@@ -89,13 +88,6 @@ def rows_of(areas: Areas, trained: Trained) -> list[dict[str, Any]]:
     return rows
 
 
-def histogram_rows(areas: Areas, trained: Trained) -> list[dict[str, Any]]:
-    """How the first net of each arm scores each set, for figures."""
-    first = {names[0]: arm for arm, names in trained.arms.items()}
-    found = (each for each in judge(areas.scored, resamples=1).histograms if each.model in first and each.score in HEADLINE)
-    return [{"table": "histogram", "arm": first[each.model], **asdict(each)} for each in found]
-
-
 def headline_of(areas: Areas, trained: Trained) -> dict[str, Interval]:
     return {
         f"{group}_auroc_{key}{ending}": areas.mean(trained.arms[DIFFAUG], group, score, trained.arms[arm])
@@ -118,8 +110,8 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
             trained.models, known, asked=asked, near=near, far=far, train=train, keep=trained.keep(given, "unknown"), progress=bar.report
         )
     areas = Areas(scored)
-    rows = [*rows_of(areas, trained), *histogram_rows(areas, trained)]
-    print(render_table([row for row in rows if row["table"] == "scores" and row["score"] in MEANS]))
+    rows = rows_of(areas, trained)
+    print(render_table([row for row in rows if row["score"] in MEANS]))
     device = str(trained.models[0].device)
     sets = ", ".join(f"{part.name} ({part.group}, {len(part):,})" for part in scored.sets)
     notes = [sets, *(f"{key}: {value}" for key, value in scored.settings.items())]

@@ -29,7 +29,8 @@ def asking(*models: Judged, train: ImageSet | None = TRAIN) -> Asking:
 
 
 def found(given: Asking, keep: Path | None = None) -> OodResult:
-    result: Any = unknown(given).run(keep, None)
+    part = unknown(given)
+    result: Any = part.join([part.run(keep, None)])
     assert result.scores
     assert {row.score for row in result.rows} == set(result.scores)
     return result  # type: ignore[no-any-return]

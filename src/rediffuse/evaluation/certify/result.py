@@ -91,6 +91,7 @@ class Certified(Saved):
         images: their number.
         models: names.
         series: one for each model and sigma.
+        timed: models whose times add up: one of each call where they were made in several; the first one where there is none.
     """
 
     smoothing: Smoothing
@@ -98,12 +99,13 @@ class Certified(Saved):
     images: int
     models: tuple[str, ...]
     series: tuple[Series, ...]
+    timed: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
         """That all certificates took, also those of an earlier life."""
-        first = [series for series in self.series if series.model == self.models[0]]  # an image's time is that of all models
-        return sum(row.seconds for series in first for row in series.rows)
+        timed = self.timed or self.models[:1]  # an image's time is that of all models of a call
+        return sum(row.seconds for series in self.series if series.model in timed for row in series.rows)
 
     def find(self, model: str, sigma: float) -> Series:
         """The certificates of one model at one sigma. Raises ConfigError with what there is."""

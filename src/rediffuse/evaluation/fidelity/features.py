@@ -32,7 +32,8 @@ class Taken:
     """How features are taken.
 
     Args:
-        size: side in pixels of the square that every image becomes, with antialiasing; 64 for `resnet-64`, 299 for Inception.
+        size: side in pixels of the square that every image becomes, with antialiasing; 64 for `resnet-64`, the pictures' own
+            side for `published.inception`, which resizes by itself.
         fit: how other shapes become that square; see `data.geometry.Fit`.
         batch: images a call.
         numbers: of stored features. A million of 512 dimensions take 2.05 GB as float32 and 1.02 GB as float16, which rounds by 0.05 %.

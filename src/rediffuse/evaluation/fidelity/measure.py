@@ -137,7 +137,7 @@ def measure_fidelity(
     Memory: features, N x D x 4 bytes a set (in files under `keep`, else in memory), and blocks of distances under 0.3 GB.
 
     Args:
-        extractor: None takes the bundled `resnet-64`. Published FID asks for the published Inception network, which is not bundled.
+        extractor: None takes the bundled `resnet-64`. Published FID asks for `published.inception`, whose weights are not bundled.
         settings: None takes `Fidelity()`.
         keep: folder for features; the same call again continues from it. The caller removes it (`kept.forget`).
         identity: what tells a bare function from another; see `features.identity_of`.

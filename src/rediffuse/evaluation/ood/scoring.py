@@ -12,11 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rediffuse.data.names import slug
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.judged import Judged, batches, check_models
-from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
+from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks, kept_images
 from rediffuse.evaluation.ood import scores as rules
 from rediffuse.evaluation.ood.asking import Asked, features_of, score_batch
 from rediffuse.evaluation.ood.reference import Reference
@@ -83,7 +82,8 @@ def score_sets(
         known: test images of the classes that they learned; labels are not asked for.
         near, far: sets by name of unknown images; near ones resemble what is known.
         train: their training images, labelled; None where no score asks for any.
-        keep: folder for finished blocks; the same call again continues from it. The caller removes it (`kept.forget`).
+        keep: folder for finished blocks; the same call again continues from it, and other sets may join. The caller removes it
+            (`kept.forget`).
         progress: called with (images done, images in all).
     Raises:
         DataError: an empty set, one that shares pictures with `known` or `train`, no training images where a score asks for them.
@@ -101,15 +101,13 @@ def score_sets(
         "neighbours": asked.neighbours,
         "bank": len(chosen or ()),
     }
-    kept = None if keep is None else Kept(keep, _identity(judged, sets, chosen, settings))
+    kept = None if keep is None else Kept(keep, _identity(judged, chosen, settings))
     total = len(chosen or ()) + sum(len(images) for _, _, images in sets)
     work = _Work(models=judged, asked=asked, kept=kept, progress=progress, total=total)
     references, lost = ([Reference()] * len(judged), {}) if chosen is None else work.references(chosen)
     if lost:
         work = replace(work, asked=replace(asked, scores=tuple(name for name in asked.scores if name not in lost)))
-    found = [
-        ScoredSet(name=name, group=group, values=work.score(f"{group}-{slug(name)}", images, references)) for name, group, images in sets
-    ]
+    found = [ScoredSet(name=name, group=group, values=work.score(_block_name(images), images, references)) for name, group, images in sets]
     return Scored(
         models=tuple(model.name for model in judged),
         scores=work.asked.scores,
@@ -188,6 +186,14 @@ class _Work:
             self.progress(done, self.total)
 
 
+def share_kept(keep: Path, sets: Sequence[ImageSet], train: ImageSet | None, asked: Asked) -> float:
+    """The share of images, those of the bank among them, that `score_sets` finds in the folder it kept them in."""
+    given = [("bank", chosen)] if (chosen := _chosen(train, asked)) is not None else []
+    counts = [(name, len(images)) for name, images in (*given, *((_block_name(images), images) for images in sets))]
+    there = sum(kept_images(keep, count, BLOCK, f"{name}-") for name, count in counts)
+    return there / sum(count for _, count in counts)
+
+
 def left_out(lost: Mapping[str, str]) -> tuple[str, ...]:
     """A note for each reason of scores that are left out, without the advice that follows a semicolon."""
     found: dict[str, list[str]] = {}
@@ -218,13 +224,16 @@ def _named(known: ImageSet, near: Mapping[str, ImageSet], far: Mapping[str, Imag
     return given + [(name, "far", images) for name, images in far.items()]
 
 
-def _identity(
-    models: Sequence[Judged], sets: Sequence[tuple[str, Group, ImageSet]], chosen: ImageSet | None, settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def _identity(models: Sequence[Judged], chosen: ImageSet | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the sets, which their blocks are named after: others may join."""
     return {
         "kind": "ood",
         "models": {model.name: model.identity() for model in models},
-        "sets": {f"{group} {name}": fingerprint(images) for name, group, images in sets},
         "train": None if chosen is None else fingerprint(chosen),
         **settings,
     }
+
+
+def _block_name(images: ImageSet) -> str:
+    """What the names of a set's blocks begin with: a hash of all that is in it."""
+    return f"set-{fingerprint(images)[:16]}"

@@ -31,6 +31,11 @@ class Asking:
     far: Mapping[str, ImageSet] = field(default_factory=dict)
     train: ImageSet | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classifiers."""
+        return tuple(model.name for model in self.models)
+
     def some(self, count: int) -> ImageSet:
         return chosen(self.data, count, self.settings.seed)
 
@@ -49,20 +54,27 @@ class Asking:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """One part.
+    """One part, asked of some classifiers.
 
     Attributes:
-        run: (folder for what is kept, progress) -> its result.
+        run: (folder for what is kept, progress) -> what they said.
+        join: what several runs of different classifiers said -> its result, with the classifiers in the order of this part.
+        apart: some of the classifiers -> the same asked of them alone.
         key: what decides its numbers beside models, size, fit and seed; it names its place.
         state: names the note of how far it is, where calls that ask for different things share a place.
+        share: the folder of its place -> how much of it lies there; None where the note alone says it.
     """
 
     name: str
+    models: Sequence[Judged]
     images: ImageSet
     calls: Calls
-    run: Callable[[Path | None, Progress | None], object]
+    run: Callable[[Path | None, Progress | None], Any]
+    join: Callable[[Sequence[Any]], Any]
+    apart: Callable[[Sequence[Judged]], Part]
     key: Mapping[str, Any] = field(default_factory=dict)
     state: str = ""
+    share: Callable[[Path], float] | None = None
 
 
 def denoiser_told(denoiser: Denoiser | None) -> dict[str, Any]:

@@ -54,6 +54,15 @@ class PartCost:
     done: float
     seconds: float
 
+    @classmethod
+    def of(cls, part: str, images: int, groups: Sequence[tuple[Calls, float]], rates: Rates) -> PartCost:
+        """groups: (what some classifiers are asked for, the share that is done), one for each that is asked by itself."""
+        whole = [rates.seconds(calls) for calls, _ in groups]
+        seconds = sum((1 - share) * each for each, (_, share) in zip(whole, groups, strict=True))
+        done = 1 - seconds / sum(whole) if sum(whole) else min(share for _, share in groups)
+        asked = Calls(**{name: sum(getattr(calls, name) for calls, _ in groups) for name in Calls.__dataclass_fields__})
+        return cls(part=part, images=images, calls=asked, done=done, seconds=seconds)
+
     def line(self) -> str:
         asked = [f"{self.calls.classifier:,} classifier calls"]
         asked += [f"{self.calls.denoiser:,} denoiser calls"] if self.calls.denoiser else []

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,21 +13,18 @@ from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.pixel import check_unconditional
 from rediffuse.errors import ConfigError, DataError, RediffuseError
 from rediffuse.evaluation.judged import Judged, batches, check_models
-from rediffuse.evaluation.kept import fingerprint
 from rediffuse.evaluation.ood.sets import check_unknown
 from rediffuse.evaluation.provenance import commit, provenance
 from rediffuse.evaluation.suite import settings as names
-from rediffuse.evaluation.suite.asking import Asking, Part, Progress
+from rediffuse.evaluation.suite.asking import Asking, Part, Progress, part_of
 from rediffuse.evaluation.suite.cost import Cost, PartCost, Rates, measure
+from rediffuse.evaluation.suite.keeping import Keeping
 from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation, Skipped
 from rediffuse.evaluation.suite.settings import Suite, SuiteSettings, chosen
-from rediffuse.writing import write_json
 
 Watch = Callable[[str], Progress | None]
 """Called with the name of a part that begins; gives what is to be called with (done, in all)."""
-STATE_EVERY = 20.0
-"""Seconds between two notes of how far a part is."""
 
 
 def evaluate(
@@ -68,7 +62,9 @@ def evaluate(
         images: how many of `data` are judged: a seeded choice by pixels. None judges all.
         seed: of that choice and of all noise.
         settings: what dear parts see; its suite, size, fit and seed give way to the arguments.
-        keep: folder for what is done; the same call goes on from it, and further parts, sets and models may join.
+        keep: folder for what is done; the same call goes on from it. Further parts and sets may join, and a second model: the first is not
+            asked again, while what two share when they are asked together (corrupted pictures, denoised views and draws) is made again for
+            the one that joins. Unknown inputs begin anew where other scores or another bank must do for both.
         hours: refuse to begin what would take longer.
     Raises:
         ConfigError: models of one name, a denoiser or size that does not fit, more hours than allowed.
@@ -91,16 +87,14 @@ class Bench:
 
     Attributes:
         parts: those that can be run; skipped: those that cannot.
-        keep: folder for what is done. Each part has a place of its own there, named after all that decides its numbers.
-        places: those that were asked for: weights and images are hashed once.
+        keeping: of what is done.
         notes: limits of all figures, in sentences; the result carries them.
     """
 
     asking: Asking
     parts: tuple[Part, ...]
     skipped: tuple[Skipped, ...]
-    keep: Path | None
-    places: dict[str, Path] = field(default_factory=dict)
+    keeping: Keeping
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -131,24 +125,20 @@ class Bench:
         skipped = [Skipped(part=name, reason=reason, failed=False) for name in own.parts if (reason := lacking(asking, name))]
         lost = {part.part for part in skipped}
         parts = tuple(build(asking, name) for name in own.parts if name not in lost)
-        return cls(asking=asking, parts=parts, skipped=tuple(skipped), keep=None if keep is None else Path(keep))
+        keeping = Keeping(asking=asking, folder=None if keep is None else Path(keep))
+        return cls(asking=asking, parts=parts, skipped=tuple(skipped), keeping=keeping)
 
     def price(self) -> Cost:
         """What is still to be done. Measures for a few seconds."""
         asking, own = self.asking, self.asking.settings
-        shares = {part.name: float(self._state(part)["share"]) for part in self.parts}
-        left = [part.calls for part in self.parts if shares[part.name] < 1]
+        groups = {part.name: [(each.calls, self.keeping.share(each)) for each in self.keeping.groups(part)] for part in self.parts}
+        left = [calls for found in groups.values() for calls, share in found if share < 1]
         rates = Rates()
         if left:
             beliefs = asking.denoiser if any(calls.denoiser for calls in left) else None
             corrupting = any(calls.corrupted for calls in left)
             rates = measure(asking.models, asking.data, beliefs, size=own.size, fit=own.fit, corrupting=corrupting)
-        found = []
-        for part in self.parts:
-            done = shares[part.name]
-            seconds = (1 - done) * rates.seconds(part.calls)
-            found.append(PartCost(part=part.name, images=len(part.images), calls=part.calls, done=done, seconds=seconds))
-        return Cost(parts=tuple(found))
+        return Cost(parts=tuple(PartCost.of(part.name, len(part.images), groups[part.name], rates) for part in self.parts))
 
     def run(self, watch: Watch | None = None, command: str | None = None) -> Evaluation:
         """Every part. One that fails is noted; where no part at all succeeds, the first error is raised."""
@@ -158,11 +148,10 @@ class Bench:
         skipped, first = list(self.skipped), None
         for part in self.parts:
             try:
-                found[FIELDS[part.name]] = self._run(part, None if watch is None else watch(part.name))
+                found[FIELDS[part.name]] = part.join(self._said(part, None if watch is None else watch(part.name), seconds))
             except RediffuseError as error:
                 first = error if first is None else first
                 skipped.append(Skipped(part=part.name, reason=str(error), failed=True))
-            seconds[part.name] = float(self._state(part)["seconds"])
         if first is not None and not found:
             raise first
         asking, own = self.asking, self.asking.settings
@@ -173,7 +162,7 @@ class Bench:
         return Evaluation(
             name=asking.data.name,
             suite=own.suite,
-            models=tuple(model.name for model in asking.models),
+            models=asking.names,
             weights=self.weights,
             classes=asking.models[0].classes,
             images=len(asking.data),
@@ -191,67 +180,15 @@ class Bench:
     @property
     def weights(self) -> dict[str, str]:
         """The hash of each classifier's weights, by name."""
-        return {model.name: str(model.identity()["weights"]) for model in self.asking.models}
+        return {name: str(self.keeping.identity(name)["weights"]) for name in self.asking.names}
 
-    def _run(self, part: Part, progress: Progress | None) -> object:
-        """A part with its state noted on the way."""
-        state, began, noted = self._state(part), time.monotonic(), [time.monotonic()]
-
-        def note(share: float) -> None:
-            if self.keep is not None:
-                spent = float(state["seconds"]) + time.monotonic() - began
-                write_json(self._note(part), {"part": part.name, "share": share, "seconds": round(spent, 2)})
-
-        def tick(done: int, total: int) -> None:
-            if time.monotonic() - noted[0] > STATE_EVERY:
-                noted[0] = time.monotonic()
-                note(min(0.99, done / max(1, total)))
-            if progress is not None:
-                progress(done, total)
-
-        if self.keep is not None:
-            self.keep.mkdir(parents=True, exist_ok=True)
-        result = part.run(None if self.keep is None else self._place(part), tick)
-        if float(state["share"]) < 1:
-            note(1.0)
-        return result
-
-    def _place(self, part: Part) -> Path:
-        if part.name not in self.places:
-            self.places[part.name] = self._named(part)
-        return self.places[part.name]
-
-    def _named(self, part: Part) -> Path:
-        from rediffuse import __version__
-
-        own = self.asking.settings
-        key = {
-            "version": __version__,  # figures of two versions are not mixed
-            "images": fingerprint(part.images),
-            "models": {model.name: model.identity() for model in self.asking.models},
-            "size": own.size,
-            "fit": own.fit,
-            "seed": own.seed,
-            **part.key,
-        }
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        return (self.keep or Path()) / f"{part.name.lower().replace(' ', '-')}-{digest}"
-
-    def _note(self, part: Part) -> Path:
-        """The file that says how far a part is."""
-        place = self._place(part)
-        return place.with_name(f"{place.name}-{part.state}.json" if part.state else f"{place.name}.json")
-
-    def _state(self, part: Part) -> Mapping[str, Any]:
-        """How far a part is, and the seconds that it took."""
-        nothing = {"share": 0.0, "seconds": 0.0}
-        file = None if self.keep is None else self._note(part)
-        if file is None or not file.exists():
-            return nothing
+    def _said(self, part: Part, progress: Progress | None, seconds: dict[str, float]) -> list[Any]:
+        """What all classifiers said, those that are asked together in one; `seconds` learns what the part took, also where it fails."""
+        groups = self.keeping.groups(part)
         try:
-            return {**nothing, **json.loads(file.read_text(encoding="utf-8"))}
-        except ValueError:  # it decides no number; the next note writes it anew
-            return nothing
+            return [self.keeping.run(each, part_of(progress, place, len(groups))) for place, each in enumerate(groups)]
+        finally:
+            seconds[part.name] = sum(self.keeping.seconds(each) for each in groups)
 
 
 def check(asking: Asking) -> None:

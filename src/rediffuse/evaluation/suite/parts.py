@@ -25,6 +25,7 @@ from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.corruptions.sources import Live
 from rediffuse.evaluation.entropy import WHOLE, EntropyCurve, entropy_curve
 from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.suite import joining
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking, Part, Progress, denoiser_told, frost_told, part_of
 from rediffuse.evaluation.suite.columns import Columns, ask_columns
@@ -59,14 +60,16 @@ def accuracy(asking: Asking) -> Part:
             found[model.name] = said.accuracy(model.truth(asking.data).tolist(), model.classes)
         return found
 
-    return Part(name=names.ACCURACY, images=asking.data, calls=Calls(classifier=len(asking.models) * len(asking.data)), run=run)
+    calls = Calls(classifier=len(asking.models) * len(asking.data))
+    return _part(asking, names.ACCURACY, accuracy, joining.accuracies, images=asking.data, calls=calls, run=run)
 
 
 def calibration(asking: Asking) -> Part:
     def run(keep: Path | None, progress: Progress | None) -> Calibrations:
         return calibrate(asking.models, asking.data, keep=keep, progress=progress, **asking.where)
 
-    return Part(name=names.CALIBRATION, images=asking.data, calls=Calls(classifier=len(asking.models) * len(asking.data)), run=run)
+    calls = Calls(classifier=len(asking.models) * len(asking.data))
+    return _part(asking, names.CALIBRATION, calibration, joining.calibrations, images=asking.data, calls=calls, run=run)
 
 
 def corruptions(asking: Asking) -> Part:
@@ -76,7 +79,8 @@ def corruptions(asking: Asking) -> Part:
 
     copies = len(COMMON) * len(SEVERITIES) * len(asking.data)
     calls = Calls(classifier=len(asking.models) * (copies + len(asking.data)), corrupted=copies)
-    return Part(name=names.CORRUPTIONS, images=asking.data, calls=calls, run=run, key=frost_told(asking))
+    told = frost_told(asking)
+    return _part(asking, names.CORRUPTIONS, corruptions, joining.corruptions, images=asking.data, calls=calls, run=run, key=told)
 
 
 def entropy(asking: Asking) -> Part:
@@ -87,7 +91,7 @@ def entropy(asking: Asking) -> Part:
 
     times = len(WHOLE.times)
     calls = Calls(classifier=len(asking.models) * len(images) * times, denoiser=len(images) * (times - 1))
-    return Part(name=names.ENTROPY, images=images, calls=calls, run=run, key=denoiser_told(denoiser))
+    return _part(asking, names.ENTROPY, entropy, joining.entropies, images=images, calls=calls, run=run, key=denoiser_told(denoiser))
 
 
 def ensemble(asking: Asking) -> Part:
@@ -139,7 +143,8 @@ def _columns(
     seen = asked // len(asking.models)  # views are made once for all models
     calls = Calls(classifier=asked * (1 + views), denoiser=seen * beliefs, corrupted=len(images) * copies)
     told = {**denoiser_told(asking.pixels), **frost_told(asking), "severities": list(severities), **key}
-    return Part(name=name, images=images, calls=calls, run=run, key=told)
+    maker = ensemble if name == names.ENSEMBLE else adapted
+    return _part(asking, name, maker, joining.columns, images=images, calls=calls, run=run, key=told)
 
 
 def certificates(asking: Asking) -> Part:
@@ -153,7 +158,7 @@ def certificates(asking: Asking) -> Part:
     calls = Calls(classifier=len(asking.models) * draws, denoiser=draws)
     key = {**denoiser_told(denoiser), **smoothing.to_json(), "sigmas": None}  # further sigmas may join
     state = "-".join(f"{sigma}" for sigma in sorted(smoothing.sigmas))
-    return Part(name=names.CERTIFICATES, images=images, calls=calls, run=run, key=key, state=state)
+    return _part(asking, names.CERTIFICATES, certificates, joining.certificates, images=images, calls=calls, run=run, key=key, state=state)
 
 
 def attack(asking: Asking) -> Part:
@@ -176,7 +181,20 @@ def attack(asking: Asking) -> Part:
     calls = Calls(classifier=once + each * views, denoiser=each * max(0, views - 1) * 4 // 3)  # recomputed once for the gradient
     told = {**denoiser_told(denoiser), **asdict(asking.settings.diffaug)}
     told["attacks"] = [asdict(plan) for plan in plans]
-    return Part(name=names.ATTACK, images=images, calls=calls, run=run, key=told)
+    attacked = [victim.name for victim in victims]
+    return _part(asking, names.ATTACK, attack, joining.attacks, attacked, images=images, calls=calls, run=run, key=told)
+
+
+def _part(
+    asking: Asking, name: str, maker: Callable[[Asking], Part], join: Callable[[Sequence[Any], Sequence[str]], Any],
+    order: Sequence[str] | None = None, **given: Any,
+) -> Part:  # fmt: skip
+    """A part whose classifiers may be asked apart. order: of what is joined, by name; that of the classifiers where nothing is said."""
+    named = asking.names if order is None else order
+    return Part(
+        name=name, models=asking.models, join=lambda found: join(found, named), apart=lambda models: maker(replace(asking, models=models)),
+        **given,
+    )  # fmt: skip
 
 
 def _ensemble_victim(model: Judged, denoiser: Denoiser, settings: SuiteSettings) -> adversarial.Victim:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from rediffuse.evaluation.ood.asking import Asked, Look, look
 from rediffuse.evaluation.ood.reference import BANK, NEIGHBOURS
 from rediffuse.evaluation.ood.result import OodResult, judge
 from rediffuse.evaluation.ood.scores import FITTED_SCORES, SCORES
-from rediffuse.evaluation.ood.scoring import bank_that_fits, left_out, score_sets
+from rediffuse.evaluation.ood.scoring import Scored, bank_that_fits, left_out, score_sets, share_kept
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking, Part, Progress
 from rediffuse.evaluation.suite.cost import Calls
+from rediffuse.evaluation.suite.joining import scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +29,31 @@ class Choice:
     notes: tuple[str, ...]
 
 
-def unknown(asking: Asking) -> Part:
-    sets, choice = [*asking.near.values(), *asking.far.values()], choose(asking)
+def unknown(asking: Asking, choice: Choice | None = None) -> Part:
+    """choice: of scores and bank; None looks at the classifiers."""
+    sets, made = [*asking.near.values(), *asking.far.values()], choose(asking) if choice is None else choice
+    asked = Asked(scores=made.scores, bank=max(1, made.bank), seed=asking.settings.seed, leave_out=True, **asking.where)
 
-    def run(keep: Path | None, progress: Progress | None) -> OodResult:
-        asked = Asked(scores=choice.scores, bank=max(1, choice.bank), seed=asking.settings.seed, leave_out=True, **asking.where)
-        scored = score_sets(
+    def run(keep: Path | None, progress: Progress | None) -> Scored:
+        return score_sets(
             asking.models, asking.data, asked=asked, near=asking.near, far=asking.far, train=asking.train, keep=keep, progress=progress
         )
-        found = judge(scored)
-        return replace(found, notes=(*choice.notes, *found.notes))
 
-    calls = Calls(classifier=len(asking.models) * (len(asking.data) + choice.bank + sum(map(len, sets))))
-    key = {"near": _prints(asking.near), "far": _prints(asking.far), "train": None if asking.train is None else fingerprint(asking.train)}
-    return Part(name=names.UNKNOWN, images=asking.data, calls=calls, run=run, key=key)
+    def join(found: Sequence[Scored]) -> OodResult:
+        judged = judge(scored(found, asking.names))
+        return replace(judged, notes=(*made.notes, *judged.notes))
+
+    return Part(
+        name=names.UNKNOWN,
+        models=asking.models,
+        images=asking.data,
+        calls=Calls(classifier=len(asking.models) * (len(asking.data) + made.bank + sum(map(len, sets)))),
+        run=run,
+        join=join,
+        apart=lambda models: unknown(replace(asking, models=models), made),
+        key={"scores": made.scores, "bank": made.bank, "train": None if asking.train is None else fingerprint(asking.train)},
+        share=lambda place: share_kept(place, [asking.data, *sets], asking.train, asked),
+    )
 
 
 def choose(asking: Asking) -> Choice:
@@ -76,7 +88,3 @@ def _unlabelled(asking: Asking, train: ImageSet) -> str:
     except DataError as error:
         return str(error)
     return ""
-
-
-def _prints(sets: Mapping[str, ImageSet]) -> dict[str, str]:
-    return {name: fingerprint(images) for name, images in sets.items()}
