@@ -42,7 +42,7 @@ EXPECTED: dict[str, list[str]] = {
     "doctor": [],
     "evaluate": [*COST, *JUDGED, *UNKNOWN, *MACHINE],
     "generate": [*PHOTOS, "--classes", "--from-noise", "--words", *MAKING, *WRITING, *MACHINE],
-    "learn": [*PHOTOS, "--batch", *LEARNING, *MACHINE],
+    "learn": [*PHOTOS, "--batch", "--dry-run", *LEARNING, *MACHINE],
     "predict": ["--batch", "--fit", "--out", "--per-class", "--size", "--split", *VIEWS, *MACHINE],
     "run cite": [],
     "run export": ["--format"],
