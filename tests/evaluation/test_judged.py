@@ -10,6 +10,7 @@ import torch
 from tests.training.toys import striped
 from torch import Tensor, nn
 
+from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.training.backbones import open_backbone
@@ -62,6 +63,9 @@ def test_labels_are_matched_by_name() -> None:
     assert [judged.classes[index] for index in truth] == [names[label] for label in IMAGES.labels if label is not None]
     with pytest.raises(DataError, match=f"has images of '{names[0]}', which Linear does not know"):
         Judged(nn.Linear(2, 3), ["x", "y", *names[1:]]).truth(IMAGES)
+    bare = ImageSet.of([IMAGES[0], Example(id="bare", image=IMAGES[0].image, label=None)], classes=names, name="half")
+    with pytest.raises(DataError, match="bare of half has no label"):
+        judged.truth(bare)
 
 
 def test_what_is_wrong_is_said() -> None:

@@ -12,6 +12,7 @@ from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.kept import numbers_of, weights_hash
+from rediffuse.evaluation.matching import match_classes
 from rediffuse.training.backbones import Classifier, evaluating
 from rediffuse.training.preprocessing import Preprocessing
 
@@ -136,21 +137,17 @@ class Judged:
         return (torch.cat(seen) if seen else torch.zeros(0, 0)), logits
 
     def truth(self, images: ImageSet) -> Tensor:
-        """(N,) int64: the label of each image as an index into the model's classes, matched by name.
+        """(N,) int64: the label of each image as an index into the model's classes, matched by name or id as in `matching.places`.
 
-        Raises DataError for an image without a label, or a class that the model does not know, by name.
+        Raises DataError for an image without a label, and for a class that means none of the model's, or several, by name.
         """
-        place = {name: index for index, name in enumerate(self.classes)}
-        found = []
-        for image, label in zip(images.ids, images.labels, strict=True):
-            if label is None:
-                raise DataError(f"{image} of {images.name} has no label; accuracy needs one for each image")
-            name = images.classes[label]
-            if name not in place:
-                known = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
-                raise DataError(f"{images.name} has images of {name!r}, which {self.name} does not know ({known}); leave that class out")
-            found.append(place[name])
-        return torch.tensor(found, dtype=torch.int64)
+        if None in images.labels:
+            raise DataError(f"{images.ids[images.labels.index(None)]} of {images.name} has no label; accuracy needs one for each image")
+        labels = [label for label in images.labels if label is not None]
+        shown = sorted(set(labels))
+        found = match_classes([images.classes[label] for label in shown], self.classes, self.name, images.name)
+        place = dict(zip(shown, found, strict=True))
+        return torch.tensor([place[label] for label in labels], dtype=torch.int64)
 
 
 class _Asked(nn.Module):

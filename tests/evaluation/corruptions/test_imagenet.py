@@ -12,7 +12,8 @@ from tests.evaluation.corruptions.toys import network
 from rediffuse.data.folder import folder
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.imagenet import in_order, known_subset, wnids
-from rediffuse.evaluation.corruptions.subsets import match_classes, subset_accuracy
+from rediffuse.evaluation.corruptions.subsets import subset_accuracy
+from rediffuse.evaluation.matching import match_classes
 
 # Places among the 1,000 classes, from the programs published with arXiv 2006.16241 and 1907.07174; the file under test holds ids.
 R = """1 2 4 6 8 9 11 13 22 23 26 29 31 39 47 63 71 76 79 84 90 94 96 97 99 100 105 107 113 122 125 130 132 144 145 147 148 150 151 155 160
@@ -62,10 +63,10 @@ def test_a_model_of_all_classes_is_matched_by_place() -> None:
         assert match_classes(folders, classes) == [980, 1]
     for other in (named(_0="goldfish", _1="tench"), [str(k) for k in range(1, 1001)], wnids()[:999], wnids()[::-1]):
         assert not in_order(other)
-    with pytest.raises(DataError, match="no class"):
+    with pytest.raises(DataError, match="the model does not know"):
         match_classes(folders, named(_980="banana"))
     assert match_classes(folders, wnids()[::-1]) == [19, 998]  # by name, as ever
-    with pytest.raises(DataError, match="no class"):
+    with pytest.raises(DataError, match="the model does not know"):
         match_classes([IDS[1], "n00000000"], named())
 
 

@@ -7,7 +7,6 @@ part of ImageNet-R or -A is judged, the list of the whole set.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,51 +19,14 @@ from torch import Tensor
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.corruptions.imagenet import in_order, wnids
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
+from rediffuse.evaluation.matching import match_classes
 from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 
 BLOCK = 1024
 """Images whose outcomes are kept together."""
-
-
-def match_classes(folders: Sequence[str], classes: Sequence[str], model: str = "the model") -> list[int]:
-    """The index of each folder's class among the model's: by the same name, or by one that is the same but for case, `_` and `-`,
-    or by one of the synonyms that a name such as "tench, Tinca tinca" lists.
-
-    Folders that are called by ids of ImageNet match the 1,000 classes of a model by their place, see `imagenet.in_order`.
-
-    Raises DataError with the folders that match nothing, or several classes.
-    """
-    if set(folders) <= set(wnids()) and in_order(classes):
-        classes = wnids()
-    exact = {name: place for place, name in enumerate(classes)}
-    loose: dict[str, set[int]] = defaultdict(set)
-    for place, name in enumerate(classes):
-        for spelling in (name, *name.split(",")):
-            loose[_plain(spelling)].add(place)
-    found, lost = [], []
-    for name in folders:
-        places = {exact[name]} if name in exact else loose.get(_plain(name), set())
-        if len(places) == 1:
-            found.append(next(iter(places)))
-        else:
-            lost.append(f"{name!r} ({'no class' if not places else 'several'})")
-    if lost:
-        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
-        raise DataError(
-            f"{', '.join(lost[:5])}{more} not to be found among the {len(classes)} classes of {model} ({classes[0]!r}, ...); "
-            "give the model's classes as the folders are called, such as wnids, in label order"
-        )
-    if len(set(found)) != len(found):
-        raise DataError(f"two folders are one class of {model}; rename or join them")
-    return found
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,7 +115,7 @@ def subset_accuracy(
     """
     judged = check_models(models)
     names, truth = _answers(images, among)
-    columns = [torch.tensor(match_classes(names, spelled or model.classes, model.name)) for model in judged]
+    columns = [torch.tensor(match_classes(names, spelled or model.classes, model.name, images.name)) for model in judged]
     kept = None
     if keep is not None:
         identity = {"kind": "subset", "images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ())}
