@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.evaluation.calibrating import calibrate
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.preprocessing import Preprocessing
@@ -68,6 +70,21 @@ def test_labels_are_matched_by_name() -> None:
         judged.truth(bare)
 
 
+def test_classes_of_one_name_matter_where_images_bear_it(tmp_path: Path) -> None:
+    """As in the usual names of ImageNet, which hold crane twice; every other class is judged as ever."""
+    names = IMAGES.classes
+    saved = open_backbone("scratch", [*names, "crane", "crane"], size=16).save(tmp_path / "net")
+    judged = Judged.open(str(saved), name="net")
+    found = calibrate(judged, IMAGES, size=16)
+    pictures = torch.cat([part for _, part in batches(IMAGES, size=16)])
+    told = judged.logits(pictures).argmax(dim=1) == torch.tensor(IMAGES.labels)
+    assert found.find("net").as_is.right.tolist() == told.tolist()
+    birds = ImageSet.of([Example(id="0", image=IMAGES[0].image, label=0)], classes=["crane"], name="birds")
+    first, second = (f"'crane #{len(names) + place}'" for place in range(2))
+    with pytest.raises(DataError, match=f"birds has images of 'crane', which is several classes of net: {first}, {second}"):
+        judged.truth(birds)
+
+
 def test_what_is_wrong_is_said() -> None:
     net, images = Net(), torch.rand(2, 3, 4, 4)
     with pytest.raises(ModelError, match=r"gives \(2, 4\) for 2 images and 3 classes"):
@@ -78,9 +95,8 @@ def test_what_is_wrong_is_said() -> None:
         net.out.bias[0] = float("nan")
     with pytest.raises(ModelError, match="NaN or infinite"):
         Judged(net, "abcd").logits(images)
-    for classes in (("a",), ("a", "a")):
-        with pytest.raises(ConfigError, match="at least two classes"):
-            Judged(net, classes)
+    with pytest.raises(ConfigError, match="at least two classes, got 'a'"):
+        Judged(net, "a")
     with pytest.raises(DataError, match="holds no images"):
         next(batches(IMAGES.subset([]), size=16))
     with pytest.raises(ConfigError, match="batch must be at least 1, got 0"):

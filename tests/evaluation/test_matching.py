@@ -11,7 +11,7 @@ from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import DataError
 from rediffuse.evaluation.corruptions.imagenet import wnids
 from rediffuse.evaluation.judged import Judged
-from rediffuse.evaluation.matching import match_classes, places
+from rediffuse.evaluation.matching import match_classes, places, told_apart
 
 CLASSES = ["tench, Tinca tinca", "crane", "Crane, bird", "great white-shark", "n04", "Owl, OWL"]
 IMAGENET = {0: "tench, Tinca tinca", 1: "goldfish", 134: "crane", 207: "golden retriever", 340: "zebra", 517: "crane", 954: "banana",
@@ -32,6 +32,7 @@ def test_names_find_their_classes() -> None:
     assert places(["crane", "CRANE", "whale"], CLASSES) == [(1,), (1, 2), ()]
     assert places(["crane"], ["crane", "owl", "crane"]) == [(0, 2)]
     assert match_classes([], CLASSES) == []
+    assert told_apart(["crane", "owl", "crane"]) == ("crane #0", "owl", "crane #2")
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,12 @@ class Judged:
 
     Args:
         network: (B, 3, H, W) -> logits (B, K), or an object that has them as `logits`.
-        classes: K names, in label order.
+        classes: K names, in label order. Some may be alike, as the two cranes of ImageNet are; images labelled by such a name are refused.
         preprocessing: size and normalisation that the network wants; None where it takes [0, 1] at any size, as a `Classifier` does.
         head: the layer of the network whose input is called features; None takes the last linear layer with K outputs.
         name: in tables and pages.
     Raises:
-        ConfigError: fewer than two classes, two of one name, a head that is no layer of the network.
+        ConfigError: fewer than two classes, a head that is no layer of the network.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Judged:
         head: nn.Module | None = None,
         name: str = "",
     ) -> None:
-        if len(classes) < 2 or len(set(classes)) != len(classes):
-            raise ConfigError(f"a classifier needs at least two classes of different names, got {', '.join(map(repr, classes)) or 'none'}")
+        if len(classes) < 2:
+            raise ConfigError(f"a classifier needs at least two classes, got {', '.join(map(repr, classes)) or 'none'}")
         self.network, self.classes, self.preprocessing = network, tuple(classes), preprocessing
         self.name = name or type(network).__name__
         if head is not None and not any(part is head for part in network.modules()):

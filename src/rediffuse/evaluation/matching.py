@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from rediffuse.errors import DataError
@@ -57,6 +57,12 @@ def places(names: Sequence[str], classes: Sequence[str]) -> list[tuple[int, ...]
     spelled = ((_plain(each), place) for place, name in enumerate(classes) for each in {name, *name.split(",")})
     loose = _by_spelling(spelled)
     return [own or loose.get(_plain(name), ()) for own, name in zip(found, names, strict=True)]
+
+
+def told_apart(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names, those that several classes bear with their place: owl, crane #134, crane #517."""
+    often = Counter(classes)
+    return tuple(name if often[name] == 1 else f"{name} #{place}" for place, name in enumerate(classes))
 
 
 def _by_spelling(pairs: Iterable[tuple[str, int]]) -> Mapping[str, tuple[int, ...]]:
