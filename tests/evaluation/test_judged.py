@@ -63,7 +63,7 @@ def test_labels_are_matched_by_name() -> None:
     judged = Judged(nn.Linear(2, len(names) + 1), ["more", *reversed(names)])
     truth = judged.truth(IMAGES)
     assert [judged.classes[index] for index in truth] == [names[label] for label in IMAGES.labels if label is not None]
-    with pytest.raises(DataError, match=f"has images of '{names[0]}', which Linear does not know"):
+    with pytest.raises(DataError, match=f"holds '{names[0]}', which Linear does not know"):
         Judged(nn.Linear(2, 3), ["x", "y", *names[1:]]).truth(IMAGES)
     bare = ImageSet.of([IMAGES[0], Example(id="bare", image=IMAGES[0].image, label=None)], classes=names, name="half")
     with pytest.raises(DataError, match="bare of half has no label"):
@@ -81,7 +81,7 @@ def test_classes_of_one_name_matter_where_images_bear_it(tmp_path: Path) -> None
     assert found.find("net").as_is.right.tolist() == told.tolist()
     birds = ImageSet.of([Example(id="0", image=IMAGES[0].image, label=0)], classes=["crane"], name="birds")
     first, second = (f"'crane #{len(names) + place}'" for place in range(2))
-    with pytest.raises(DataError, match=f"birds has images of 'crane', which is several classes of net: {first}, {second}"):
+    with pytest.raises(DataError, match=f"birds holds 'crane', which is several classes of net: {first}, {second}"):
         judged.truth(birds)
 
 

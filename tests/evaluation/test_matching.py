@@ -38,12 +38,12 @@ def test_names_find_their_classes() -> None:
 @pytest.mark.parametrize(
     ("names", "classes", "match"),
     [
-        (["whale"], CLASSES, r"has images of 'whale', which net does not know \(tench, Tinca tinca, crane, .*, \.\.\.\); leave such"),
+        (["whale"], CLASSES, r"holds 'whale', which net does not know \(tench, Tinca tinca, crane, .*, \.\.\.\); leave such"),
         (list("abcdefg"), CLASSES, "'a', 'b', 'c', 'd', 'e' and 2 more, which net"),
         (["CRANE"], CLASSES, "'CRANE', which is several classes of net: 'crane #1', 'Crane, bird #2'; label them by the whole name of one"),
         (["owl"], ["owl", "cat", "owl"], "'owl #0', 'owl #2'; .* or give the model's classes names that differ"),
         (["crane"], ALL, "'crane #134', 'crane #517'; label them by id, n02012849 or n03126707"),
-        (["Tench", "tinca tinca"], CLASSES, "of 'Tench' and of 'tinca tinca', which are one class of net; rename or join them"),
+        (["Tench", "tinca tinca"], CLASSES, "holds 'Tench' and 'tinca tinca', which are one class of net; rename or join them"),
     ],
 )  # fmt: skip
 def test_what_means_none_or_several_is_told_with_the_fix(names: list[str], classes: list[str], match: str) -> None:

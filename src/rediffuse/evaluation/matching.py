@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from rediffuse.errors import DataError
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.imagenet import in_order, wnids
 
 LISTED = 5
@@ -26,21 +26,39 @@ def match_classes(names: Sequence[str], classes: Sequence[str], model: str = "th
     if unknown:
         known = ", ".join(classes[:LISTED]) + (", ..." if len(classes) > LISTED else "")
         raise DataError(
-            f"{images} has images of {_listed(unknown)}, which {model} does not know ({known}); leave such images out, or give the model's "
+            f"{images} holds {_listed(unknown)}, which {model} does not know ({known}); leave such images out, or give the model's "
             "classes as they are labelled, in label order"
         )
     for name, own in zip(names, found, strict=True):
         if len(own) > 1:
             raise DataError(
-                f"{images} has images of {name!r}, which is several classes of {model}: {_listed([f'{classes[k]} #{k}' for k in own])}; "
+                f"{images} holds {name!r}, which is several classes of {model}: {_listed([f'{classes[k]} #{k}' for k in own])}; "
                 f"{_apart(own, classes)}"
             )
     first: dict[int, str] = {}
     for name, (place,) in zip(names, found, strict=True):
         if place in first:
-            raise DataError(f"{images} has images of {first[place]!r} and of {name!r}, which are one class of {model}; rename or join them")
+            raise DataError(f"{images} holds {first[place]!r} and {name!r}, which are one class of {model}; rename or join them")
         first[place] = name
     return [place for (place,) in found]
+
+
+def spelled_classes(classes: Sequence[str], spelled: Sequence[str] | None, model: str = "the model") -> Sequence[str]:
+    """A model's classes as a set spells them, in label order; its own names where `spelled` is None.
+
+    Raises ConfigError for another number of names than classes, and for a name that repeats: images of it would be of one class alone.
+    """
+    if spelled is None:
+        return classes
+    if len(spelled) != len(classes):
+        raise ConfigError(f"spelled must name all {len(classes)} classes of {model} in label order, got {len(spelled)} names")
+    twice = [name for name, often in Counter(spelled).items() if often > 1]
+    if twice:
+        raise ConfigError(
+            f"spelled names several classes of {model} {_listed(twice)}; give each a name of its own, and say by means= what a folder of "
+            "several classes stands for"
+        )
+    return spelled
 
 
 def places(names: Sequence[str], classes: Sequence[str]) -> list[tuple[int, ...]]:

@@ -47,7 +47,7 @@ def test_cifar_c_is_what_it_was_made_from(tmp_path: Path) -> None:
     assert "clean" not in {row["corruption"] for row in found.rows()}
     with pytest.raises(ConfigError, match="lacks snow"):
         corruption_accuracy(model, source, corruptions=["snow"])
-    with pytest.raises(DataError, match=r"has images of 'airplane', .* which net 0 does not know"):
+    with pytest.raises(DataError, match=r"holds 'airplane', .* which net 0 does not know"):
         corruption_accuracy(network(["x", "y"]), source, corruptions=["fog"])
 
 
@@ -105,7 +105,7 @@ def test_imagenet_c_is_read_by_its_folders(tmp_path: Path) -> None:
     order = sorted(range(20), key=lambda row: (row % 3, row))
     truth = torch.tensor([(row % 3 + 1) % 3 for row in order])
     assert (found.right[0, 0, 0] == (model.logits(corrupt(PIXELS, "fog", 2)[order] / 255).argmax(1) == truth).numpy()).all()
-    with pytest.raises(DataError, match=r"has images of 'n01', 'n02', 'n03', which net 0 does not know \(c, a, b\)"):
+    with pytest.raises(DataError, match=r"holds 'n01', 'n02', 'n03', which net 0 does not know \(c, a, b\)"):
         corruption_accuracy(model, ImageNetC(tmp_path, size=32), corruptions=["fog"], severities=[1])
     (tmp_path / "contrast" / "2" / "n01" / "000.png").unlink()
     with pytest.raises(DataError, match="holds other pictures than"):

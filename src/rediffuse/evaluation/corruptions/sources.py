@@ -20,7 +20,7 @@ from rediffuse.evaluation.corruptions.constants import ALL, SEVERITIES, SMALLEST
 from rediffuse.evaluation.corruptions.frost import FrostSource, frost_overlays
 from rediffuse.evaluation.judged import Judged, batches
 from rediffuse.evaluation.kept import fingerprint
-from rediffuse.evaluation.matching import match_classes
+from rediffuse.evaluation.matching import match_classes, spelled_classes
 
 HELD = 256 << 20
 """Bytes of clean pictures that are held, so that they are decoded once; a larger set is decoded anew for each corruption."""
@@ -277,7 +277,8 @@ class ImageNetC:
     def truth(self, judged: Judged) -> Tensor:
         names = [name.partition("/")[0] for name in self._files]
         folders = sorted(set(names))
-        place = dict(zip(folders, match_classes(folders, self.spelled or judged.classes, judged.name, self.name), strict=True))
+        classes = spelled_classes(judged.classes, self.spelled, judged.name)
+        place = dict(zip(folders, match_classes(folders, classes, judged.name, self.name), strict=True))
         return torch.tensor([place[name] for name in names])
 
     def identity(self) -> dict[str, Any]:
