@@ -30,6 +30,11 @@ class Net(nn.Module):
         return self.out(self.drop(self.body(images.flatten(1)).relu()))
 
 
+class Half(Net):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.to(self.out.weight.dtype))
+
+
 def test_any_module_is_asked_in_evaluation_mode_and_left_as_it_was() -> None:
     net, images = Net().train(), torch.rand(7, 3, 4, 4)
     judged = Judged(net, "abcd")
@@ -91,10 +96,6 @@ def test_what_is_wrong_is_said() -> None:
         Judged(net, "abc")(images)
     with pytest.raises(ModelError, match="no linear layer with 3 outputs"):
         _ = Judged(net, "abc").head
-    with torch.no_grad():
-        net.out.bias[0] = float("nan")
-    with pytest.raises(ModelError, match="NaN or infinite"):
-        Judged(net, "abcd").logits(images)
     with pytest.raises(ConfigError, match="at least two classes, got 'a'"):
         Judged(net, "a")
     with pytest.raises(DataError, match="holds no images"):
@@ -103,6 +104,21 @@ def test_what_is_wrong_is_said() -> None:
         next(batches(IMAGES, size=16, batch=0))
     with pytest.raises(ConfigError, match="different names, got a, a"):
         check_models([Judged(net, "abcd", name="a"), Judged(net, "abcd", name="a")])
+
+
+def test_numbers_that_are_not_finite_are_told_with_their_cause() -> None:
+    """--dtype is the denoiser's: it mends pictures that a denoiser made, and no classifier."""
+    net, images = Net(), torch.rand(2, 3, 4, 4)
+    with pytest.raises(ModelError, match="pictures that are NaN or infinite; a denoiser that made them wants --dtype float32"):
+        Judged(net, "abcd")(images * float("nan"))
+    with torch.no_grad():
+        net.out.bias[0] = float("nan")
+    half = Half()
+    half.load_state_dict(net.state_dict())
+    for network, fix in ((net, "train or fetch it again"), (half.bfloat16(), "give it in float32, not bfloat16")):
+        with pytest.raises(ModelError, match=f"net gives logits that are NaN or infinite; {fix}") as told:
+            Judged(network, "abcd", name="net")(images)
+        assert "--dtype" not in str(told.value)
 
 
 def test_all_that_decides_features_tells_a_network_from_others() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, PIXEL_MODEL, Common, load_model
+from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, load_model
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def evaluate(
     near: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
     far: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
     train: Annotated[str | None, Parameter(group=WITH)] = None,
-    common: Common = COMMON,
+    common: Beside = BESIDE,
 ) -> int:
     """Find out what a classifier is worth beyond its accuracy, or which of two is better, and draw a page.
 

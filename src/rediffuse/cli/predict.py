@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, PIXEL_MODEL, Common, bar, check_table_apart, load_model
+from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, bar, check_table_apart, load_model
 from rediffuse.errors import ConfigError
 from rediffuse.progress import are, counted
 
@@ -117,7 +117,7 @@ def predict(
     fit: Literal["pad", "crop", "squash"] | None = None,
     batch: int = 64,
     views: Views = PHOTO_ALONE,
-    common: Common = COMMON,
+    common: Beside = BESIDE,
 ) -> int:
     """Name the class of each photo, and say how often that is right where labels are known.
 

@@ -103,8 +103,16 @@ class Judged:
         if logits.shape != (len(images), len(self.classes)):
             raise ModelError(f"{self.name} gives {tuple(logits.shape)} for {len(images)} images and {len(self.classes)} classes")
         if not bool(logits.isfinite().all()):
-            raise ModelError(f"{self.name} gives logits that are NaN or infinite; its weights or its numbers (--dtype float32) are broken")
+            raise self.not_finite("logits", images)
         return logits
+
+    def not_finite(self, what: str, images: Tensor) -> ModelError:
+        """The error for logits or features that are not finite: where pictures are not either, what made them is to blame."""
+        if not bool(images.isfinite().all()):
+            return ModelError(f"{self.name} is shown pictures that are NaN or infinite; a denoiser that made them wants --dtype float32")
+        numbers = {str(value.dtype).removeprefix("torch.") for value in self.network.parameters()} - {"float32", "float64"}
+        fix = f"give it in float32, not {numbers.pop()}" if numbers else "train or fetch it again, its weights are broken"
+        return ModelError(f"{self.name} gives {what} that are NaN or infinite; {fix}")
 
     def as_module(self) -> nn.Module:
         """The same as a module of images in [0, 1], for what asks a classifier several times; see `test_time.ensembles`."""
