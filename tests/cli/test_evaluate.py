@@ -81,10 +81,8 @@ def test_one_classifier_gets_a_page_and_its_figures(
     assert "The page" not in again.out
 
 
-def test_two_classifiers_are_compared_in_pairs(
-    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path, tmp_path: Path
-) -> None:
-    words = ["--suite", "few-shot", "--seed", 3, "--near", strangers]
+def test_two_classifiers_are_compared_in_pairs(rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path) -> None:
+    words = ["--suite", "few-shot", "--seed", 3]
     ended = rediffuse("evaluate", *nets, photos, *words)
     assert ended.status == 0, ended.err
     page = Path("evaluation/report.html").read_text(encoding="utf-8")
@@ -165,6 +163,18 @@ def test_bad_input_is_a_paragraph(rediffuse: Callable[..., Ended], nets: tuple[P
     refused(rediffuse("evaluate", nets[1], photos, "--near", tmp_path / "empty"), "empty")
     refused(rediffuse("evaluate", nets[1], photos, "--far", photos), "are also among the classifier's own")
     assert Path("evaluation/evaluation.json").read_bytes() == before
+
+
+def test_options_that_a_suite_does_not_ask_for_are_refused(
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path
+) -> None:
+    cheap = ["evaluate", nets[1], photos, "--suite", "few-shot"]
+    for option, value in (("--near", strangers), ("--far", strangers), ("--train", photos), ("--denoiser", "cifar10-32")):
+        refused(rediffuse(*cheap, option, value), f"{option} {value} belongs to --suite robust or full, got --suite few-shot; leave it out")
+    assert rediffuse(*cheap, "--denoiser", "none", "--dry-run").status == 0
+    twice = ["evaluate", nets[1], photos, "--near", strangers, "--far", strangers, "--denoiser", "none"]
+    refused(rediffuse(*twice), "too and would count twice; leave one of the two out")
+    assert not Path("evaluation").exists()
 
 
 def test_another_evaluation_is_not_written_over(

@@ -92,7 +92,7 @@ def test_classes_of_one_name_matter_where_images_bear_it(tmp_path: Path) -> None
 
 def test_what_is_wrong_is_said() -> None:
     net, images = Net(), torch.rand(2, 3, 4, 4)
-    with pytest.raises(ModelError, match=r"gives \(2, 4\) for 2 images and 3 classes"):
+    with pytest.raises(ModelError, match=r"gives logits \(2, 4\) where images by classes are \(2, 3\); name one class an output"):
         Judged(net, "abc")(images)
     with pytest.raises(ModelError, match="no linear layer with 3 outputs"):
         _ = Judged(net, "abc").head

@@ -70,6 +70,7 @@ def evaluate(
     from rediffuse.evaluation.suite.result import check_vacant
 
     check_hours(hours)
+    check_wanted(suite, denoiser, near, far, train)
     bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
     terminal.note("Measuring how fast the classifiers are here.", quiet=common.quiet)
     cost = bench.price()
@@ -129,6 +130,19 @@ def prepare(
         keep=out / "work",
     )
     return flattered(because(bench, reason, common.quiet), specs)
+
+
+def check_wanted(suite: Suite, denoiser: str | None, near: Sequence[str], far: Sequence[str], train: str | None) -> None:
+    """Refuse what no part of a suite would ask for, before any work. Raises ConfigError."""
+    from rediffuse.evaluation.suite.settings import NEEDS_DENOISER, PARTS, UNKNOWN
+
+    parts = set(PARTS[suite])
+    given = {} if UNKNOWN in parts else {"near": " ".join(near), "far": " ".join(far), "train": train}
+    if not parts & set(NEEDS_DENOISER) and denoiser != NO_DENOISER:
+        given["denoiser"] = denoiser
+    for name, value in given.items():
+        if value:
+            raise ConfigError(f"--{name} {value} belongs to --suite robust or full, got --suite {suite}; leave it out, or ask for robust")
 
 
 def choose_denoiser(asked: str | None, network: object, size: int | None, suite: Suite, common: Common) -> tuple[Denoiser | None, int, str]:

@@ -101,7 +101,10 @@ class Judged:
             found = self.network(given.to(self.device))
         logits: Tensor = (found if isinstance(found, Tensor) else found.logits).float().to(images.device)
         if logits.shape != (len(images), len(self.classes)):
-            raise ModelError(f"{self.name} gives {tuple(logits.shape)} for {len(images)} images and {len(self.classes)} classes")
+            raise ModelError(
+                f"{self.name} gives logits {tuple(logits.shape)} where images by classes are {(len(images), len(self.classes))}; name one "
+                "class an output, in label order (of a saved one id2label in its config.json)"
+            )
         if not bool(logits.isfinite().all()):
             raise self.not_finite("logits", images)
         return logits
