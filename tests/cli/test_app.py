@@ -90,6 +90,12 @@ def test_help_has_no_empty_default_and_no_lines_of_the_source(rediffuse: Callabl
     assert "│ MODEL [OTHER] PHOTOS  one classifier or two" in rediffuse("evaluate", "--help").out
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_help_says_whose_numbers_are_meant(rediffuse: Callable[..., Ended], verb: str) -> None:
+    told = " ".join(rediffuse(verb, "--help").out.replace("│", " ").split())
+    assert "--dtype STR The denoiser's numbers: auto, float32, bfloat16 or float16. Those of classifiers are float32." in told
+
+
 def test_a_docstring_flows() -> None:
     text = """First line.
 

@@ -81,10 +81,8 @@ def test_one_classifier_gets_a_page_and_its_figures(
     assert "The page" not in again.out
 
 
-def test_two_classifiers_are_compared_in_pairs(
-    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path, tmp_path: Path
-) -> None:
-    words = ["--suite", "few-shot", "--seed", 3, "--near", strangers]
+def test_two_classifiers_are_compared_in_pairs(rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path) -> None:
+    words = ["--suite", "few-shot", "--seed", 3]
     ended = rediffuse("evaluate", *nets, photos, *words)
     assert ended.status == 0, ended.err
     page = Path("evaluation/report.html").read_text(encoding="utf-8")
@@ -167,6 +165,18 @@ def test_bad_input_is_a_paragraph(rediffuse: Callable[..., Ended], nets: tuple[P
     assert Path("evaluation/evaluation.json").read_bytes() == before
 
 
+def test_options_that_a_suite_does_not_ask_for_are_refused(
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path
+) -> None:
+    cheap = ["evaluate", nets[1], photos, "--suite", "few-shot"]
+    for option, value in (("--near", strangers), ("--far", strangers), ("--train", photos), ("--denoiser", "cifar10-32")):
+        refused(rediffuse(*cheap, option, value), f"{option} {value} belongs to --suite robust or full, got --suite few-shot; leave it out")
+    assert rediffuse(*cheap, "--denoiser", "none", "--dry-run").status == 0
+    twice = ["evaluate", nets[1], photos, "--near", strangers, "--far", strangers, "--denoiser", "none"]
+    refused(rediffuse(*twice), "too and would count twice; leave one of the two out")
+    assert not Path("evaluation").exists()
+
+
 def test_another_evaluation_is_not_written_over(
     rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +212,22 @@ def test_photos_become_squares_as_in_the_training(rediffuse: Callable[..., Ended
     judged = rediffuse("evaluate", "model", place, "--suite", "few-shot", "--quiet")
     assert judged.status == 0, judged.err
     assert json.loads(Path("evaluation/evaluation.json").read_text(encoding="utf-8"))["fit"] == "crop"
+
+
+def test_a_classifier_of_imagenet_is_judged_by_ids(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+    """The names that hub classifiers have hold crane twice: ids tell the two apart, that name does not."""
+    told = {0: "tench, Tinca tinca", 1: "goldfish", 134: "crane", 207: "golden retriever", 340: "zebra", 517: "crane", 954: "banana"}
+    names = tuple(({980: "volcano"} | told).get(place, f"thing {place}") for place in range(1000))
+    model = net(tmp_path / "net", 3, names)
+    place = fill(tmp_path / "val", {"n02012849": 2, "n03126707": 2, "n02391049": 2}, (32, 32))
+    words = ["--suite", "few-shot", "--quiet"]
+    ended = rediffuse("evaluate", model, place, *words)
+    assert ended.status == 0, ended.err
+    found = json.loads(Path("evaluation/evaluation.json").read_text(encoding="utf-8"))
+    shown = [place for place, row in enumerate(found["accuracy"]["net"]["confusion"]) if sum(row)]
+    assert shown == [134, 340, 517]
+    cranes = fill(tmp_path / "named", {"crane": 1, "zebra": 1}, (32, 32))
+    refused(rediffuse("evaluate", model, cranes, *words, "--out", "named"), "'crane', which is several classes", "n02012849 or n03126707")
 
 
 def test_the_last_place_is_the_images() -> None:

@@ -163,6 +163,22 @@ def test_classes_of_one_name_are_judged_as_one(capsys: pytest.CaptureFixture[str
     assert "Right on 75.0% of 4 photos (mean over classes 75.0%)" in capsys.readouterr().out
 
 
+def test_labels_mean_classes_as_in_every_yardstick(capsys: pytest.CaptureFixture[str]) -> None:
+    """By id, spelling and synonym; ids tell classes of one name apart."""
+    names = {0: "tench, Tinca tinca", 1: "goldfish", 134: "crane", 207: "golden retriever", 340: "zebra", 517: "crane", 954: "banana"}
+    classes = tuple(({980: "volcano"} | names).get(place, f"thing {place}") for place in range(1000))
+    images = ImageSet.of(
+        [Example(id=str(row), image=photo(0, 0), label=row) for row in range(4)],
+        classes=("n02012849", "n03126707", "tinca_tinca", "golden-retriever"),
+    )
+    decisions = torch.tensor([[517], [517], [0], [1]])
+    found = Predictions(members=("raw",), probabilities=torch.eye(1000)[decisions[:, 0]], decisions=decisions, asked=torch.ones(4).long())
+    tell(found, images, classes, quiet=False)
+    said = capsys.readouterr()
+    assert "Right on 50.0% of 4 photos" in said.out
+    assert "does not know" not in said.err
+
+
 def test_broken_photos_are_listed_and_left_out(rediffuse: Callable[..., Ended], net: Path, photos: Path) -> None:
     for number in range(12):
         (photos / "cat" / f"broken{number:02d}.png").write_bytes(b"" if number % 2 else b"no picture")

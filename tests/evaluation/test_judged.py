@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from tests.training.toys import striped
 from torch import Tensor, nn
 
+from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.evaluation.calibrating import calibrate
 from rediffuse.evaluation.judged import CHUNK, Judged, batches, check_models, chunk_of
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.preprocessing import Preprocessing
@@ -25,6 +28,11 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.out(self.drop(self.body(images.flatten(1)).relu()))
+
+
+class Half(Net):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.to(self.out.weight.dtype))
 
 
 def test_any_module_is_asked_in_evaluation_mode_and_left_as_it_was() -> None:
@@ -78,29 +86,57 @@ def test_labels_are_matched_by_name() -> None:
     judged = Judged(nn.Linear(2, len(names) + 1), ["more", *reversed(names)])
     truth = judged.truth(IMAGES)
     assert [judged.classes[index] for index in truth] == [names[label] for label in IMAGES.labels if label is not None]
-    with pytest.raises(DataError, match=f"has images of '{names[0]}', which Linear does not know"):
+    with pytest.raises(DataError, match=f"holds '{names[0]}', which Linear does not know"):
         Judged(nn.Linear(2, 3), ["x", "y", *names[1:]]).truth(IMAGES)
+    bare = ImageSet.of([IMAGES[0], Example(id="bare", image=IMAGES[0].image, label=None)], classes=names, name="half")
+    with pytest.raises(DataError, match="bare of half has no label"):
+        judged.truth(bare)
+
+
+def test_classes_of_one_name_matter_where_images_bear_it(tmp_path: Path) -> None:
+    """As in the usual names of ImageNet, which hold crane twice; every other class is judged as ever."""
+    names = IMAGES.classes
+    saved = open_backbone("scratch", [*names, "crane", "crane"], size=16).save(tmp_path / "net")
+    judged = Judged.open(str(saved), name="net")
+    found = calibrate(judged, IMAGES, size=16)
+    pictures = torch.cat([part for _, part in batches(IMAGES, size=16)])
+    told = judged.logits(pictures).argmax(dim=1) == torch.tensor(IMAGES.labels)
+    assert found.find("net").as_is.right.tolist() == told.tolist()
+    birds = ImageSet.of([Example(id="0", image=IMAGES[0].image, label=0)], classes=["crane"], name="birds")
+    first, second = (f"'crane #{len(names) + place}'" for place in range(2))
+    with pytest.raises(DataError, match=f"birds holds 'crane', which is several classes of net: {first}, {second}"):
+        judged.truth(birds)
 
 
 def test_what_is_wrong_is_said() -> None:
     net, images = Net(), torch.rand(2, 3, 4, 4)
-    with pytest.raises(ModelError, match=r"gives \(2, 4\) for 2 images and 3 classes"):
+    with pytest.raises(ModelError, match=r"gives logits \(2, 4\) where images by classes are \(2, 3\); name one class an output"):
         Judged(net, "abc")(images)
     with pytest.raises(ModelError, match="no linear layer with 3 outputs"):
         _ = Judged(net, "abc").head
-    with torch.no_grad():
-        net.out.bias[0] = float("nan")
-    with pytest.raises(ModelError, match="NaN or infinite"):
-        Judged(net, "abcd").logits(images)
-    for classes in (("a",), ("a", "a")):
-        with pytest.raises(ConfigError, match="at least two classes"):
-            Judged(net, classes)
+    with pytest.raises(ConfigError, match="at least two classes, got 'a'"):
+        Judged(net, "a")
     with pytest.raises(DataError, match="holds no images"):
         next(batches(IMAGES.subset([]), size=16))
     with pytest.raises(ConfigError, match="batch must be at least 1, got 0"):
         next(batches(IMAGES, size=16, batch=0))
     with pytest.raises(ConfigError, match="different names, got a, a"):
         check_models([Judged(net, "abcd", name="a"), Judged(net, "abcd", name="a")])
+
+
+def test_numbers_that_are_not_finite_are_told_with_their_cause() -> None:
+    """--dtype is the denoiser's: it mends pictures that a denoiser made, and no classifier."""
+    net, images = Net(), torch.rand(2, 3, 4, 4)
+    with pytest.raises(ModelError, match="pictures that are NaN or infinite; a denoiser that made them wants --dtype float32"):
+        Judged(net, "abcd")(images * float("nan"))
+    with torch.no_grad():
+        net.out.bias[0] = float("nan")
+    half = Half()
+    half.load_state_dict(net.state_dict())
+    for network, fix in ((net, "train or fetch it again"), (half.bfloat16(), "give it in float32, not bfloat16")):
+        with pytest.raises(ModelError, match=f"net gives logits that are NaN or infinite; {fix}") as told:
+            Judged(network, "abcd", name="net")(images)
+        assert "--dtype" not in str(told.value)
 
 
 def test_all_that_decides_features_tells_a_network_from_others() -> None:

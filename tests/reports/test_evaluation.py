@@ -97,6 +97,8 @@ def test_confusions_of_many_classes_become_a_list() -> None:
         ("class 0", "class 1", "2"),
         ("class 0", "class 2", "1"),
     ]
+    cranes = confusion("net", measure([0, 2], [0, 0], ["crane", "owl", "crane"]))
+    assert [row["name"] for row in cranes["rows"]] == ["crane #0", "owl", "crane #2"]
 
 
 def test_a_card_of_two_models_says_the_difference() -> None:

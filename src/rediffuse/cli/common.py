@@ -42,6 +42,17 @@ class Common(Shared):
     dtype: Annotated[str, Parameter(help="Its numbers: auto, float32, bfloat16 or float16.")] = "auto"
 
 
+@Parameter(name="*", group=MACHINE)
+@dataclass(frozen=True, kw_only=True)
+class Beside(Common):
+    """What every command takes that asks classifiers, and a denoiser beside them."""
+
+    device: Annotated[str, Parameter(help="Where classifiers and denoiser run: auto, cpu, cuda, cuda:1, mps.")] = "auto"
+    dtype: Annotated[
+        str, Parameter(help="The denoiser's numbers: auto, float32, bfloat16 or float16. Those of classifiers are float32.")
+    ] = "auto"
+
+
 class Told(TypedDict):
     """What `load` takes of a single file, by the names of its arguments."""
 
@@ -82,6 +93,7 @@ class SingleFile:
 
 SHARED = Shared()
 COMMON = Common()
+BESIDE = Beside()
 SINGLE_FILE = SingleFile()
 
 

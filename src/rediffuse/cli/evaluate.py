@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, PIXEL_MODEL, Common, load_model
+from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, load_model
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def evaluate(
     near: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
     far: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
     train: Annotated[str | None, Parameter(group=WITH)] = None,
-    common: Common = COMMON,
+    common: Beside = BESIDE,
 ) -> int:
     """Find out what a classifier is worth beyond its accuracy, or which of two is better, and draw a page.
 
@@ -70,6 +70,7 @@ def evaluate(
     from rediffuse.evaluation.suite.result import check_vacant
 
     check_hours(hours)
+    check_wanted(suite, denoiser, near, far, train)
     bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
     terminal.note("Measuring how fast the classifiers are here.", quiet=common.quiet)
     cost = bench.price()
@@ -129,6 +130,19 @@ def prepare(
         keep=out / "work",
     )
     return flattered(because(bench, reason, common.quiet), specs)
+
+
+def check_wanted(suite: Suite, denoiser: str | None, near: Sequence[str], far: Sequence[str], train: str | None) -> None:
+    """Refuse what no part of a suite would ask for, before any work. Raises ConfigError."""
+    from rediffuse.evaluation.suite.settings import NEEDS_DENOISER, PARTS, UNKNOWN
+
+    parts = set(PARTS[suite])
+    given = {} if UNKNOWN in parts else {"near": " ".join(near), "far": " ".join(far), "train": train}
+    if not parts & set(NEEDS_DENOISER) and denoiser != NO_DENOISER:
+        given["denoiser"] = denoiser
+    for name, value in given.items():
+        if value:
+            raise ConfigError(f"--{name} {value} belongs to --suite robust or full, got --suite {suite}; leave it out, or ask for robust")
 
 
 def choose_denoiser(asked: str | None, network: object, size: int | None, suite: Suite, common: Common) -> tuple[Denoiser | None, int, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, PIXEL_MODEL, Common, bar, check_table_apart, load_model
+from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, bar, check_table_apart, load_model
 from rediffuse.errors import ConfigError
 from rediffuse.progress import are, counted
 
@@ -117,7 +117,7 @@ def predict(
     fit: Literal["pad", "crop", "squash"] | None = None,
     batch: int = 64,
     views: Views = PHOTO_ALONE,
-    common: Common = COMMON,
+    common: Beside = BESIDE,
 ) -> int:
     """Name the class of each photo, and say how often that is right where labels are known.
 
@@ -219,9 +219,18 @@ def tell_learned(model: str, classes: tuple[str, ...], images: ImageSet) -> None
     from rediffuse.training.model_folders import model_folder
     from rediffuse.training.trained_on import flattery
 
-    judged = [row for row, label in enumerate(images.labels) if label is not None and images.classes[label] in classes]
+    known = meant(images, classes)
+    judged = [row for row, label in enumerate(images.labels) if label is not None and images.classes[label] in known]
     if line := flattery(model_folder(model), Path(model).name or model, images.subset(judged)):
         terminal.note(line, style="yellow")
+
+
+def meant(images: ImageSet, classes: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The classes that each label means, several where they bear one name; labels that mean none, or such as differ, are not there."""
+    from rediffuse.evaluation.matching import places
+
+    shown = [images.classes[label] for label in sorted({label for label in images.labels if label is not None})]
+    return {name: own for name, own in zip(shown, places(shown, classes), strict=True) if len({classes[place] for place in own}) == 1}
 
 
 def describe(ensemble: Ensemble, size: int, count: int, quiet: bool) -> None:
@@ -242,11 +251,11 @@ def describe(ensemble: Ensemble, size: int, count: int, quiet: bool) -> None:
 def tell(found: Predictions, images: ImageSet, classes: tuple[str, ...], quiet: bool) -> None:
     """How often the predictions are right, where labels are known and mean classes of the classifier.
 
-    Two classes of one name, such as the two cranes of ImageNet, are one here: the labels do not tell them apart.
+    Two classes of one name, such as the two cranes of ImageNet, are one where labels do not tell them apart.
     """
     import torch
 
-    places = {name: place for place, name in reversed(tuple(enumerate(classes)))}
+    places = meant(images, classes)
     names = [None if label is None else images.classes[label] for label in images.labels]
     rows = [row for row, name in enumerate(names) if name in places]
     strange = sorted({name for name in names if name is not None and name not in places})
@@ -261,9 +270,12 @@ def tell(found: Predictions, images: ImageSet, classes: tuple[str, ...], quiet: 
         )
     if not rows:
         return
-    first_of_name = torch.tensor([places[name] for name in classes])
-    judged = replace(found, decisions=first_of_name[found.decisions]).index(rows)
-    truth = [places[name] for row in rows if (name := names[row]) is not None]
+    first = torch.arange(len(classes))
+    for own in places.values():
+        if len(own) > 1:
+            first[list(own)] = own[0]
+    judged = replace(found, decisions=first[found.decisions]).index(rows)
+    truth = [int(first[places[name][0]]) for row in rows if (name := names[row]) is not None]
     if len(found.members) > 1 and not quiet:
         curve = zip(found.members, judged.curve(truth), strict=True)
         terminal.table(("asked up to", "right"), [(member, f"{share:.1%}") for member, share in curve])

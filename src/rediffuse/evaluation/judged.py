@@ -12,6 +12,7 @@ from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.kept import numbers_of, weights_hash
+from rediffuse.evaluation.matching import match_classes
 from rediffuse.training.backbones import Classifier, evaluating
 from rediffuse.training.preprocessing import Preprocessing
 
@@ -28,12 +29,12 @@ class Judged:
 
     Args:
         network: (B, 3, H, W) -> logits (B, K), or an object that has them as `logits`.
-        classes: K names, in label order.
+        classes: K names, in label order. Some may be alike, as the two cranes of ImageNet are; images labelled by such a name are refused.
         preprocessing: size and normalisation that the network wants; None where it takes [0, 1] at any size, as a `Classifier` does.
         head: the layer of the network whose input is called features; None takes the last linear layer with K outputs.
         name: in tables and pages.
     Raises:
-        ConfigError: fewer than two classes, two of one name, a head that is no layer of the network.
+        ConfigError: fewer than two classes, a head that is no layer of the network.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class Judged:
         head: nn.Module | None = None,
         name: str = "",
     ) -> None:
-        if len(classes) < 2 or len(set(classes)) != len(classes):
-            raise ConfigError(f"a classifier needs at least two classes of different names, got {', '.join(map(repr, classes)) or 'none'}")
+        if len(classes) < 2:
+            raise ConfigError(f"a classifier needs at least two classes, got {', '.join(map(repr, classes)) or 'none'}")
         self.network, self.classes, self.preprocessing = network, tuple(classes), preprocessing
         self.name = name or type(network).__name__
         if head is not None and not any(part is head for part in network.modules()):
@@ -100,9 +101,12 @@ class Judged:
             found = self.network(given.to(self.device))
         logits: Tensor = (found if isinstance(found, Tensor) else found.logits).float().to(images.device)
         if logits.shape != (len(images), len(self.classes)):
-            raise ModelError(f"{self.name} gives {tuple(logits.shape)} for {len(images)} images and {len(self.classes)} classes")
+            raise ModelError(
+                f"{self.name} gives logits {tuple(logits.shape)} where images by classes are {(len(images), len(self.classes))}; name one "
+                "class an output, in label order (of a saved one id2label in its config.json)"
+            )
         if not bool(logits.isfinite().all()):
-            raise ModelError(f"{self.name} gives logits that are NaN or infinite; its weights or its numbers (--dtype float32) are broken")
+            raise self.not_finite("logits", images)
         return logits
 
     def _wants(self) -> list[Preprocessing]:
@@ -113,6 +117,14 @@ class Judged:
     def _chunk(self, images: Tensor) -> int:
         """At the largest size that pictures have on their way."""
         return chunk_of(max([images.shape[-2] * images.shape[-1], *(each.height * each.width for each in self._wants())]))
+
+    def not_finite(self, what: str, images: Tensor) -> ModelError:
+        """The error for logits or features that are not finite: where pictures are not either, what made them is to blame."""
+        if not bool(images.isfinite().all()):
+            return ModelError(f"{self.name} is shown pictures that are NaN or infinite; a denoiser that made them wants --dtype float32")
+        numbers = {str(value.dtype).removeprefix("torch.") for value in self.network.parameters()} - {"float32", "float64"}
+        fix = f"give it in float32, not {numbers.pop()}" if numbers else "train or fetch it again, its weights are broken"
+        return ModelError(f"{self.name} gives {what} that are NaN or infinite; {fix}")
 
     def as_module(self) -> nn.Module:
         """The same as a module of images in [0, 1], for what asks a classifier several times; see `test_time.ensembles`."""
@@ -145,21 +157,17 @@ class Judged:
         return (torch.cat(seen) if seen else torch.zeros(0, 0)), logits
 
     def truth(self, images: ImageSet) -> Tensor:
-        """(N,) int64: the label of each image as an index into the model's classes, matched by name.
+        """(N,) int64: the label of each image as an index into the model's classes, matched by name or id as in `matching.places`.
 
-        Raises DataError for an image without a label, or a class that the model does not know, by name.
+        Raises DataError for an image without a label, and for a class that means none of the model's, or several, by name.
         """
-        place = {name: index for index, name in enumerate(self.classes)}
-        found = []
-        for image, label in zip(images.ids, images.labels, strict=True):
-            if label is None:
-                raise DataError(f"{image} of {images.name} has no label; accuracy needs one for each image")
-            name = images.classes[label]
-            if name not in place:
-                known = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
-                raise DataError(f"{images.name} has images of {name!r}, which {self.name} does not know ({known}); leave that class out")
-            found.append(place[name])
-        return torch.tensor(found, dtype=torch.int64)
+        if None in images.labels:
+            raise DataError(f"{images.ids[images.labels.index(None)]} of {images.name} has no label; accuracy needs one for each image")
+        labels = [label for label in images.labels if label is not None]
+        shown = sorted(set(labels))
+        found = match_classes([images.classes[label] for label in shown], self.classes, self.name, images.name)
+        place = dict(zip(shown, found, strict=True))
+        return torch.tensor([place[label] for label in labels], dtype=torch.int64)
 
 
 class _Asked(nn.Module):

@@ -9,6 +9,7 @@ from rediffuse.evaluation.accuracy import Accuracy
 from rediffuse.evaluation.calibrating import METRICS, Calibrations
 from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.corruptions.result import CorruptionResult
+from rediffuse.evaluation.matching import told_apart
 from rediffuse.evaluation.ood.result import GROUPS, OodResult
 from rediffuse.evaluation.ood.scoring import Group
 from rediffuse.evaluation.statistics import Interval, Verdict, share, verdict
@@ -108,17 +109,17 @@ def accuracy_table(found: dict[str, Accuracy], calibrations: Calibrations | None
 
 def confusion(model: str, value: Accuracy) -> dict[str, Any]:
     """The matrix in per cent of each true class; of many classes what is confused most."""
-    totals = value.counts.sum(axis=1)
-    if len(value.classes) > MOST_CLASSES:
-        wrong = [(int(n), a, b) for (a, b), n in zip(_places(len(value.classes)), value.counts.flatten(), strict=True) if a != b and n]
+    totals, names = value.counts.sum(axis=1), told_apart(value.classes)
+    if len(names) > MOST_CLASSES:
+        wrong = [(int(n), a, b) for (a, b), n in zip(_places(len(names)), value.counts.flatten(), strict=True) if a != b and n]
         worst = sorted(wrong, reverse=True)[:20]
-        rows = [row(value.classes[a], [cell(value.classes[b]), cell(str(n)), cell(percent(n / float(totals[a])))]) for n, a, b in worst]
+        rows = [row(names[a], [cell(names[b]), cell(str(n)), cell(percent(n / float(totals[a])))]) for n, a, b in worst]
         return table(f"{model}: most frequent confusions", "Is", ["is called", "images", "% of the class"], rows)
     rows = []
-    for true, name in enumerate(value.classes):
+    for true, name in enumerate(names):
         shares = [float(count) / total if (total := int(totals[true])) else 0.0 for count in value.counts[true]]
         rows.append(row(name, [cell(f"{100 * share_:.0f}" if share_ else "", strength=share_) for share_ in shares]))
-    return table(f"{model}: what each class (row) is called, %", "Is", value.classes, rows, heat=True)
+    return table(f"{model}: what each class (row) is called, %", "Is", names, rows, heat=True)
 
 
 def _places(count: int) -> list[tuple[int, int]]:

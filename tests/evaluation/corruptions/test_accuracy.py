@@ -165,7 +165,7 @@ def test_pictures_that_do_not_fit_are_refused() -> None:
 
 def test_settings_that_do_not_fit_are_refused() -> None:
     for more, match in (
-        ({"corruptions": ["rain"]}, "no corruption is called 'rain'"),
+        ({"corruptions": ["rain"]}, r"no corruption is called 'rain'\. There are gaussian_noise"),
         ({"severities": [6]}, "severity must be"),
         ({"severities": []}, "at least one"),
         ({"corruptions": ["fog", "fog"]}, "each once"),

@@ -151,7 +151,7 @@ def check_names(corruptions: Iterable[str], severities: Iterable[int]) -> None:
     for name in corruptions:
         if name not in ALL:
             near = difflib.get_close_matches(str(name), ALL, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; did you mean {near[0]}?" if near else "."
             raise ConfigError(f"no corruption is called {name!r}{hint} There are {', '.join(ALL)}")
     for severity in severities:
         if isinstance(severity, bool) or severity not in SEVERITIES:

@@ -20,6 +20,7 @@ from rediffuse.evaluation.corruptions.constants import ALL, SEVERITIES, SMALLEST
 from rediffuse.evaluation.corruptions.frost import FrostSource, frost_overlays
 from rediffuse.evaluation.judged import Judged, batches
 from rediffuse.evaluation.kept import fingerprint
+from rediffuse.evaluation.matching import match_classes, spelled_classes
 
 HELD = 256 << 20
 """Bytes of clean pictures that are held, so that they are decoded once; a larger set is decoded anew for each corruption."""
@@ -184,11 +185,7 @@ class CifarC:
         return True
 
     def truth(self, judged: Judged) -> Tensor:
-        known = {name: place for place, name in enumerate(judged.classes)}
-        missing = [name for name in self.classes if name not in known]
-        if missing:
-            raise DataError(f"{judged.name} does not know {', '.join(map(repr, missing[:5]))} of {self.name}; give the names that it knows")
-        return torch.tensor([known[name] for name in self.classes])[torch.from_numpy(self._labels)]
+        return torch.tensor(match_classes(self.classes, judged.classes, judged.name, self.name))[torch.from_numpy(self._labels)]
 
     def identity(self) -> dict[str, Any]:
         digest = hashlib.sha256(self._labels.tobytes())
@@ -278,11 +275,10 @@ class ImageNetC:
         return True
 
     def truth(self, judged: Judged) -> Tensor:
-        from rediffuse.evaluation.corruptions.subsets import match_classes
-
         names = [name.partition("/")[0] for name in self._files]
         folders = sorted(set(names))
-        place = dict(zip(folders, match_classes(folders, self.spelled or judged.classes, judged.name), strict=True))
+        classes = spelled_classes(judged.classes, self.spelled, judged.name)
+        place = dict(zip(folders, match_classes(folders, classes, judged.name, self.name), strict=True))
         return torch.tensor([place[name] for name in names])
 
     def identity(self) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Accuracy on folders that show some of a model's classes: ImageNet-R, -A, -Sketch, Stylized-ImageNet, ImageNet-D.
 
 Classes that a folder does not show cannot be answers: their logits are masked. Which ones it shows, its own class folders say, or, where a
-part of ImageNet-R or -A is judged, the list of the whole set.
+part of ImageNet-R or -A is judged, the list of the whole set. A folder may stand for several classes, as those of ImageNet-D do.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,51 +19,14 @@ from torch import Tensor
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.corruptions.imagenet import in_order, wnids
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
+from rediffuse.evaluation.matching import match_classes, spelled_classes
 from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 
 BLOCK = 1024
 """Images whose outcomes are kept together."""
-
-
-def match_classes(folders: Sequence[str], classes: Sequence[str], model: str = "the model") -> list[int]:
-    """The index of each folder's class among the model's: by the same name, or by one that is the same but for case, `_` and `-`,
-    or by one of the synonyms that a name such as "tench, Tinca tinca" lists.
-
-    Folders that are called by ids of ImageNet match the 1,000 classes of a model by their place, see `imagenet.in_order`.
-
-    Raises DataError with the folders that match nothing, or several classes.
-    """
-    if set(folders) <= set(wnids()) and in_order(classes):
-        classes = wnids()
-    exact = {name: place for place, name in enumerate(classes)}
-    loose: dict[str, set[int]] = defaultdict(set)
-    for place, name in enumerate(classes):
-        for spelling in (name, *name.split(",")):
-            loose[_plain(spelling)].add(place)
-    found, lost = [], []
-    for name in folders:
-        places = {exact[name]} if name in exact else loose.get(_plain(name), set())
-        if len(places) == 1:
-            found.append(next(iter(places)))
-        else:
-            lost.append(f"{name!r} ({'no class' if not places else 'several'})")
-    if lost:
-        more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
-        raise DataError(
-            f"{', '.join(lost[:5])}{more} not to be found among the {len(classes)} classes of {model} ({classes[0]!r}, ...); "
-            "give the model's classes as the folders are called, such as wnids, in label order"
-        )
-    if len(set(found)) != len(found):
-        raise DataError(f"two folders are one class of {model}; rename or join them")
-    return found
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,8 +35,8 @@ class SubsetResult(Saved):
 
     Attributes:
         models: names.
-        right: (M, N), whether each image is named rightly among the folder's classes.
-        classes: how many the folder shows.
+        right: (M, N), whether each image is named rightly among the classes that can be answers.
+        classes: how many can be.
         of: how many each model knows.
     """
 
@@ -134,6 +96,7 @@ def subset_accuracy(
     fit: Literal["pad", "crop", "squash"] = "crop",
     spelled: Sequence[str] | None = None,
     among: Sequence[str] | None = None,
+    means: Mapping[str, Sequence[str]] | None = None,
     keep: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SubsetResult:
@@ -145,22 +108,31 @@ def subset_accuracy(
         size, fit: side that pictures are fitted to, and how.
         spelled: the models' classes as the folders are called, in label order, where names do not agree; the ids of ImageNet are known.
         among: what can be answers, as folders are called; None takes what the images show. `imagenet.known_subset("imagenet-r")` where
-            they are a part of that set.
+            they are a part of that set, `imagenet.wnids()` to mask nothing.
+        means: the classes that a folder stands for, any of which is right; one that is not there stands for the class of its name.
+            `imagenet.imagenet_d()` for ImageNet-D.
         keep: folder for finished blocks; the same call again continues from it. The caller removes it (`kept.forget`).
         progress: called with (images done, images in all).
     Raises:
+        ConfigError: `spelled` with another number of names than classes, or with one twice; `means` with no class for a folder.
         DataError: an image without a label, folders that match no class of a model, or several, or that are not `among` the answers.
     """
     judged = check_models(models)
-    names, truth = _answers(images, among)
-    columns = [torch.tensor(match_classes(names, spelled or model.classes, model.name)) for model in judged]
+    asked, told = _Answers.of(images, among, means), images.name if among is None else "among"
+    known = [spelled_classes(model.classes, spelled, model.name) for model in judged]
+    columns = [torch.tensor(match_classes(asked.names, own, model.name, told)) for own, model in zip(known, judged, strict=True)]
     kept = None
     if keep is not None:
         identity = {"kind": "subset", "images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ())}
-        identity |= {} if among is None else {"among": names}
+        identity |= {} if among is None else {"among": asked.names}
+        identity |= {} if means is None else {"means": {name: list(own) for name, own in means.items()}}
         kept = Kept(keep, {**identity, "models": {model.name: model.identity() for model in judged}})
     began, parts = time.perf_counter(), []
-    for rows, right in in_blocks(len(images), BLOCK, lambda rows: _judge(judged, columns, images[rows], truth[rows], size, fit), kept):
+
+    def judge(rows: slice) -> dict[str, Tensor]:
+        return _judge(judged, columns, images[rows], asked.right(rows), size, fit)
+
+    for rows, right in in_blocks(len(images), BLOCK, judge, kept):
         parts.append(torch.stack([right[model.name] for model in judged]))
         if progress is not None:
             progress(rows.stop, len(images))
@@ -168,32 +140,62 @@ def subset_accuracy(
         name=images.name,
         models=tuple(model.name for model in judged),
         right=torch.cat(parts, dim=1).bool().numpy(),
-        classes=len(names),
+        classes=len(asked.names),
         of=tuple(len(model.classes) for model in judged),
         seconds=time.perf_counter() - began,
-        notes=(f"answers are the {len(names)} classes that {'the folder shows' if among is None else 'were named'}; others are masked",),
+        notes=asked.notes(judged, "the folder shows" if among is None else "were named"),
     )
 
 
-def _answers(images: ImageSet, among: Sequence[str] | None) -> tuple[list[str], Tensor]:
-    """(what can be answers, the place of each image's class among them)."""
-    shown = sorted({label for label in images.labels if label is not None})
-    if not len(images) or len(shown if among is None else among) < 2 or None in images.labels:
-        raise DataError(f"{images.name} must hold labelled images of at least two classes")
-    names = [images.classes[label] for label in shown] if among is None else list(among)
-    place = {name: number for number, name in enumerate(names)}
-    odd = [images.classes[label] for label in shown if images.classes[label] not in place]
-    if odd:
-        raise DataError(f"{images.name} shows {odd[0]!r}, which is not among the {len(names)} classes that can be answers")
-    return names, torch.tensor([place[images.classes[label]] for label in images.labels if label is not None])
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Answers:
+    """names: what can be answers; labels: (N,) of each image, among the S that are shown; allowed: (S, A), which answers each may have."""
+
+    names: list[str]
+    labels: Tensor
+    allowed: Tensor
+
+    @classmethod
+    def of(cls, images: ImageSet, among: Sequence[str] | None, means: Mapping[str, Sequence[str]] | None) -> _Answers:
+        shown = sorted({label for label in images.labels if label is not None})
+        if not len(images) or len(shown if among is None else among) < 2 or None in images.labels:
+            raise DataError(f"{images.name} must hold labelled images of at least two classes")
+        meant = {label: _meaning(images.classes[label], means or {}) for label in shown}
+        names = list(dict.fromkeys(name for own in meant.values() for name in own)) if among is None else list(among)
+        place = {name: number for number, name in enumerate(names)}
+        allowed = torch.zeros(len(shown), len(names), dtype=torch.bool)
+        for row, (label, own) in enumerate(meant.items()):
+            if odd := [name for name in own if name not in place]:
+                told = f"{images.classes[label]!r}" + ("" if odd[0] == images.classes[label] else f", which means {odd[0]!r}")
+                raise DataError(f"{images.name} shows {told}, which is not among the {len(names)} classes that can be answers; add it")
+            allowed[row, [place[name] for name in own]] = True
+        row_of = {label: row for row, label in enumerate(shown)}
+        return cls(names=names, labels=torch.tensor([row_of[label] for label in images.labels if label is not None]), allowed=allowed)
+
+    def right(self, rows: slice) -> Tensor:
+        """(rows, A), whether each answer is right for each image."""
+        return self.allowed[self.labels[rows]]
+
+    def notes(self, models: Sequence[Judged], which: str) -> tuple[str, ...]:
+        masked = any(len(model.classes) > len(self.names) for model in models)
+        several = int((self.allowed.sum(dim=1) > 1).sum())
+        notes = (f"answers are the {len(self.names)} classes that {which}; {'others are' if masked else 'none is'} masked",)
+        return (*notes, f"{several} of {len(self.allowed)} folders stand for several classes, any of which is right") if several else notes
+
+
+def _meaning(folder: str, means: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    own = means.get(folder, (folder,))
+    if isinstance(own, str) or not own:
+        raise ConfigError(f"means must list the classes that {folder!r} stands for, got {own!r}; leave it out where it is a class itself")
+    return tuple(own)
 
 
 def _judge(
-    models: Sequence[Judged], columns: Sequence[Tensor], images: ImageSet, truth: Tensor, size: int, fit: Literal["pad", "crop", "squash"]
+    models: Sequence[Judged], columns: Sequence[Tensor], images: ImageSet, right: Tensor, size: int, fit: Literal["pad", "crop", "squash"]
 ) -> dict[str, Tensor]:
-    """(N,) uint8 of each model."""
+    """(N,) uint8 of each model. right: (N, A)."""
     parts = []
     for rows, pictures in batches(images, size=size, fit=fit):
         answers = [model.logits(pictures)[:, own].argmax(dim=1) for model, own in zip(models, columns, strict=True)]
-        parts.append(torch.stack([answer == truth[rows] for answer in answers]).to(torch.uint8))
+        parts.append(torch.stack([right[rows, answer] for answer in answers]).to(torch.uint8))
     return {model.name: own for model, own in zip(models, torch.cat(parts, dim=1), strict=True)}

@@ -111,7 +111,7 @@ def features_of(model: Judged, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """(features (B, D), logits (B, K)). Raises ModelError where one of them is not finite."""
     features, logits = model.features(pictures)
     if not bool(features.isfinite().all()):
-        raise ModelError(f"{model.name} gives features that are NaN or infinite; its weights or its numbers (--dtype float32) are broken")
+        raise model.not_finite("features", pictures)
     return features, logits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 
 from rediffuse.data.types import ImageSet
@@ -35,7 +36,7 @@ def without_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:
 
 
 def check_unknown(known: ImageSet, unknown: Mapping[str, ImageSet], train: ImageSet | None = None) -> None:
-    """Raise DataError for an empty set, or one that shares pictures with what the classifier is tested or trained on.
+    """Raise DataError for an empty set, one that shares pictures with what the classifier is tested or trained on, or a part of another.
 
     Test images that are training images too are refused as well: their neighbours are themselves, and they look known beyond measure.
     """
@@ -58,4 +59,16 @@ def check_unknown(known: ImageSet, unknown: Mapping[str, ImageSet], train: Image
             raise DataError(
                 f"{len(shared)} of {len(images)} images of the unknown set {name!r} are also among the classifier's own, such as "
                 f"{shared[0]}; remove them, or what is called unknown is known"
+            )
+    _check_different(unknown)
+
+
+def _check_different(unknown: Mapping[str, ImageSet]) -> None:
+    """A set that is named twice, near and far perhaps, would count in both means."""
+    own = {name: set(images.digests) for name, images in unknown.items()}
+    for first, second in itertools.combinations(own, 2):
+        part, whole = sorted((first, second), key=lambda name: len(own[name]))
+        if own[part] <= own[whole]:
+            raise DataError(
+                f"all pictures of the unknown set {part!r} are in {whole!r} too and would count twice; leave one of the two out"
             )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
+from rediffuse.evaluation.matching import told_apart
 from rediffuse.evaluation.test_time.predictions import Predictions
 from rediffuse.writing import check_place, whole, write_rows
 
@@ -66,9 +66,7 @@ def table_columns(found: Predictions, images: ImageSet, classes: Sequence[str], 
     if bool((found.asked != len(found.members)).any()):
         columns["asked"] = [*found.asked.tolist(), *lost]
     if per_class:
-        often = Counter(classes)
-        for place, name in enumerate(classes):
-            told = name if often[name] == 1 else f"{name} #{place}"
+        for place, told in enumerate(told_apart(classes)):
             columns[f"p({told})"] = [*_rounded(found.probabilities[:, place].tolist()), *lost]
     if images.rejected:
         columns["problem"] = [*[None] * len(images), *(line.reason for line in images.rejected)]
