@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,9 @@ def test_an_edit_keeps_more_of_the_photo_the_weaker_it_is(pipeline: Any, squares
         kept.append(psnr(made, squares))
     assert kept[0] > kept[1] > kept[2]
     assert kept[0] > 20
+
+
+def test_its_facts_are_those_of_these_weights() -> None:
+    facts, spec = json.loads((FOLDER / "rediffuse.json").read_text(encoding="utf-8")), load(FOLDER).spec
+    assert spec is not None
+    assert facts["weights_hash"] == spec.weights_hash
