@@ -115,7 +115,9 @@ class Judged:
         return [each for each in wants if isinstance(each, Preprocessing)]
 
     def _chunk(self, images: Tensor) -> int:
-        """At the largest size that pictures have on their way."""
+        """At the largest size that pictures have on their way. An ensemble cuts its views itself, and shares them only cut alike."""
+        if getattr(self.network, "cuts_itself", False):
+            return CHUNK
         return chunk_of(max([images.shape[-2] * images.shape[-1], *(each.height * each.width for each in self._wants())]))
 
     def not_finite(self, what: str, images: Tensor) -> ModelError:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.evaluation.suite.toys import DENOISER, MODELS
-from tests.evaluation.test_time.views import mixture
+from tests.evaluation.test_time.views import Function, mixture
 from torch import nn
 
+from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
 from rediffuse.evaluation.test_time.ensembles import Plain, image_seeds
 from rediffuse.evaluation.test_time.judging import AskedSeveralTimes, judged_by, pixels_key
+from rediffuse.evaluation.test_time.sharing import SharedViews
+from rediffuse.training.preprocessing import Preprocessing
 
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -35,6 +38,23 @@ def test_neither_order_nor_company_changes_an_answer() -> None:
     other = IMAGES.clone()
     other[0, 0, 0, 0] = 1 - other[0, 0, 0, 0]
     assert pixels_key(other[0]) != pixels_key(IMAGES[0])
+
+
+def test_classifiers_of_other_input_sizes_share_their_views() -> None:
+    denoiser, shared = Function(lambda x_t, t: x_t * 0.9), SharedViews()
+    images = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+
+    def made(classifier: nn.Module) -> DiffAugEnsemble:
+        ensemble = DiffAugEnsemble(classifier, denoiser, DiffAugSettings(step=300, reference_size=None))
+        ensemble.shared = shared
+        return ensemble
+
+    calls = []
+    for side in (8, 300):  # the larger one is asked in smaller parts elsewhere
+        network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
+        judged_by(Judged(network, "abc", preprocessing=Preprocessing(height=side, width=side)), made, f"{side}").logits(images)
+        calls.append(sum(denoiser.rows))
+    assert calls[0] == calls[1] > 0
 
 
 def test_the_classifier_alone_is_itself() -> None:

@@ -27,6 +27,7 @@ class AskedSeveralTimes(nn.Module):
     """
 
     settings_hash: Tensor
+    cuts_itself = True
 
     def __init__(self, ensemble: Ensemble) -> None:
         super().__init__()
