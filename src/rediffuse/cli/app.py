@@ -142,10 +142,30 @@ def hint_of(words: Sequence[str], error: CycloptsError) -> str:
     dashed = next((word for word in words if word.startswith("-") and Path(word).exists()), None)
     if dashed is not None:
         return f" Write ./{dashed} for a name that begins with a dash."
-    options = [place for place, word in enumerate(words) if word.startswith("--")]
-    if isinstance(error, MissingArgumentError) and options and len(words) > options[-1] + 2:
-        return f" {words[options[-1]]} may have taken it among its own words: put what has no dashes first, options after it."
+    taken = [option for option, own in own_words(words) if len(own) > 1 and option in greedy(words[0])]
+    if isinstance(error, MissingArgumentError) and taken:
+        return f" {taken[0]} may have taken it among its own words: put what has no dashes first, options after it."
     return ""
+
+
+def own_words(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each option with the words that follow it, up to the next one."""
+    found: list[tuple[str, list[str]]] = []
+    for word in words:
+        if word.startswith("--"):
+            found.append((word, []))
+        elif found:
+            found[-1][1].append(word)
+    return found
+
+
+def greedy(verb: str) -> set[str]:
+    """Options of a verb that take all words that follow them."""
+    app = build()
+    if verb not in app:
+        return set()
+    arguments = app[verb].assemble_argument_collection(default_parameter=app.default_parameter)
+    return {name for argument in arguments if argument.token_count()[1] for name in argument.names}
 
 
 def help_of(words: Sequence[str]) -> str:
