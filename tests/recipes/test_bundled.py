@@ -317,11 +317,14 @@ def test_judgements_of_the_same_weights_are_one(tmp_path: Path) -> None:
     early = {"weights_hash": "a" * 64, "judge_seconds": 3.0, "kept": 0.9, "classification_accuracy_score": 0.3}
     later = {"weights_hash": "a" * 64, "judge_seconds": 4.0, "classification_accuracy_score": 0.2, "cas_low": 0.1, "cas_high": 0.4}
     facts = card.merged([early, later])
-    assert facts == {**early, **later, "judge_seconds": 7.0}
+    assert facts == {**early, **later, "judge_seconds": 7.0, "judged": []}
+    made = [{"looks": ["score"], "commit": "a", "date": "b"}], [{"looks": ["survival"], "commit": "c", "date": "d"}]
+    assert card.merged([{"judged": each} for each in made])["judged"] == [*made[0], *made[1]]
     with pytest.raises(ConfigError, match=r"hold no recognised_at_use, psnr, survival, fid_like, recognised, .*kept_images; add --facts"):
         card.check_complete(facts)
-    with pytest.raises(ConfigError, match="other guidance"):
-        card.merged([{**early, "guidance": 4.0}, {**later, "guidance": 2.0}])
+    for name, said in (("guidance", "guidance"), ("steps", "steps of sampling"), ("recogniser_hash", "recognisers")):
+        with pytest.raises(ConfigError, match=f"other {said} \\(4.0 and 2.0\\)"):
+            card.merged([{**early, name: 4.0}, {**later, name: 2.0}])
     found = read_result(card.keep_result("tiny-imagenet-64", facts, [], 1.0, "judge", ["few"], tmp_path))
     score, kept = found.headline["cas"], found.headline["kept"]
     assert (score.value, score.low, score.high) == (0.2, 0.1, 0.4)

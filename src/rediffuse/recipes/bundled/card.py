@@ -101,19 +101,22 @@ SPREAD = {HEADLINE["cas"]: "cas", HEADLINE["recognised"]: "recognised"}
 """Figure -> how the judge calls its interval's ends."""
 
 
+ALIKE = {"weights_hash": "weights", "guidance": "guidance", "steps": "steps of sampling", "recogniser_hash": "recognisers"}
+"""What judgements of one card have in common, where they say it."""
+
+
 def merged(judgements: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The facts of judgements of the same weights in one; where two say something of the same name, the later one counts.
 
-    Raises ConfigError for judgements of other weights.
+    Raises ConfigError for judgements of other weights, settings or recognisers.
     """
-    hashes = {str(each.get("weights_hash")) for each in judgements}
-    if len(hashes) > 1:
-        raise ConfigError(f"the facts are of other weights ({' and '.join(sorted(each[:12] for each in hashes))}); give those of one model")
-    scales = {each["guidance"] for each in judgements if "guidance" in each}
-    if len(scales) > 1:
-        raise ConfigError(f"the facts are of other guidance ({' and '.join(f'{scale:g}' for scale in sorted(scales))}); judge at one")
+    for name, said in ALIKE.items():
+        found = list(dict.fromkeys(str(each[name])[:12] for each in judgements if name in each))
+        if len(found) > 1:
+            raise ConfigError(f"the facts are of other {said} ({' and '.join(found)}); give those of one")
     seconds = sum(each.get("judge_seconds", 0.0) for each in judgements)
-    return {name: value for each in judgements for name, value in each.items()} | {"judge_seconds": seconds}
+    judged = [part for each in judgements for part in each.get("judged", ())]
+    return {name: value for each in judgements for name, value in each.items()} | {"judge_seconds": seconds, "judged": judged}
 
 
 def check_judged(facts: Mapping[str, Any], folder: Path) -> None:

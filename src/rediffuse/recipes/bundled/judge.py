@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from rediffuse.denoisers.load import load
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.fidelity.manifold import manifold
 from rediffuse.evaluation.fidelity.moments import frechet
+from rediffuse.evaluation.kept import weights_hash
+from rediffuse.evaluation.provenance import commit
 from rediffuse.evaluation.statistics import Interval, share
 from rediffuse.recipes.bundled import features
 from rediffuse.recipes.bundled.common import Pictures, read_pictures, save_grid, tell
@@ -231,6 +234,9 @@ def judge(court: Court) -> dict[str, Any]:
         "steps": given.steps,
         "guidance": given.guidance,
     }
+    if court.recogniser is not None:
+        facts["recogniser_hash"] = weights_hash(court.recogniser)
+    facts["judged"] = [{"looks": list(looks_of(given)), "commit": commit(), "date": datetime.now(UTC).isoformat(timespec="minutes")}]
     for look in looks_of(given):
         found = LOOKS[look](court)
         print(json.dumps(found), flush=True)
