@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def certificates(results: Mapping[str, Result], axes: Any) -> bool:
     rows = table(results, "certified_cifar10", "curve")
     if not rows:
         return False
-    dashes = dict(zip(sorted({row["sigma"] for row in rows}), ("-", "--", ":", "-."), strict=False))
+    dashes = dict(zip(sorted({row["sigma"] for row in rows}), cycle(("-", "--", ":", "-.")), strict=False))
     arms = dict.fromkeys((row["arm"], row["smoother"]) for row in rows)
     denoised = [arm for arm in arms if arm[1] != BARE]
     colours = dict.fromkeys(arms, INK) | dict(zip(denoised, COLOURS, strict=False))  # what no denoiser helps is in ink

@@ -95,7 +95,9 @@ class Bench:
         classifier.model.half()  # what is judged is what is kept, in half the room
         classifier.save(self.store / NETS_FOLDER / cell.name)
         classifier.model.float()
+        began = time.monotonic()
         right, held = judge(classifier, self.test, self.held, self.work / corrupted_folder(), ALL, self.natural, numbers)
+        facts["judging_seconds"] = round(time.monotonic() - began, 1)
         return Judgement(cell=cell, right=right, held=held, facts=facts)
 
     def forget(self, cell: Cell) -> None:
@@ -180,9 +182,9 @@ def run_cells(bench: Bench, store: CellStore, cells: Sequence[Cell], hours: floa
 
 
 def longest(store: CellStore, cells: Sequence[Cell]) -> float:
-    """Seconds that the longest training among the finished cells took; 0 where none is finished."""
+    """Seconds that the longest of the finished cells took, wherever it ran; 0 where none is finished."""
     there = (store.read(cell) for cell in cells)
-    return max((float(run.facts["seconds"]) for run in there if run is not None), default=0.0)
+    return max((run.facts["seconds"] + run.facts.get("judging_seconds", 0.0) for run in there if run is not None), default=0.0)
 
 
 def weak_nets(bench: Bench, found: Sequence[Judgement]) -> set[str]:

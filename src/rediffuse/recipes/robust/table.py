@@ -133,13 +133,13 @@ QUOTED: Mapping[str, tuple[str, str, str]] = {
 
 
 def headline_of(judgements: Sequence[Judgement], truth: Truth) -> dict[str, Interval]:
-    """The quoted figures, of the seeds that both arms have; none of a net that is too weak.
+    """The quoted figures, of the seeds that both arms have; none of a net whose plain arm is too weak or missing.
 
     Those of another net than the recipe's have its name before them.
     """
     runs = {(run.cell.net, run.cell.arm, run.cell.seed): run for run in judgements}
-    weak = too_weak(rows_of([run for run in judgements if run.cell.arm == PLAIN], truth))
-    nets = [net for net in dict.fromkeys(run.cell.net for run in judgements) if net not in weak]
+    plain = rows_of([run for run in judgements if run.cell.arm == PLAIN], truth)
+    nets = [row["net"] for row in plain if row["net"] not in too_weak(plain)]
     found: dict[str, Interval] = {}
     for net in nets:
         for key, (arm, other, measure) in QUOTED.items():
