@@ -52,9 +52,8 @@ RATES = (0.25, 0.1, 0.05)
 PLAIN = "plain"
 ADM = "adm-256"
 CHEAPEST = "bank, 5 % anew, on a quarter"
-MADE_BEFORE = ("bank, all made before", "bank, all made before, on a quarter")
-SHARED_BY = (1, 9)
-"""Trainings that pay for one bank: one alone, and the arms and seeds of `diffaug_cifar10` that look at it."""
+MADE_BEFORE = {"bank, all made before": (1, 9), "bank, all made before, on a quarter": (1,)}
+"""Step -> trainings that pay for one bank: one alone, and the arms and seeds of `diffaug_cifar10` that look at it, at whole batches."""
 ADM_LIMIT = 461.0
 """Images a second of ADM's 256-pixel network at 224 pixels, at 790 TFLOP/s."""
 STEP_RATIOS = {"step_ratio_full": "DiffAug", "step_ratio_bank": CHEAPEST}
@@ -179,8 +178,8 @@ def with_making(rows: Sequence[dict[str, Any]], views_a_second: float, batch: in
     """Steps on banks that were made before, with what making them adds to each: draws / epochs calls of the denoiser a picture."""
     found, made = [], batch * DRAWS / EPOCHS / views_a_second
     by_name = {row["step"]: row for row in rows}
-    for name in MADE_BEFORE:
-        for count in SHARED_BY:
+    for name, payers in MADE_BEFORE.items():
+        for count in payers:
             row, seconds = by_name[name], by_name[name]["seconds"] + made / count
             longer = seconds / row["seconds"]
             scaled = {key: row[key] * longer for key in row if key.startswith("to_plain")}

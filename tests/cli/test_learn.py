@@ -16,6 +16,7 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(rediffuse: Callable[...
     assert ended.status == 0, ended.err
     assert COST in ended.out
     assert "about " in ended.out
+    assert "a part is done" not in ended.out
     assert list(Path.cwd().iterdir()) == []
 
 
@@ -30,6 +31,7 @@ def test_the_cost_is_said_once_before_the_first_word(
         stopped = rediffuse(*command)
     assert stopped.status == 130
     assert stopped.err.count(COST) == 1
+    assert "Of that a part is done" in rediffuse(*command, "--dry-run").out
     ended = rediffuse(*command)
     assert ended.status == 0, ended.err
     assert COST not in ended.err

@@ -38,7 +38,7 @@ def test_names_find_their_classes() -> None:
 @pytest.mark.parametrize(
     ("names", "classes", "match"),
     [
-        (["whale"], CLASSES, r"holds 'whale', which net does not know \(tench, Tinca tinca, crane, .*, \.\.\.\); leave such"),
+        (["whale"], CLASSES, r"holds 'whale', which net does not know \(tench, Tinca tinca, crane, .*, \.\.\.\); leave that out"),
         (list("abcdefg"), CLASSES, "'a', 'b', 'c', 'd', 'e' and 2 more, which net"),
         (["CRANE"], CLASSES, "'CRANE', which is several classes of net: 'crane #1', 'Crane, bird #2'; label them by the whole name of one"),
         (["owl"], ["owl", "cat", "owl"], "'owl #0', 'owl #2'; .* or give the model's classes names that differ"),

@@ -108,7 +108,9 @@ def test_training_with_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     space = run("Training with views")
     assert space["robust"].classes == space["photos"].classes
     assert (tmp_path / "training.pt").exists()
-    for call in re.findall(r"^\| `(.*?)`", SECTIONS["Training with views"], flags=re.MULTILINE):
+    calls = re.findall(r"^\| `(.*?)`", SECTIONS["Training with views"], flags=re.MULTILINE)
+    assert len(calls) == 6
+    for call in calls:
         name, given = call.split("(", 1)
         made = {"Extra": Extra, "AugMix": AugMix, "DeepAugment": DeepAugment, "diffaug": space["diffaug"], name: getattr(objectives, name)}
         if given != "...)":

@@ -68,6 +68,8 @@ def learn(
     denoiser = load_prompted(model or MODEL, common, file)
     if dry_run:
         terminal.say(cost_of(images, denoiser, chosen, batch))
+        if (words / CHECKPOINT).exists():
+            terminal.say(f"Of that a part is done, and kept in {words}.")
         return 0
     if not (common.quiet or (words / CHECKPOINT).exists()):  # one that goes on has said it
         terminal.note(cost_of(images, denoiser, chosen, batch))

@@ -26,7 +26,7 @@ def match_classes(names: Sequence[str], classes: Sequence[str], model: str = "th
     if unknown:
         known = ", ".join(classes[:LISTED]) + (", ..." if len(classes) > LISTED else "")
         raise DataError(
-            f"{images} holds {_listed(unknown)}, which {model} does not know ({known}); leave such images out, or give the model's "
+            f"{images} holds {_listed(unknown)}, which {model} does not know ({known}); leave that out, or give the model's "
             "classes as they are labelled, in label order"
         )
     for name, own in zip(names, found, strict=True):
