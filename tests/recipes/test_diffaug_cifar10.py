@@ -24,7 +24,7 @@ from rediffuse.recipes import diffaug_cheaper
 from rediffuse.recipes.diffaug_cifar10 import asked_net, main
 from rediffuse.recipes.robust.arms import ARMS, BANKS, CHEAPER, FULL, PLAIN_FLOPS, REPEATED, equal_flops
 from rediffuse.recipes.robust.banks import make_bank
-from rediffuse.recipes.robust.bench import cells_of, missing_of, named, options, run_cells
+from rediffuse.recipes.robust.bench import cells_of, claimed, missing_of, named, options, run_cells
 from rediffuse.recipes.robust.cells import Cell, CellStore, Diary, Judgement, keys_of
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
 from rediffuse.recipes.robust.nets import NETS, Lowered, lower_head, open_net
@@ -183,6 +183,35 @@ def test_hours_are_held_against_what_is_finished(capsys: pytest.CaptureFixture[s
     cells = [Cell(net="resnet-14", arm=arm, seed=0) for arm in ("noise", "plain")]
     assert [run.cell.arm for run in run_cells(bench, cast(Any, Store()), cells, 0.4)] == ["plain"]
     assert "resnet-14_noise_0: left for another call, it would take about 30 min" in capsys.readouterr().err
+
+
+def test_two_processes_share_the_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [Cell(net="resnet-14", arm=arm, seed=0) for arm in ("plain", "noise", "diffaug")]
+    runs: list[str] = []
+
+    class Bench:
+        gated, work = False, tmp_path
+
+        def run(self, cell: Cell) -> Judgement:
+            runs.append(cell.arm)
+            if cell.arm == "diffaug":
+                with claimed(tmp_path / "banks" / "diffaug.lock"):  # as another process, whose views are not yet there, would
+                    raise AssertionError
+            if len(runs) == 1:  # while this one is at plain, the other does what is left
+                assert [run.cell.arm for run in run_cells(cast(Any, Bench()), store, cells, None)] == ["noise"]
+            return judgement(cell.arm, 0, 0.9)
+
+        def forget(self, cell: Cell) -> None:
+            pass
+
+    store = CellStore(tmp_path / "judged", {})
+    with claimed(tmp_path / "banks" / "diffaug.lock"):
+        assert [run.cell.arm for run in run_cells(cast(Any, Bench()), store, cells, None)] == ["plain", "noise"]
+    assert runs == ["plain", "noise", "diffaug", "diffaug"]
+    said = capsys.readouterr().err
+    assert "resnet-14_plain_0: left to another process" in said
+    assert "resnet-14_diffaug_0: left to another process" in said
+    assert not list((tmp_path / "cells").iterdir())
 
 
 def test_a_diary_survives_a_kill(tmp_path: Path) -> None:

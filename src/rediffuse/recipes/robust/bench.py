@@ -16,10 +16,11 @@ import torch
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
 from rediffuse.denoisers.precision import resolve_device
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, PlanError
 from rediffuse.evaluation.corruptions.constants import ALL
 from rediffuse.evaluation.corruptions.frost import frost_overlays
 from rediffuse.evaluation.provenance import commit, hardware
+from rediffuse.lock import Lock
 from rediffuse.progress import Bar, roughly
 from rediffuse.recipes.bundled.common import read_pictures
 from rediffuse.recipes.cifar10_split import HELD, read_split
@@ -72,7 +73,7 @@ class Bench:
         name = arm.bank
         if name is None:
             return arm.build(None)
-        with Bar(unit="views") as bar:
+        with claimed(self.work / "banks" / f"{name}.lock"), Bar(unit="views") as bar:
             bar.stage(f"views by {name}", self.draws * len(self.train[0]))
             bank = make_bank(name, self.work / "banks" / f"{name}.bank", self.denoiser, *self.train, self.draws, bar.report)
         return arm.build(Extra(method=bank, draws=self.draws))
@@ -149,6 +150,8 @@ def open_bench(given: argparse.Namespace, arms: Mapping[str, Arm]) -> Bench:
 def run_cells(bench: Bench, store: CellStore, cells: Sequence[Cell], hours: float | None) -> list[Judgement]:
     """Every cell that is there or fits into the hours, by the longest that is finished, in order; none of a net that is too weak.
 
+    Several processes may run the same cells in one --work: each leaves those that another is at.
+
     Raises ConfigError where all nets are.
     """
     began, slowest = time.monotonic(), 0.0 if hours is None else longest(store, cells)
@@ -162,12 +165,10 @@ def run_cells(bench: Bench, store: CellStore, cells: Sequence[Cell], hours: floa
             if hours is not None and spent + slowest > 3600 * hours:
                 print(f"{cell.name}: left for another call, it would take about {roughly(slowest)}", file=sys.stderr)
                 continue
-            there = bench.run(cell)
-            store.write(there)
-            bench.forget(cell)
+            there = run_cell(bench, store, cell)
+            if there is None:
+                continue
             slowest = max(slowest, time.monotonic() - began - spent)
-            clean = float(there.right["clean"].mean())
-            print(f"{cell.name}: clean {clean:.1%}, held out {there.held:.1%}, {roughly(there.facts['seconds'])}", flush=True)
         found.append(there)
     weak = weak_nets(bench, found)
     if weak:
@@ -179,6 +180,30 @@ def run_cells(bench: Bench, store: CellStore, cells: Sequence[Cell], hours: floa
             raise ConfigError(said)
         print(said, file=sys.stderr)
     return found
+
+
+def run_cell(bench: Bench, store: CellStore, cell: Cell) -> Judgement | None:
+    """Train and judge a cell that is not there; None where another process is at it, or at the views that it looks at."""
+    try:
+        with claimed(bench.work / "cells" / f"{cell.name}.lock"):
+            there = store.read(cell)
+            if there is not None:
+                return there  # another process has just finished it
+            there = bench.run(cell)
+            store.write(there)
+            bench.forget(cell)
+    except PlanError as error:
+        print(f"{cell.name}: left to another process: {error}", file=sys.stderr)
+        return None
+    clean = float(there.right["clean"].mean())
+    print(f"{cell.name}: clean {clean:.1%}, held out {there.held:.1%}, {roughly(there.facts['seconds'])}", flush=True)
+    return there
+
+
+def claimed(file: Path) -> Lock:
+    """The right to make what this lock file is named after. Entering raises PlanError where another process has it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return Lock(file, fix=f"remove {file}")
 
 
 def longest(store: CellStore, cells: Sequence[Cell]) -> float:
