@@ -112,6 +112,19 @@ def test_a_batch_cut_any_way_and_a_loop_over_t_give_the_same() -> None:
         torch.testing.assert_close(one, whole[index], rtol=1e-5, atol=1e-5)
 
 
+def test_a_processor_is_asked_in_small_calls_where_nothing_is_kept_between() -> None:
+    denoiser, x, t = small(), torch.randn(131, 3, 32, 32, generator=generator()), torch.arange(131)
+    whole = denoiser(x, t)
+    assert [len(told) for told in denoiser.network.told] == [131]
+    with torch.no_grad():
+        cut = denoiser(x, t)
+    calls = denoiser.network.told[1:]
+    assert [len(told) for told in calls] == [44, 44, 43]
+    assert torch.equal(torch.cat(calls), t)
+    alpha, _ = SCHEDULE.at(t, x)
+    torch.testing.assert_close(alpha * cut, alpha * whole, rtol=1e-5, atol=1e-5)
+
+
 def test_gradients_reach_the_input_of_a_frozen_model() -> None:
     denoiser = small()
     assert not any(value.requires_grad for value in denoiser.parameters())
