@@ -50,11 +50,21 @@ def test_gains_are_points_with_a_verdict_and_seconds_are_a_time() -> None:
         "gain_ours": Figure(value=-0.0114, low=-0.0211, high=-0.0018),
         "wall_seconds": Figure(value=192.7),
         "gain_x": Figure(value=0.5),
+        "corruption5_gain": Figure(value=0.02, low=0.01, high=0.03),
+        "clean_change": Figure(value=-0.001, low=-0.01, high=0.008),
+        "gain_kept_bank": Figure(value=0.9, low=0.8, high=1.1),
+        "ece_gain": Figure(value=-0.02, low=-0.03, high=-0.01),
+        "exchange": Figure(value=0.1, low=0.0, high=0.2),
     }
     drawn = render_page(page("demo"), [result("demo", figures)])
     assert "| gain_ours | -1.1 points: hurts | -2.1 to -0.2 |" in drawn
     assert "| wall_seconds | 3 min 13 s |  |" in drawn
     assert "| gain_x | 0.5 |  |" in drawn  # nothing is said without an interval
+    assert "| corruption5_gain | +2.0 points: helps | +1.0 to +3.0 |" in drawn
+    assert "| clean_change | -0.1 points: no evidence | -1.0 to +0.8 |" in drawn
+    assert "| gain_kept_bank | 0.9 | 0.8 to 1.1 |" in drawn  # a part of a gain
+    assert "| ece_gain | -0.02 | -0.03 to -0.01 |" in drawn  # an error, of which less is better
+    assert "| exchange | 0.1 | 0 to 0.2 |" in drawn
 
 
 def test_a_page_without_markers_stays() -> None:

@@ -33,6 +33,8 @@ from rediffuse.writing import write_text
 
 BLOCK = re.compile(r"(?P<open><!--[ ]results:(?P<spec>[^\n]*?)[ ]-->)(?P<body>.*?)(?P<close><!--[ ]/results[ ]-->)", re.DOTALL)
 MARK = re.compile(r"<!--\s*/?\s*results\b")
+POINTS = re.compile(r"(?!(ece|adaptive_ece|brier|nll)_)(?!.*kept)(.*_)?(gain5?|change)(_.*)?")
+"""Keys of differences of which more is better, as shares; what a cheaper way keeps is a part of another figure."""
 LEVELS = {"scratch": "scratch", "forty": "forty", "resnet64": "resnet-64"}  # end of a headline key -> as the level is called
 BASELINES = {"gain_over_standard_": "over standard", "gain_over_real_guidance_": "over real guidance"}
 
@@ -98,7 +100,7 @@ def _said(key: str, figure: Figure) -> dict[str, str]:
     if key.endswith("_seconds"):
         ends = "" if figure.low is None or figure.high is None else f"{duration(figure.low)} to {duration(figure.high)}"
         return {"value": duration(figure.value), "interval": ends}
-    if re.match("gain5?_", key) and figure.low is not None:
+    if POINTS.fullmatch(key) and figure.low is not None:
         points, _, word = _gain(figure).partition(": ")
         value, _, ends = points.removesuffix(")").partition(" (")
         return {"value": f"{value}: {word}", "interval": ends}
