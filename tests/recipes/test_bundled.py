@@ -1,11 +1,9 @@
-"""The trainers of the bundled models: resumed equals undisturbed, folding changes nothing, captions follow their shares."""
+"""The trainers of the bundled models: resumed equals undisturbed, folding changes nothing, what is typed reaches them."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -20,15 +18,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from rediffuse.concepts.prompts import TEMPLATES
-from rediffuse.denoisers.load import bundled
 from rediffuse.denoisers.schedules import scaled_linear_betas
-from rediffuse.errors import ConfigError
-from rediffuse.evaluation.results import read_result
 from rediffuse.recipes.bundled import (
     autoencoder,
-    captions,
-    card,
     common,
     export,
     features,
@@ -227,44 +219,6 @@ def test_cached_latents_are_of_the_autoencoder_and_basis_asked_for(
     assert not torch.equal(cached(plain), first)
 
 
-def test_captions_keep_their_shares_and_never_name_a_digit() -> None:
-    labels = torch.tensor([0, 1, 2])
-    told = captions.Captions(vocabulary.build_tokenizer(TERMS), TERMS, NAMES, labels, digits=1)
-    generator = torch.Generator().manual_seed(0)
-    draws = torch.rand(20_000, 3, generator=generator).tolist()
-    said = [told.caption(0, draw) for draw in draws]
-    share = lambda test: sum(map(test, said)) / len(said)  # noqa: E731
-    assert abs(share(lambda text: text == "") - 0.10) < 0.01
-    assert abs(share(lambda text: text == "a photo") - 0.08) < 0.01
-    assert abs(share(lambda text: "thing" in text) - 0.07) < 0.01
-    assert abs(share(lambda text: "goldfish" in text or "Carassius" in text) - 0.75) < 0.015
-    assert {told.caption(0, [0.9, (index + 0.5) / 27, 0.0]) for index in range(27)} == {form.format("goldfish") for form in TEMPLATES}
-    digits = {told.caption(3, draw) for draw in draws[:3000]}
-    assert all("handwritten digit" in text or "thing" in text or text in ("", "a photo") for text in digits)
-    assert not any(character.isdigit() for text in digits for character in text)
-
-
-def test_every_word_of_a_caption_is_one_token_and_anything_else_is_spelled() -> None:
-    tokenizer = vocabulary.build_tokenizer(TERMS)
-    for word in ("goldfish", "carassius", "bus", "photo", "handwritten", "satellite"):
-        assert len(tokenizer(word).input_ids) == 3, word
-    for text in ("xylophone", "naïve café", "a 3-legged {thing}", "日本"):
-        ids = tokenizer(text).input_ids
-        assert 3 <= len(ids) <= 77
-        assert tokenizer.unk_token_id not in ids[1:-1]
-        assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
-
-
-def test_the_vocabulary_is_the_same_in_every_process() -> None:
-    code = f"from rediffuse.recipes.bundled.vocabulary import merges_of, words_of; print(merges_of(words_of({TERMS!r})))"
-    said = set()
-    for seed in ("1", "2", "3"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
-        said.add(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout)
-    assert len(said) == 1
-    assert said.pop().count("'h', 'o'") == 1
-
-
 def test_shuffled_epochs_are_a_function_of_seed_and_step() -> None:
     stream = common.batches(10, 4, seed=3)
     rows = [next(stream) for _ in range(6)]
@@ -290,73 +244,6 @@ def test_forty_classes_are_never_among_the_known() -> None:
     rows = features.restrict(pictures, forty)
     assert [pictures.names[index] for index in (rows.images[:, 0, 0, 0].long() + rows.labels).tolist()]  # labels are places in `forty`
     assert rows.labels.tolist() == [forty.index(name) for name in pictures.names if name in forty]
-
-
-def test_a_card_states_its_figures_and_its_weakness() -> None:
-    facts = {
-        "psnr": 34.5, "recogniser": 0.4, "kept": 0.99, "recognised_at_use": 0.2, "guidance": 4.0, "cas_per_class": 20, "samples": 340,
-        "classification_accuracy_score": 0.3, "fid_like": 12.0, "fid_like_real": 2.0, "precision": 0.5, "recall": 0.4, "survival_images": 9,
-        "kept_images": 500, "recogniser_held_out": 0.435, "recognised_samples": 2040, "recognised_guidance_samples": 680,
-        "recognised_low": 0.18, "recognised_high": 0.223,
-        "survival": {"0.25": 0.9, "0.5": 0.8, "0.75": 0.7, "1.0": 0.5}, "recognised": {"1.0": 0.1, "2.0": 0.2, "4.0": 0.3, "7.0": 0.4},
-    }  # fmt: skip
-    log = [{"step": 1000, "held_out": 0.5}, {"step": 2000, "held_out": 0.4}]
-    text = card.text_to_image_card(facts, log, [{"step": 10}], "2 cores")
-    assert "34.5 dB" in text
-    assert "30% of real" in text
-    assert "guidance 4, 2040 samples | 20.0 % (18.0 % to 22.3 %)" in text
-    assert "names 43.5 % of all validation pictures" in text
-    assert "Weak generator" in text
-    assert "| 2000 | 0.4000 |" in text
-    assert "{" not in text
-    strong = card.text_to_image_card({**facts, "classification_accuracy_score": 0.6}, log, [{"step": 10}], "2 cores")
-    assert "Weak generator" not in strong
-
-
-def test_judgements_of_the_same_weights_are_one(tmp_path: Path) -> None:
-    early = {"weights_hash": "a" * 64, "judge_seconds": 3.0, "kept": 0.9, "classification_accuracy_score": 0.3}
-    later = {"weights_hash": "a" * 64, "judge_seconds": 4.0, "classification_accuracy_score": 0.2, "cas_low": 0.1, "cas_high": 0.4}
-    facts = card.merged([early, later])
-    assert facts == {**early, **later, "judge_seconds": 7.0, "judged": []}
-    made = [{"looks": ["score"], "commit": "a", "date": "b"}], [{"looks": ["survival"], "commit": "c", "date": "d"}]
-    assert card.merged([{"judged": each} for each in made])["judged"] == [*made[0], *made[1]]
-    with pytest.raises(ConfigError, match=r"hold no recognised_at_use, psnr, survival, fid_like, recognised, .*kept_images; add --facts"):
-        card.check_complete(facts)
-    for name, said in (("guidance", "guidance"), ("steps", "steps of sampling"), ("recogniser_hash", "recognisers")):
-        with pytest.raises(ConfigError, match=f"other {said} \\(4.0 and 2.0\\)"):
-            card.merged([{**early, name: 4.0}, {**later, name: 2.0}])
-    found = read_result(card.keep_result("tiny-imagenet-64", facts, [], 1.0, "judge", ["few"], tmp_path))
-    score, kept = found.headline["cas"], found.headline["kept"]
-    assert (score.value, score.low, score.high) == (0.2, 0.1, 0.4)
-    assert (kept.value, kept.low, kept.high) == (0.9, None, None)
-    with pytest.raises(ConfigError, match="other weights"):
-        card.merged([early, {**later, "weights_hash": "b" * 64}])
-
-
-def test_a_card_of_other_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "log.jsonl").write_text('{"step": 1, "held_out": 0.5}\n')
-    (tmp_path / "facts.json").write_text(json.dumps({"weights_hash": "51bea6f7" * 8, "fid_like": 3.0}))
-    folder = bundled()["cifar10-32"]
-    given = ["--facts", str(tmp_path / "facts.json"), "--log", str(tmp_path / "log.jsonl"), "--hardware", "1 core", "--out", str(folder)]
-    monkeypatch.setattr("sys.argv", ["card", "cifar10-32", *given])
-    before = (folder / "README.md").read_text()
-    with pytest.raises(ConfigError, match=r"of weights 51bea6f751be, .*cifar10-32 holds e93384095548"):
-        card.main()
-    assert (folder / "README.md").read_text() == before
-
-
-def test_a_card_leaves_its_figures_as_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = [{"step": 500, "loss": 2.5}, {"step": 500, "top1": 0.25}, {"step": 1000, "top1": 0.375}]
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    given = ["--log", str(tmp_path / "log.jsonl"), "--hardware", "2 cores", "--out", str(tmp_path), "--results", str(tmp_path / "results")]
-    monkeypatch.setattr("sys.argv", ["card", "resnet-64", *given, "--remark", "One run.", "--judged-by", "python -m features"])
-    card.main()
-    found = json.loads((tmp_path / "results" / "bundled_resnet_64.json").read_text())
-    assert found["headline"] == {"top1": {"value": 0.375, "low": None, "high": None}}
-    assert found["command"] == "python -m features"
-    assert found["notes"] == ["One run."]
-    assert [row["table"] for row in found["rows"]] == ["judge", "training", "training", "training"]
-    assert "0.375" in (tmp_path / "README.md").read_text()
 
 
 def test_what_is_typed_reaches_the_trainers(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

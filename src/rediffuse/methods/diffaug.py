@@ -105,7 +105,7 @@ class DiffAug(Method[DiffAugDraw]):
         gradients: let gradients pass through to the images; else views carry none.
         per_sample: noise of each image from a seed of its own, made on the CPU and equal on every device; else one seed a batch, on the
             images' device.
-        chunk: most images of a denoiser call; None: the whole batch.
+        chunk: most images of a denoiser call; None: the whole batch, which a pixel model on a processor cuts by itself.
     Shape: (B, 3, H, W) or (3, H, W) in [0, 1] -> the same; H and W multiples of `denoiser.multiple_of`.
     Raises:
         ConfigError: a latent or conditional denoiser; a setting out of range; an accelerator's denoiser inside a DataLoader worker.
