@@ -21,7 +21,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.evaluation.corruptions.apply import corrupt
 from rediffuse.evaluation.corruptions.constants import ALL, COMMON
 from rediffuse.recipes import diffaug_cheaper
-from rediffuse.recipes.diffaug_cifar10 import asked_net, main
+from rediffuse.recipes.diffaug_cifar10 import asked_net, main, unlike
 from rediffuse.recipes.robust.arms import ARMS, BANKS, CHEAPER, FULL, PLAIN_FLOPS, REPEATED, equal_flops
 from rediffuse.recipes.robust.banks import make_bank
 from rediffuse.recipes.robust.bench import cells_of, claimed, missing_of, named, options, run_cells
@@ -29,7 +29,7 @@ from rediffuse.recipes.robust.cells import Cell, CellStore, Diary, Judgement, ke
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
 from rediffuse.recipes.robust.nets import NETS, Lowered, lower_head, open_net
 from rediffuse.recipes.robust.sets import SHIFTED, UNCLEAR, natural_images, shift_of
-from rediffuse.recipes.robust.table import MEASURES, headline_of, kept_share, rows_of, too_weak
+from rediffuse.recipes.robust.table import MEASURES, gain_rows, headline_of, kept_share, rows_of, too_weak
 from rediffuse.recipes.robust.trained import opened
 from rediffuse.training.backbones import Classifier
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
@@ -42,19 +42,20 @@ CLASSES = [str(k) for k in range(10)]
 def test_an_arm_and_its_control_look_at_equally_many_views() -> None:
     views = {name: arm.build(None if arm.bank is None else Extra(source="independent")).samples for name, arm in ARMS.items()}
     for name in ("noise", "linear", "diffaug", PLAIN_FLOPS):
-        assert views[name] == views[ARMS[name].control or ""] == 2
-    assert all(views[arm.name] == views[arm.control] for arm in ARMS.values() if arm.control is not None)
+        assert all(views[name] == views[other] == 2 for other in ARMS[name].against)
+        assert ARMS[name].against
+    assert all(views[arm.name] == views[other] for arm in ARMS.values() for other in arm.against)
     assert views["augmix"] == views["augmix-diffaug"] == 4
     assert views["deepaugment"] == views["deepaugment-diffaug"] == 3
 
 
 def test_cheaper_ways_are_held_against_repetition(tmp_path: Path) -> None:
     denoiser = load(str(tiny_pixel(tmp_path / "tiny", sample_size=32)), device="cpu", dtype="float32")
-    assert CHEAPER[REPEATED].control is None
+    assert CHEAPER[REPEATED].against == ()
     for name, arm in CHEAPER.items():
         extra = Extra(source="independent") if arm.online is None else arm.online(denoiser, 0)
         assert arm.build(extra).samples == (1.25 if "quarter" in name else 2)
-        assert name == REPEATED or arm.control == REPEATED
+        assert name == REPEATED or arm.against == (REPEATED,)
 
 
 def test_plain_at_equal_operations_pays_for_the_denoiser(tmp_path: Path) -> None:
@@ -99,21 +100,28 @@ def judgement(arm: str, seed: int, share: float, count: int = 200) -> Judgement:
     return Judgement(cell=Cell(net="resnet-14", arm=arm, seed=seed), right=right, held=0.5, facts={"seconds": 1.0})
 
 
-def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
+def test_gains_are_paired_with_each_control(tmp_path: Path) -> None:
     labels = {"test": [k % 2 for k in range(200)]}
     runs = [judgement(arm, seed, share) for seed in range(3) for arm, share in (("plain", 0.5), ("noise", 0.6), ("diffaug", 0.7))]
     rows = {row["arm"]: row for row in rows_of(runs, labels)}
     assert rows["plain"]["clean"] == pytest.approx(0.5)
-    assert "gain_clean" not in rows["plain"]
-    assert rows["diffaug"]["control"] == "noise"
-    assert rows["diffaug"]["gain_corrupted"] == pytest.approx(0.1)
-    assert rows["diffaug"]["gain_corrupted_low"] > 0
+    gains = {(row["arm"], row["over"]): row for row in gain_rows(runs, labels)}
+    assert set(gains) == {("noise", "plain"), ("diffaug", "noise"), ("diffaug", "plain")}
+    assert gains["diffaug", "noise"]["corrupted"] == pytest.approx(0.1)
+    assert gains["diffaug", "plain"]["corrupted"] == pytest.approx(0.2)
+    assert gains["diffaug", "noise"]["corrupted_low"] > 0
+    assert gains["diffaug", "noise"]["clean_seeds"] == pytest.approx([0.1] * 3)
+    unequal = gain_rows([*runs[:-1], judgement("diffaug", 2, 0.85)], labels)[-1]
+    assert unequal["clean_seeds"] == pytest.approx([0.2, 0.2, 0.35])
+    assert unequal["clean"] == pytest.approx(0.25)
     assert too_weak(list(rows.values())) == ["resnet-14"]
     assert headline_of(runs, labels) == {}  # of nets whose plain one is right of half no figure is quoted
     strong = [judgement(arm, seed, share) for seed in range(3) for arm, share in (("plain", 0.87), ("noise", 0.9), ("diffaug", 0.95))]
     weak = [replace(run, cell=replace(run.cell, net="cifar-vit")) for run in runs]
     quoted = headline_of([*strong, *weak], labels)
-    assert set(quoted) == {"corruption5_gain", "gain_over_noise_only", "gain_without_noise_group", "clean_change"}
+    assert set(quoted) == {
+        "corruption5_gain", "gain_over_noise_only", "gain_without_noise_group", "gain_over_plain_without_noise_group", "clean_change",
+    }  # fmt: skip
     assert quoted["corruption5_gain"].value == pytest.approx(0.08)
     assert quoted["gain_over_noise_only"].value == pytest.approx(0.05)
     assert set(MEASURES) - set(rows["noise"]) == {"natural"}
@@ -123,6 +131,17 @@ def test_gains_are_paired_with_the_control(tmp_path: Path) -> None:
     assert back is not None
     assert all(np.array_equal(back.right[key], value) for key, value in runs[0].right.items())
     assert back.facts == runs[0].facts
+    assert CellStore(tmp_path / "cells", {"a": 1}).cells() == [runs[0].cell]
+
+
+def test_cells_of_other_means_are_told(tmp_path: Path) -> None:
+    runs = [replace(judgement("plain", seed, 0.9), facts={"batch": 128, "numbers": "bfloat16", "steps": seed}) for seed in range(2)]
+    assert unlike(runs) == []
+    other = replace(runs[0], facts={"batch": 64, "numbers": "float32", "steps": 9})
+    assert unlike([*runs, other]) == [
+        "cells of resnet-14 differ in batch: 128, 64",
+        "cells of resnet-14 differ in numbers: bfloat16, float32",
+    ]
 
 
 def test_nets_have_seeds_of_their_own_and_results_names_of_their_own() -> None:
@@ -285,9 +304,11 @@ def test_a_trial_of_the_cheaper_ways(tmp_path: Path) -> None:
         "--pictures", "24", "--held", "6", "--device", "cpu",
     ]  # fmt: skip
     assert diffaug_cheaper.main(asked) == 0
-    rows = json.loads((tmp_path / "out" / "reduced_diffaug_cheaper.json").read_text())["rows"]
+    found = json.loads((tmp_path / "out" / "reduced_diffaug_cheaper.json").read_text())["rows"]
+    rows = [row for row in found if row["table"] == "arms"]
     assert [row["arm"] for row in rows] == [REPEATED, FULL, "bank-5-quarter"]
-    assert rows[1]["control"] == REPEATED
+    gains = [row for row in found if row["table"] == "gains"]
+    assert [(row["arm"], row["over"]) for row in gains] == [(FULL, REPEATED), ("bank-5-quarter", REPEATED)]
 
 
 def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

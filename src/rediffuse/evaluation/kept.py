@@ -36,6 +36,10 @@ class Kept:
         self.folder = Path(folder)
         claim(self.folder, identity)
 
+    def names(self) -> list[str]:
+        """Blocks that are done, sorted."""
+        return sorted(file.name.removesuffix(_ENDING) for file in self.folder.glob(f"*{_ENDING}") if not file.name.startswith("."))
+
     def has(self, name: str) -> bool:
         """Whether a block is done."""
         return self._file(name).exists()

@@ -20,18 +20,19 @@ from rediffuse.errors import RediffuseError
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import Interval
-from rediffuse.recipes.robust.arms import CHEAPER, FULL
+from rediffuse.recipes.robust.arms import CHEAPER, FULL, REPEATED
 from rediffuse.recipes.robust.bench import cells_of, missing_of, named, open_bench, open_store, options, run_cells
 from rediffuse.recipes.robust.cells import Judgement
 from rediffuse.recipes.robust.nets import NETS
-from rediffuse.recipes.robust.table import kept_share, rows_of
+from rediffuse.recipes.robust.table import gain_rows, kept_share, rows_of
 
 NAME = "diffaug_cheaper"
 MEASURE = "corrupted"
 QUOTED = "bank-5-quarter"
 """The cheapest way that makes its views in training: its step is step_ratio_bank of `benchmarks.diffaug`. One whose bank was made before
 takes less at each step, and the making besides."""
-COLUMNS = ("net", "arm", "seeds", "clean", "corrupted", "without_noise", "gain_corrupted", "kept", "kept_low", "kept_high")
+COLUMNS = ("net", "arm", "seeds", "clean", "corrupted", "without_noise", "kept", "kept_low", "kept_high")
+GAIN_COLUMNS = ("net", "arm", "over", "seeds", "clean", "corrupted", "without_noise")
 
 
 def with_kept(rows: Sequence[dict[str, Any]], judgements: Sequence[Judgement]) -> dict[str, Interval]:
@@ -39,9 +40,9 @@ def with_kept(rows: Sequence[dict[str, Any]], judgements: Sequence[Judgement]) -
     runs = {(run.cell.net, run.cell.arm, run.cell.seed): run for run in judgements}
     found = {}
     for row in rows:
-        arms = (row["arm"], FULL, CHEAPER[row["arm"]].control or "")
+        arms = (row["arm"], FULL, REPEATED)
         seeds = [seed for seed in range(row["seeds"]) if all((row["net"], arm, seed) in runs for arm in arms)]
-        if not seeds or row["arm"] == FULL:
+        if not seeds or row["arm"] in (FULL, REPEATED):
             continue
         ours, full, control = ([runs[row["net"], arm, seed] for seed in seeds] for arm in arms)
         kept = kept_share(ours, full, control, MEASURE)
@@ -66,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     rows = rows_of(judgements, bench.truth, CHEAPER)
     headline = with_kept(rows, judgements)
-    print(render_table(rows, COLUMNS))
+    gains = gain_rows(judgements, bench.truth, CHEAPER)
+    print(render_table(rows, COLUMNS), render_table(gains, GAIN_COLUMNS), sep="\n")
+    rows = [*({"table": "arms", **row} for row in rows), *({"table": "gains", **row} for row in gains)]
     if missing := missing_of(bench, cells, judgements):
         print(f"{len(missing)} cells are missing: the same command goes on. No result was written", file=sys.stderr)
         return 1

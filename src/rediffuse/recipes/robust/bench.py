@@ -272,7 +272,7 @@ def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.Ar
     parser.add_argument("--denoiser", default="cifar10-32", help="unconditional pixel model that has seen nothing but the 45,000")
     parser.add_argument("--net", nargs="+", metavar="NET[:SEEDS]", default=[NETS[0]], help=f"of {', '.join(NETS)}")
     parser.add_argument("--arms", nargs="+", choices=list(arms), default=list(arms))
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many, at least: further ones that are finished count too")
     parser.add_argument("--epochs", type=float, default=EPOCHS)
     parser.add_argument("--draws", type=int, default=DRAWS, help="views of each picture in a bank")
     parser.add_argument("--pictures", type=int, help="the first so many of training and test pictures; for a trial")

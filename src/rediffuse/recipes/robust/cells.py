@@ -136,6 +136,14 @@ class CellStore:
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.kept = Kept(folder, identity)
 
+    def cells(self) -> list[Cell]:
+        """Those that are finished."""
+        found = []
+        for name in self.kept.names():
+            net, arm, seed = name.split("_")
+            found.append(Cell(net=net, arm=arm, seed=int(seed)))
+        return sorted(found)
+
     def read(self, cell: Cell) -> Judgement | None:
         found = self.kept.read(cell.name)
         if found is None:

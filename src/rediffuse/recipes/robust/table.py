@@ -1,4 +1,4 @@
-"""What the cells of the DiffAug experiment say: accuracy by arm, and each arm against its control on the same test pictures."""
+"""What the cells of the DiffAug experiment say: accuracy by arm, and each arm against others on the same test pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from rediffuse.evaluation.corruptions.constants import ALL, COMMON, GROUPS, SEVERITIES
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, bootstrap, paired_bootstrap, paired_t_interval, t_interval
-from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN, PLAIN_FLOPS, Arm
+from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, LINEAR, NOISE, PLAIN, PLAIN_FLOPS, Arm
 from rediffuse.recipes.robust.bench import LEAST_CLEAN
 from rediffuse.recipes.robust.cells import CLEAN, TEST, Judgement, keys_of
 from rediffuse.recipes.robust.nets import NETS
@@ -51,37 +51,64 @@ def accuracy(runs: Sequence[Judgement], measure: str, truth: Truth) -> Interval:
 
 def gain(ours: Sequence[Judgement], theirs: Sequence[Judgement], measure: str, truth: Truth) -> Interval:
     """Paired difference of two arms, seed by seed and picture by picture."""
-    labels = labels_of(truth, measure)
-    first, second = (np.stack([run.share(MEASURES[measure]) for run in runs]) for runs in (ours, theirs))
     if len(ours) >= MIN_SEEDS:
-        each = [[bootstrap(share[None], labels, resamples=1).value for share in side] for side in (first, second)]
-        return paired_t_interval(each[0], each[1])
-    return paired_bootstrap(first, second, labels, resamples=RESAMPLES)
+        return paired_t_interval(*_by_seed(ours, theirs, measure, truth))
+    first, second = (np.stack([run.share(MEASURES[measure]) for run in runs]) for runs in (ours, theirs))
+    return paired_bootstrap(first, second, labels_of(truth, measure), resamples=RESAMPLES)
+
+
+def _by_seed(ours: Sequence[Judgement], theirs: Sequence[Judgement], measure: str, truth: Truth) -> tuple[list[float], list[float]]:
+    """Accuracy of each run, a mean over classes."""
+    labels = labels_of(truth, measure)
+    first, second = ([bootstrap(run.share(MEASURES[measure])[None], labels, resamples=1).value for run in runs] for runs in (ours, theirs))
+    return first, second
 
 
 def rows_of(judgements: Sequence[Judgement], truth: Truth, arms: Mapping[str, Arm] = ARMS) -> list[dict[str, Any]]:
-    """One row a net and arm that has cells; gains over the arm's control from the seeds that both have."""
-    groups: dict[tuple[str, str], dict[int, Judgement]] = {}
-    for judgement in judgements:
-        groups.setdefault((judgement.cell.net, judgement.cell.arm), {})[judgement.cell.seed] = judgement
+    """One row a net and arm that has cells: how often it is right."""
+    groups = _groups(judgements)
     rows = []
     for net in dict.fromkeys(net for net, _ in groups):
-        for name, arm in arms.items():
-            own = groups.get((net, name))
-            if own is None:
+        for name in arms:
+            own = list(groups.get((net, name), {}).values())
+            if not own:
                 continue
-            row: dict[str, Any] = {"net": net, "arm": name, "seeds": len(own), "control": arm.control}
-            for measure in measures(list(own.values())):
-                row |= _flat(measure, accuracy(list(own.values()), measure, truth))
-            other = groups.get((net, arm.control or ""), {})
-            both = sorted(own.keys() & other.keys())
-            ours, theirs = [own[seed] for seed in both], [other[seed] for seed in both]
-            for measure in measures([*ours, *theirs]) if both else ():
-                row |= _flat(f"gain_{measure}", gain(ours, theirs, measure, truth))
-            row["held"] = [run.held for run in own.values()]
-            row["facts"] = [dict(run.facts) for run in own.values()]
+            row: dict[str, Any] = {"net": net, "arm": name, "seeds": len(own)}
+            for measure in measures(own):
+                row |= _flat(measure, accuracy(own, measure, truth))
+            row |= {"held": [run.held for run in own], "facts": [dict(run.facts) for run in own]}
             rows.append(row)
     return rows
+
+
+def gain_rows(judgements: Sequence[Judgement], truth: Truth, arms: Mapping[str, Arm] = ARMS) -> list[dict[str, Any]]:
+    """One row a net, arm and other arm that it is held against: the differences, of the seeds that both have.
+
+    MEASURE_seeds: the difference of each seed, which an interval over test pictures says nothing of.
+    """
+    groups = _groups(judgements)
+    rows = []
+    for net in dict.fromkeys(net for net, _ in groups):
+        for name, other in [(arm.name, other) for arm in arms.values() for other in arm.against]:
+            own, their = groups.get((net, name), {}), groups.get((net, other), {})
+            both = sorted(own.keys() & their.keys())
+            if not both:
+                continue
+            ours, theirs = [own[seed] for seed in both], [their[seed] for seed in both]
+            row: dict[str, Any] = {"net": net, "arm": name, "over": other, "seeds": len(both)}
+            for measure in measures([*ours, *theirs]):
+                row |= _flat(measure, gain(ours, theirs, measure, truth))
+                row[f"{measure}_seeds"] = [first - second for first, second in zip(*_by_seed(ours, theirs, measure, truth), strict=True)]
+            rows.append(row)
+    return rows
+
+
+def _groups(judgements: Sequence[Judgement]) -> dict[tuple[str, str], dict[int, Judgement]]:
+    """(net, arm) -> seed -> judgement."""
+    found: dict[tuple[str, str], dict[int, Judgement]] = {}
+    for judgement in judgements:
+        found.setdefault((judgement.cell.net, judgement.cell.arm), {})[judgement.cell.seed] = judgement
+    return found
 
 
 def corruption_rows(judgements: Sequence[Judgement], truth: Truth, arms: Mapping[str, Arm] = ARMS) -> list[dict[str, Any]]:
@@ -123,6 +150,9 @@ QUOTED: Mapping[str, tuple[str, str, str]] = {
     "corruption5_gain": (DIFFAUG, PLAIN, "corrupted_5"),
     "gain_over_noise_only": (DIFFAUG, NOISE, "corrupted"),
     "gain_without_noise_group": (DIFFAUG, NOISE, "without_noise"),
+    "gain_over_linear": (DIFFAUG, LINEAR, "corrupted"),
+    "gain_over_linear_without_noise_group": (DIFFAUG, LINEAR, "without_noise"),
+    "gain_over_plain_without_noise_group": (DIFFAUG, PLAIN, "without_noise"),
     "gain_equal_flops": (DIFFAUG, PLAIN_FLOPS, "corrupted"),
     "clean_change": (DIFFAUG, PLAIN, "clean"),
     "augmix_corruption5_gain": ("augmix-diffaug", "augmix", "corrupted_5"),
