@@ -51,8 +51,32 @@ def test_other_images_seeds_settings_and_ensembles_have_views_of_their_own() -> 
         assert torch.equal(found, ensemble.predict(images, seeds).probabilities)
 
 
+def test_an_adapted_view_is_made_once_with_and_without_the_raw_one() -> None:
+    denoiser, shared = shrinking(), SharedViews()
+    for self_ensemble in (False, True):
+        ensemble = DDA(Projection(), denoiser, DDASettings(steps=2, reference_size=None, self_ensemble=self_ensemble), chunk=4)
+        ensemble.shared = shared
+        found = ensemble.predict(IMAGES).probabilities
+        calls = len(denoiser.rows)
+        ensemble.shared = None
+        torch.testing.assert_close(found, ensemble.predict(IMAGES).probabilities)
+        del denoiser.rows[calls:]
+    assert sum(denoiser.rows) == 2 * len(IMAGES)
+
+
+def test_what_is_there_of_a_batch_is_not_made_again() -> None:
+    denoiser, shared = shrinking(), SharedViews()
+    ensemble = asked(Projection(), denoiser, shared)
+    seeds = torch.arange(6)
+    ensemble.predict(IMAGES[:3], seeds[:3])
+    half = sum(denoiser.rows)
+    found = ensemble.predict(IMAGES, seeds).probabilities
+    assert sum(denoiser.rows) == 2 * half
+    assert torch.equal(found, asked(Projection(), shrinking(), None).predict(IMAGES, seeds).probabilities)
+
+
 def test_no_more_is_held_than_there_is_room_for() -> None:
-    size = 4 * 3 * 8 * 8 * 4  # bytes of a chunk
+    size = 3 * 8 * 8 * 4  # bytes of a view
     shared = SharedViews(room=3 * size)
     ensemble = asked(Projection(), shrinking(), shared)
     ensemble.predict(IMAGES)

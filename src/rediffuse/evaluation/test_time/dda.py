@@ -96,6 +96,10 @@ class DDA(Ensemble):
     def settings(self) -> dict[str, Any]:
         return {"ensemble": "dda", "seed": self.seed, "denoiser": self._fingerprint, **asdict(self.chosen)}
 
+    @property
+    def made_by(self) -> dict[str, Any]:
+        return {**self.settings, "self_ensemble": None}  # the adapted view is the same with and without the raw one beside it
+
     def views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
         chosen = (member == len(self.members) - 1).nonzero().flatten()
         where = chosen.to(images.device)

@@ -61,6 +61,11 @@ class Ensemble(nn.Module, ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]: ...
 
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """Of the settings those that decide a view beside its member's name, for ensembles that share views."""
+        return self.settings
+
     @abstractmethod
     def views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
         """The view of each image that its member sees.
@@ -178,8 +183,12 @@ class Ensemble(nn.Module, ABC):
     def _views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
         if self.shared is None:
             return self.views(images, member, seeds)
-        told = json.dumps(self.settings, sort_keys=True, default=str)
-        return self.shared.get(told, images, member, seeds, lambda: self.views(images, member, seeds))
+        told, names = json.dumps(self.made_by, sort_keys=True, default=str), [self.members[place] for place in member.tolist()]
+
+        def make(rows: Tensor) -> Tensor:
+            return self.views(images[rows.to(images.device)], member[rows], seeds[rows])
+
+        return self.shared.get(told, images, names, seeds, make)
 
     def _seeds(self, count: int, seeds: Tensor | None) -> Tensor:
         if seeds is None:
