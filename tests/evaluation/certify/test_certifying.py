@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -206,12 +207,13 @@ def test_a_second_process_writes_into_no_folder_that_a_first_one_fills(tmp_path:
 
     def second(done: int, _: int) -> None:
         if done == 1:
-            with pytest.raises(PlanError, match=r"being written by process .* remove .*certificates\.lock"):
+            with pytest.raises(PlanError, match=r"being written by process .* remove .*certificates-0\.\d+\.lock"):
                 certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=kept)
+            certify(half_space(SIZE), IMAGES, None, replace(PLAN, sigmas=(0.75,)), size=SIZE, keep=kept)  # another table
 
     found = certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=kept, chunk=1, progress=second)
-    assert not (kept / LOCK).exists()
+    assert not list(kept.glob("*.lock"))
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (kept / LOCK).write_text(json.dumps({"host": socket.gethostname(), "pid": dead.pid, "time": "long ago"}))
+    (kept / LOCK.format(PLAN.sigmas[0])).write_text(json.dumps({"host": socket.gethostname(), "pid": dead.pid, "time": "long ago"}))
     assert certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=kept).table() == found.table()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ CHUNK = 256
 PROCESSOR_CHUNK = 64
 """On a processor, where larger calls cost as much again: glibc hands blocks of more than 32 MiB back at once, so that the kernel has to map
 the memory of every layer anew."""
-LOCK = "certificates.lock"
+LOCK = "certificates-{}.lock"
 Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(selection, estimation), each (images, K)."""
 
@@ -63,13 +63,13 @@ def certify(
         fit: how other shapes become that square, before the noise.
         chunk: draws in one call, at most; default: 64 on a processor, 256 elsewhere.
         keep: folder of one table a model and sigma, in the published format, written image by image. The same call continues from it
-            with the same noise; another is refused. Further sigmas may join later.
+            with the same noise; another is refused. Further sigmas may join later, also from other processes at the same time.
         progress: called with (images done, images in all), counting an image once for each sigma.
     Raises:
         ConfigError: a denoiser, size, sigma or folder that does not fit.
         DataError: no images, images without labels that the models know, a table of another run.
         ModelError: logits or denoised images that are NaN; certificates of earlier images are kept.
-        PlanError: another process writes into the folder.
+        PlanError: another process is at one of these sigmas in the folder.
     Reference: Cohen et al., ICML 2019, arXiv 1902.02918; Carlini et al., ICLR 2023, arXiv 2206.10550.
     """
     judged, plan = check_models(models), smoothing or Smoothing()
@@ -86,8 +86,10 @@ def certify(
     home = None if keep is None else Path(keep)
     if home is not None:
         claim(home, work.identity(denoiser))
-    lock: AbstractContextManager[object] = nullcontext() if home is None else Lock(home / LOCK, fix=f"remove {home / LOCK}")
-    with lock:  # two processes would mix their lines
+    with ExitStack() as locks:  # two processes at one sigma would mix their lines
+        for sigma in () if home is None else plan.sigmas:
+            file = Path(keep or "") / LOCK.format(sigma)
+            locks.enter_context(Lock(file, fix=f"remove {file}"))
         series = work.series(smoothers, home, progress)
     kind = "plain" if denoiser is None else f"{type(denoiser).__name__} {denoiser.fingerprint()[:12]}"
     names = tuple(model.name for model in judged)
