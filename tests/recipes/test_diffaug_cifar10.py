@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,9 +21,10 @@ from rediffuse.denoisers.load import load
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.corruptions.apply import corrupt
 from rediffuse.evaluation.corruptions.constants import ALL, COMMON
-from rediffuse.recipes import diffaug_cheaper
+from rediffuse.evaluation.test_time.dda import DDASettings
+from rediffuse.recipes import diffaug_cheaper, diffaug_cifar10
 from rediffuse.recipes.diffaug_cifar10 import asked_net, main, unlike
-from rediffuse.recipes.robust.arms import ARMS, BANKS, CHEAPER, FULL, PLAIN_FLOPS, REPEATED, equal_flops
+from rediffuse.recipes.robust.arms import ARMS, BANKS, CHEAPER, CONTROLS, FULL, PLAIN_FLOPS, REPEATED, equal_flops
 from rediffuse.recipes.robust.banks import make_bank
 from rediffuse.recipes.robust.bench import cells_of, claimed, missing_of, named, options, run_cells
 from rediffuse.recipes.robust.cells import Cell, CellStore, Diary, Judgement, keys_of
@@ -51,11 +53,12 @@ def test_an_arm_and_its_control_look_at_equally_many_views() -> None:
 
 def test_cheaper_ways_are_held_against_repetition(tmp_path: Path) -> None:
     denoiser = load(str(tiny_pixel(tmp_path / "tiny", sample_size=32)), device="cpu", dtype="float32")
-    assert CHEAPER[REPEATED].against == ()
+    assert CHEAPER["plain"] is ARMS["plain"]
+    assert {**vars(CHEAPER["diffaug"]), "against": ()} == {**vars(ARMS["diffaug"]), "against": ()}  # one cell for both experiments
     for name, arm in CHEAPER.items():
         extra = Extra(source="independent") if arm.online is None else arm.online(denoiser, 0)
         assert arm.build(extra).samples == (1.25 if "quarter" in name else 2)
-        assert name == REPEATED or arm.against == (REPEATED,)
+        assert name in CONTROLS or arm.against == CONTROLS
 
 
 def test_plain_at_equal_operations_pays_for_the_denoiser(tmp_path: Path) -> None:
@@ -300,18 +303,20 @@ def test_a_trial_of_the_cheaper_ways(tmp_path: Path) -> None:
     denoiser = tiny_pixel(tmp_path / "tiny", sample_size=32)
     asked = [
         "--data", str(tmp_path / "data"), "--denoiser", str(denoiser), "--work", str(tmp_path / "work"),
-        "--out", str(tmp_path / "out"), "--arms", REPEATED, FULL, "bank-5-quarter", "--seeds", "1", "--epochs", "1", "--draws", "1",
-        "--pictures", "24", "--held", "6", "--device", "cpu",
+        "--out", str(tmp_path / "out"), "--arms", "plain", REPEATED, FULL, "bank-5-quarter", "--seeds", "1", "--epochs", "1",
+        "--draws", "1", "--pictures", "24", "--held", "6", "--device", "cpu",
     ]  # fmt: skip
     assert diffaug_cheaper.main(asked) == 0
     found = json.loads((tmp_path / "out" / "reduced_diffaug_cheaper.json").read_text())["rows"]
     rows = [row for row in found if row["table"] == "arms"]
-    assert [row["arm"] for row in rows] == [REPEATED, FULL, "bank-5-quarter"]
+    assert [row["arm"] for row in rows] == ["plain", REPEATED, FULL, "bank-5-quarter"]
     gains = [row for row in found if row["table"] == "gains"]
-    assert [(row["arm"], row["over"]) for row in gains] == [(FULL, REPEATED), ("bank-5-quarter", REPEATED)]
+    pairs = [(REPEATED, "plain"), (FULL, REPEATED), (FULL, "plain"), ("bank-5-quarter", REPEATED), ("bank-5-quarter", "plain")]
+    assert [(row["arm"], row["over"]) for row in gains] == pairs
 
 
-def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffaug_cifar10, "DDASettings", partial(DDASettings, steps=1))
     for split in ("train", "test"):
         write_pictures(tmp_path / "data" / "cifar10", split, 42, size=32, names=("cat", "dog", "ship"))
     write_pictures(tmp_path / "data" / "tiny-imagenet-base", "train", 9, names=("gondola", "goldfish", "tabby"))
@@ -319,7 +324,7 @@ def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFi
     asked = [
         "--data", str(tmp_path / "data"), "--denoiser", str(denoiser), "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"),
         "--arms", "plain", "noise", "diffaug", "augmix-diffaug", "--seeds", "1", "--epochs", "1", "--draws", "1", "--pictures", "24",
-        "--held", "6", "--ensemble-pictures", "6", "--dda-pictures", "0", "--device", "cpu",
+        "--held", "6", "--ensemble-pictures", "6", "--dda-pictures", "5", "--device", "cpu",
     ]  # fmt: skip
     assert main([*asked, "--hours", "0"]) == 1
     assert main([*asked[:-2], "--net", "resnet-15"]) == 2
@@ -335,6 +340,12 @@ def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFi
     assert all(0 <= row["natural"] <= 1 for row in rows["arms"])
     row = rows["ensemble"][-1]
     assert row["ensemble_gain_corrupted_5"] == pytest.approx(row["ensemble_corrupted_5"] - row["corrupted_5"])
+    dda = {kind: [row for row in first["rows"] if row["table"] == kind] for kind in ("dda", "dda_se")}
+    assert [row["arm"] for row in dda["dda"]] == [row["arm"] for row in dda["dda_se"]] == ["plain", "noise", "diffaug"]
+    for kind, (row, *_) in dda.items():
+        assert row["pictures"] == 5
+        assert row[f"{kind}_gain_clean"] == pytest.approx(row[f"{kind}_clean"] - row["clean"])
+        assert f"{kind}_over_ensemble_corrupted_5_low" in row
     assert first["headline"] == {}
     assert any("not to be quoted, and none is" in note for note in first["notes"])
     stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "work" / "judged").glob("*.kept")}

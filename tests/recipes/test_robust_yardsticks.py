@@ -85,6 +85,13 @@ def test_certificates(home: Path) -> None:
     for radius in ("025", "050"):
         assert first["headline"][f"gain_over_noise_at_{radius}"] == {"value": 0.0, "low": 0.0, "high": 0.0}
         assert f"gain_at_{radius}" in first["headline"]
+        bare = first["headline"][f"gain_over_noise_without_denoiser_at_{radius}"]["value"]
+        of = {row["smoother"]: row for row in rows if (row["arm"], row["sigma"], row["radius"]) == ("noise", "chosen", int(radius) / 100)}
+        less = of["denoised"]["certified_accuracy"] - of["no denoiser"]["certified_accuracy"]  # DiffAug's nets are those of noise here
+        assert bare == pytest.approx(less)
+    own = [row for row in rows if row["arm"] == "diffaug"]
+    assert all(row["gain_over_noise"] == 0 and "gain_low" in row for row in own)
+    assert any("two training runs of each way" in note for note in first["notes"])
     assert certified_cifar10.main(given) == 0
     assert result(home, "certified_cifar10")["rows"] == first["rows"]
     assert certified_cifar10.main([*given[:-1], str(home / "tiny"), "--seeds", "3"]) == 2  # no net has that seed
@@ -93,10 +100,14 @@ def test_certificates(home: Path) -> None:
 def test_unknown_inputs(home: Path) -> None:
     assert ood_cifar10.main(asked(home, "--bank", "20", "--neighbours", "3", "--held", "6", "--arms", *ARMS)) == 0
     found = result(home, "ood_cifar10")
-    scores = found["rows"]
-    assert {row["table"] for row in scores} == {"scores"}  # nothing is written that neither tables nor figures show
+    scores = [row for row in found["rows"] if row["table"] == "scores"]
+    sets = {(row["arm"], row["set"], row["score"]): row for row in found["rows"] if row["table"] == "sets"}
+    assert {name for _, name, _ in sets} == {"cifar100", "tiny-imagenet", "textures-64", "eurosat", "mnist-5k"}
+    far = [sets["plain", name, "headline"]["auroc"] for name in ("textures-64", "eurosat", "mnist-5k")]
+    assert sets["diffaug", "mnist-5k", "headline"]["gain_over_noise"] == 0
     assert {row["group"] for row in scores} == {"near", "far"}
     by = {(row["arm"], row["group"], row["score"]): row for row in scores}
+    assert by["plain", "far", "headline"]["auroc"] == pytest.approx(sum(far) / 3)
     for group in ("near", "far"):
         three = [by["plain", group, score]["auroc"] for score in ("msp", "energy", "knn")]
         assert by["plain", group, "headline"]["auroc"] == pytest.approx(sum(three) / 3)
@@ -122,14 +133,15 @@ def test_calibration(home: Path) -> None:
 
 def test_the_guidance_of_dda_is_chosen_where_no_table_looks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dda_guidance, "DDASettings", partial(DDASettings, steps=2))
-    given = asked(home, "--images", "6", "--held", "6", "--denoiser", str(home / "tiny"), "--guidance", "0", "3")
+    given = asked(home, "--images", "6", "--held", "6", "--denoiser", str(home / "tiny"), "--guidance", "0", "3", "--factors", "4", "1")
     assert dda_guidance.main(given) == 0
     found = result(home, "dda_guidance")
-    rows = {row["guidance"]: row for row in found["rows"]}
-    assert list(rows) == ["no DDA", 0.0, 3.0]
-    assert rows[3.0]["gain_corrupted"] == pytest.approx(rows[3.0]["corrupted"] - rows["no DDA"]["corrupted"])
-    best = found["headline"]["best_guidance"]["value"]
-    assert rows[best]["corrupted"] == max(rows[weight]["corrupted"] for weight in (0.0, 3.0))
+    rows = {(row["guidance"], row["factor"]): row for row in found["rows"]}
+    assert list(rows) == [("no DDA", None), (0.0, 4), (3.0, 4), (3.0, 1)]
+    row = rows[3.0, 1]
+    assert row["gain_corrupted"] == pytest.approx(row["corrupted"] - rows["no DDA", None]["corrupted"])
+    best = tuple(found["headline"][key]["value"] for key in ("best_guidance", "best_factor"))
+    assert rows[best]["corrupted"] == max(row["corrupted"] for (weight, _), row in rows.items() if weight != "no DDA")
 
 
 def test_nets_that_are_not_there_are_asked_for(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,9 @@ Shows: certified accuracy against the radius in L2, for each sigma and with sigm
 `diffaug_cifar10` trained. Controls: nets trained on noise, with the denoiser and on the noisy picture itself, clamped as they know it. N
 and the number of pictures are small: the table states the ceiling that N sets.
 Expected: not measured yet. The same command goes on where the last one stopped, picture by picture; choose --arms and --seeds before, for
-another choice begins anew.
-Time: 500 pictures of 1,100 draws at 3 sigmas ask the denoiser 1.65 million times and the nets 20 million times: about 5 hours of one core
+another choice begins anew. Its tables (1 MB) lie in --store, where another machine finds them, and several processes may share the sigmas:
+one with `--sigmas 0.5 --out elsewhere`, one with the others; the full command then puts them together.
+Time: 500 pictures of 1,100 draws at 3 sigmas ask the denoiser 1.65 million times and the nets 20 million times: about 9 hours of one core
 with AVX512-BF16. An accelerator takes 10,100 draws of each.
 """
 
@@ -46,7 +47,7 @@ def asked(given: argparse.Namespace, trained: Trained, denoiser: Denoiser) -> Ce
     plan = Smoothing(sigmas=tuple(given.sigmas), selection=given.selection, draws=given.draws)
     images = chosen(test_images(given.data), given.images, 0)
     smoother = BARE if isinstance(denoiser, NoDenoiser) else DENOISED
-    folder = trained.keep(given, f"certificates-{smoother.replace(' ', '-')}-{plan.draws}")
+    folder = trained.keep(given, f"certificates-{smoother.replace(' ', '-')}-{plan.draws}", lasting=True)
     with Bar(unit="pictures") as bar:
         bar.stage(smoother, len(images) * len(plan.sigmas))
         return certify(trained.models, images, denoiser, plan, size=SIZE, fit=FIT, keep=folder, progress=bar.report)
@@ -60,7 +61,7 @@ def right(found: Certified, names: Sequence[str], radius: float, sigma: float | 
 
 
 def rows_of(found: Certified, trained: Trained, smoother: str) -> list[dict[str, Any]]:
-    """A row for each arm, sigma and radius, means over seeds."""
+    """A row for each arm, sigma and radius, means over seeds; DiffAug's with what it certifies more than others."""
     levels: list[float | None] = [*found.smoothing.sigmas, *([None] if found.images >= FOLDS else [])]
     rows = []
     for arm, names in trained.arms.items():
@@ -75,7 +76,11 @@ def rows_of(found: Certified, trained: Trained, smoother: str) -> list[dict[str,
                 "ceiling": ceiling,
             }
             for radius in RADII:
-                rows.append({**beside, "radius": radius, **flat("certified_accuracy", figure(right(found, names, radius, sigma)))})
+                own = right(found, names, radius, sigma)
+                row = {**beside, "radius": radius, **flat("certified_accuracy", figure(own))}
+                for key, other in against(trained.arms) if arm == DIFFAUG else ():
+                    row |= flat(key, difference(own, right(found, trained.arms[other], radius, sigma)))
+                rows.append(row)
     return rows
 
 
@@ -96,16 +101,23 @@ def curve_rows(found: Certified, trained: Trained, smoother: str) -> list[dict[s
     ]
 
 
-def headline_of(found: Certified, trained: Trained) -> dict[str, Interval]:
-    """What DiffAug's nets certify more than others, each at the sigma chosen for it."""
+def headline_of(found: Certified, bare: Certified | None, trained: Trained) -> dict[str, Interval]:
+    """What DiffAug's nets certify more than others, each at the sigma chosen for it.
+
+    bare: certificates of the nets that learned from noise, without the denoiser, which they have never seen; on the same draws.
+    """
     if found.images < FOLDS:
         return {}
+    rivals = [(key, found, arm) for key, arm in against(trained.arms)]
+    if bare is not None:
+        rivals.append(("gain_over_noise_without_denoiser", bare, NOISE))
     return {
         f"{key}_at_{round(100 * radius):03d}": difference(
-            right(found, trained.arms[DIFFAUG], radius, None), right(found, trained.arms[arm], radius, None)
+            right(found, trained.arms[DIFFAUG], radius, None), right(other, trained.arms[arm], radius, None)
         )
-        for key, arm in against(trained.arms)
+        for key, other, arm in rivals
         for radius in QUOTED
+        if DIFFAUG in trained.arms
     }
 
 
@@ -113,6 +125,7 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
     denoiser = load(given.denoiser, device=given.device)
     found = asked(given, trained, denoiser)
     rows, curves, seconds = rows_of(found, trained, DENOISED), curve_rows(found, trained, DENOISED), found.seconds
+    bare: Certified | None = None
     if NOISE in trained.arms:
         control = trained.some([NOISE])
         # They have learned from x + sigma z clamped, so that is what they are asked about; any function of the noisy tensor is sound.
@@ -120,8 +133,8 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
         rows, curves = rows + rows_of(bare, control, BARE), curves + curve_rows(bare, control, BARE)
         seconds += bare.seconds
     print(render_table([row for row in rows if row["sigma"] == "chosen"]))
-    headline, device = headline_of(found, trained), str(denoiser.device)
-    said = found.conditions()
+    headline, device = headline_of(found, bare, trained), str(denoiser.device)
+    said = [*found.conditions(), *trained.conditions()]
     return write_result(given.name, headline, rows + curves, seconds, command=given.command, folder=given.out, device=device, notes=said)
 
 

@@ -38,6 +38,8 @@ from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import Interval
 from rediffuse.evaluation.suite.settings import chosen
+from rediffuse.evaluation.test_time.dda import DDASettings
+from rediffuse.evaluation.test_time.sharing import SharedViews
 from rediffuse.progress import Bar, counted
 from rediffuse.recipes.robust import ensembles
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN, SIZE
@@ -45,7 +47,7 @@ from rediffuse.recipes.robust.bench import Bench, cells_of, missing_of, named, n
 from rediffuse.recipes.robust.cells import Judgement
 from rediffuse.recipes.robust.sets import natural_images, test_images
 from rediffuse.recipes.robust.table import corruption_rows, gain_rows, headline_of, rows_of, too_weak
-from rediffuse.recipes.robust.trained import Trained
+from rediffuse.recipes.robust.trained import Trained, conditions_of
 from rediffuse.training.settings import TrainSettings
 
 NAME = "diffaug_cifar10"
@@ -67,26 +69,33 @@ def at_test_time(
 ) -> tuple[list[dict[str, Any]], dict[str, Interval]]:
     """Rows and quoted figures of the ensembles, on the classifiers of the first net that was trained; nothing is quoted of a weak one."""
     arms = [arm for arm in ENSEMBLED if arm in given.arms]
-    pictures = {"ensemble": given.ensemble_pictures, "dda": given.dda_pictures}
     rows: list[dict[str, Any]] = []
     headline: dict[str, Interval] = {}
     asked = asked_net(given, judgements, arms)
-    if asked is None or not any(pictures.values()):
+    if asked is None:
         return rows, headline
     net, seeds = asked
     trained = Trained.open(bench.store, net, arms, range(seeds), bench.device)
-    test, natural = test_images(given.data), natural_images(given.data)
-    for kind, count in pictures.items():
-        if not count:
-            continue
+    test, natural, shared = test_images(given.data), natural_images(given.data), SharedViews()
+    dda = DDASettings(guidance=given.dda_guidance, factor=given.dda_factor)
+
+    def told(kind: str, count: int) -> ensembles.Told:
         images, shifted = chosen(test, count, 0), None if natural is None else chosen(natural, count, 0)
+        keep = trained.keep(argparse.Namespace(net=net, images=count, work=bench.work), "ensembles")
+        place = kind if kind == ensembles.ENSEMBLE else f"{kind}-{dda.guidance:g}-{dda.factor}"
         with Bar(unit="pictures") as bar:
             bar.stage(f"asking by {kind}", 17 * len(images) + len(shifted or ()))
-            keep = trained.keep(argparse.Namespace(net=net, images=count, work=bench.work), "ensembles")
-            told = ensembles.ask(kind, trained, bench.denoiser, images, shifted, keep, bar.report)
-        rows += ensembles.rows_of(kind, told, trained)
-        if kind == "ensemble" and net not in weak:  # DDA is not tuned to small pictures
-            headline |= ensembles.headline_of(kind, told, trained, DIFFAUG)
+            make = ensembles.made_by(kind, bench.denoiser, dda, shared)
+            return ensembles.ask(kind, trained, make, images, shifted, keep / place, bar.report)
+
+    if given.ensemble_pictures:
+        found = told(ensembles.ENSEMBLE, given.ensemble_pictures)
+        rows += ensembles.rows_of(ensembles.ENSEMBLE, found, trained)
+        headline |= {} if net in weak else ensembles.headline_of(ensembles.ENSEMBLE, found, trained, DIFFAUG)
+    if given.dda_pictures:
+        beside = told(ensembles.ENSEMBLE, given.dda_pictures)
+        for kind in (ensembles.DDA_ALONE, ensembles.DDA_BOTH):
+            rows += ensembles.rows_of(kind, told(kind, given.dda_pictures), trained, beside)
     return rows, headline
 
 
@@ -135,7 +144,7 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
     spec = bench.denoiser.spec
     notes.append(f"denoiser {'in memory' if spec is None else spec.name}, {given.draws} views a picture, {given.epochs:g} epochs")
     notes.append("natural: pictures of another make" if bench.natural is not None else "no natural shift: tiny-imagenet-base is not there")
-    notes += [*unlike(judgements), *made_on(judgements)]
+    notes += [*conditions_of(min(seeds for _, seeds in nets_of(given))), *unlike(judgements), *made_on(judgements)]
     frost = frost_overlays(SIZE)
     notes.append("frost as published" if frost.comparable else "frost is drawn: not comparable with published figures")
     notes.append(
@@ -151,7 +160,9 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = options(NAME, __doc__, ARMS)
     parser.add_argument("--ensemble-pictures", type=int, default=500, help="test pictures for the DiffAug ensemble; 0 for none")
-    parser.add_argument("--dda-pictures", type=int, default=100, help="test pictures for DDA; 0 for none")
+    parser.add_argument("--dda-pictures", type=int, default=100, help="test pictures for DDA and, beside it, for the ensemble; 0 for none")
+    parser.add_argument("--dda-guidance", type=float, default=DDASettings().guidance, help="of DDA, as `dda_guidance` finds it best")
+    parser.add_argument("--dda-factor", type=int, default=DDASettings().factor, help="of DDA's low-pass filter; found likewise")
     given = parser.parse_args(arguments)
     given.command = module_command(f"rediffuse.recipes.{NAME}", sys.argv[1:] if arguments is None else arguments)
     try:

@@ -101,23 +101,27 @@ def _quarter(extra: Extra | None) -> Objective:
     return plain(2) if extra is None else Objective(extras=(replace(extra, share=0.25),))
 
 
-FULL, REPEATED, MADE_BEFORE = "full", "repeated", "made-before"
+FULL, REPEATED = "full", "repeated"
+CONTROLS = (REPEATED, PLAIN)
 CHEAPER: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm(name=REPEATED, build=_sum, online=_banked(0.1, "original")),
-        Arm(name=FULL, build=_sum, online=_fresh(1.0), against=(REPEATED,)),
-        Arm(name="quarter", build=_sum, online=_fresh(0.25), against=(REPEATED,)),
-        Arm(name="bank-25", build=_sum, online=_banked(0.25), against=(REPEATED,)),
-        Arm(name="bank-10", build=_sum, online=_banked(0.1), against=(REPEATED,)),
-        Arm(name="bank-5", build=_sum, online=_banked(0.05), against=(REPEATED,)),
-        Arm(name="bank-5-quarter", build=_sum, online=_banked(0.05, share=0.25), against=(REPEATED,)),
-        Arm(name=MADE_BEFORE, build=_sum, bank=DIFFAUG, against=(REPEATED,)),
-        Arm(name=f"{MADE_BEFORE}-quarter", build=_quarter, bank=DIFFAUG, against=(REPEATED,)),
+        ARMS[PLAIN],
+        Arm(name=REPEATED, build=_sum, online=_banked(0.1, "original"), against=(PLAIN,)),
+        Arm(name=FULL, build=_sum, online=_fresh(1.0), against=CONTROLS),
+        Arm(name="quarter", build=_sum, online=_fresh(0.25), against=CONTROLS),
+        Arm(name="bank-25", build=_sum, online=_banked(0.25), against=CONTROLS),
+        Arm(name="bank-10", build=_sum, online=_banked(0.1), against=CONTROLS),
+        Arm(name="bank-5", build=_sum, online=_banked(0.05), against=CONTROLS),
+        Arm(name="bank-5-quarter", build=_sum, online=_banked(0.05, share=0.25), against=CONTROLS),
+        replace(ARMS[DIFFAUG], against=CONTROLS),
+        Arm(name=f"{DIFFAUG}-quarter", build=_quarter, bank=DIFFAUG, against=CONTROLS),
     )
 }
-"""Ways to pay less for DiffAug. Every view starts from a crop of its own, as a bank's do. Their control looks at two views a picture, the
-second from a bank of re-crops that no denoiser has seen; the quarters look at 1.25."""
+"""Ways to pay less for DiffAug; `diffaug` is that of a bank which was made before, and with plain the cell of the other experiment, where
+both share a store. Every view but its own starts from a crop of its own, as a bank's do. They are held against two views a picture of which
+the second comes from a bank of re-crops that no denoiser has seen, and against two clean ones, where nothing is repeated; the quarters look
+at 1.25."""
 
 
 def denoiser_of(bank: str, denoiser: Denoiser, images: Tensor) -> Denoiser:

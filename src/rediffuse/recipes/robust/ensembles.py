@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rediffuse.evaluation.corruptions.subsets import SubsetResult, subset_accura
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.statistics import Interval
 from rediffuse.evaluation.suite.columns import Columns, ask_columns, looks
-from rediffuse.evaluation.test_time.dda import DDA
+from rediffuse.evaluation.test_time.dda import DDA, DDASettings
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
 from rediffuse.evaluation.test_time.ensembles import Ensemble
 from rediffuse.evaluation.test_time.judging import judged_by
@@ -26,8 +26,8 @@ from rediffuse.recipes.robust.arms import SIZE
 from rediffuse.recipes.robust.sets import FIT
 from rediffuse.recipes.robust.trained import Trained, difference, figure, flat
 
-KINDS: Mapping[str, type[DiffAugEnsemble] | type[DDA]] = {"ensemble": DiffAugEnsemble, "dda": DDA}
-"""Column -> what makes it."""
+ENSEMBLE, DDA_ALONE, DDA_BOTH = "ensemble", "dda", "dda_se"
+"""DiffAug's ensemble, which holds the raw picture too; what DDA makes of a picture; and both together, its published self-ensemble."""
 SEVERITY = 5
 Progress = Callable[[int, int], None]
 
@@ -57,24 +57,33 @@ class Told:
         return tuple(name for name, is_there in there.items() if is_there)
 
 
+def made_by(kind: str, denoiser: Denoiser, dda: DDASettings, shared: SharedViews) -> Callable[[nn.Module], Ensemble]:
+    """From a classifier to its ensemble; views are made once for all of them."""
+
+    def made(classifier: nn.Module) -> Ensemble:
+        ensemble: Ensemble
+        if kind == ENSEMBLE:
+            ensemble = DiffAugEnsemble(classifier, denoiser)
+        else:
+            ensemble = DDA(classifier, denoiser, replace(dda, self_ensemble=kind == DDA_BOTH))
+        ensemble.shared = shared
+        return ensemble
+
+    return made
+
+
 def ask(
     kind: str,
     trained: Trained,
-    denoiser: Denoiser,
+    make: Callable[[nn.Module], Ensemble],
     images: ImageSet,
     natural: ImageSet | None,
     keep: Path,
     progress: Progress | None = None,
 ) -> Told:
-    """Ask the nets and their ensembles; views are made once for all nets, and what is done stays done."""
-    shared = SharedViews()
+    """Ask the nets and their ensembles; what is done stays done."""
 
-    def made(classifier: nn.Module) -> Ensemble:
-        ensemble = KINDS[kind](classifier, denoiser)
-        ensemble.shared = shared
-        return ensemble
-
-    beside: list[Judged] = [judged_by(model, made, _asked(model.name, kind)) for model in trained.models]
+    beside: list[Judged] = [judged_by(model, make, _asked(model.name, kind)) for model in trained.models]
     both = len(images) * looks([SEVERITY])
     total = both + (0 if natural is None else len(natural))
 
@@ -82,18 +91,22 @@ def ask(
         return None if progress is None else lambda done, _: progress(before + done, total)
 
     columns = ask_columns(
-        kind, trained.models, beside, images, size=SIZE, fit=FIT, severities=(SEVERITY,), seed=0, keep=keep / kind, progress=shifted(0)
+        kind, trained.models, beside, images, size=SIZE, fit=FIT, severities=(SEVERITY,), seed=0, keep=keep, progress=shifted(0)
     )
     found = None
     if natural is not None:
         found = subset_accuracy(
-            [*trained.models, *beside], natural, size=SIZE, fit=FIT, keep=keep / f"{kind}-natural", progress=shifted(both)
+            [*trained.models, *beside], natural, size=SIZE, fit=FIT, keep=keep.with_name(f"{keep.name}-natural"), progress=shifted(both)
         )
     return Told(columns=columns, natural=found)
 
 
-def rows_of(kind: str, told: Told, trained: Trained) -> list[dict[str, Any]]:
-    """A row an arm: the nets alone, their ensembles, and what these change; and calibration errors, means over seeds."""
+def rows_of(kind: str, told: Told, trained: Trained, beside: Told | None = None) -> list[dict[str, Any]]:
+    """A row an arm: the nets alone, their ensembles, and what these change; and calibration errors, means over seeds, which few pictures
+    raise by chance (`..._by_chance`: of true confidences).
+
+    beside: what DiffAug's ensemble makes of the same pictures, to be held against.
+    """
     rows = []
     for arm, names in trained.arms.items():
         asked = [_asked(name, kind) for name in names]
@@ -102,8 +115,13 @@ def rows_of(kind: str, told: Told, trained: Trained) -> list[dict[str, Any]]:
             alone, together = told.right(measure, names), told.right(measure, asked)
             row |= flat(measure, figure(alone)) | flat(f"{kind}_{measure}", figure(together))
             row |= flat(f"{kind}_gain_{measure}", difference(together, alone))
+            if beside is not None and measure in beside.measures:
+                other = beside.right(measure, [_asked(name, ENSEMBLE) for name in names])
+                row |= flat(f"{kind}_over_{ENSEMBLE}_{measure}", difference(together, other))
         for ending, own in (("ece", names), (f"{kind}_ece", asked)):
-            row[ending] = float(np.mean([told.columns.clean.find(name).row()["ece"] for name in own]))
+            errors = [told.columns.clean.find(name).row() for name in own]
+            row[ending] = float(np.mean([error["ece"] for error in errors]))
+            row[f"{ending}_by_chance"] = float(np.mean([error["ece_by_chance"] for error in errors]))
         rows.append(row)
     return rows
 

@@ -19,7 +19,7 @@ from rediffuse.denoisers.precision import resolve_device
 from rediffuse.errors import ConfigError, RediffuseError
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.provenance import module_command
-from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, bootstrap, paired_bootstrap, paired_t_interval, t_interval
+from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, bootstrap, paired_bootstrap, paired_t_interval, t_interval
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN
 from rediffuse.recipes.robust.bench import SEEDS
 from rediffuse.recipes.robust.cells import Cell
@@ -62,10 +62,18 @@ class Trained:
         names = {name for part in own.values() for name in part}
         return Trained(models=tuple(model for model in self.models if model.name in names), arms=own)
 
-    def keep(self, given: argparse.Namespace, what: str) -> Path:
-        """Where finished pieces of a yardstick lie: a place for each choice of nets and pictures, so that a larger one is another's."""
+    def conditions(self) -> list[str]:
+        """What must stand beside every interval."""
+        return conditions_of(max(len(names) for names in self.arms.values()))
+
+    def keep(self, given: argparse.Namespace, what: str, *, lasting: bool = False) -> Path:
+        """Where finished pieces of a yardstick lie: a place for each choice of nets and pictures, so that a larger one is another's.
+
+        lasting: what is small and took hours lies in the store.
+        """
         nets = hashlib.sha256(repr((given.net, [model.name for model in self.models])).encode()).hexdigest()[:8]
-        return Path(given.work) / "yardsticks" / f"{what}-{nets}-{getattr(given, 'images', None) or 'all'}"
+        home = (given.store or given.work) if lasting else given.work
+        return Path(home) / "yardsticks" / f"{what}-{nets}-{getattr(given, 'images', None) or 'all'}"
 
 
 def opened(folder: Path, device: torch.device, name: str) -> Judged:
@@ -73,6 +81,13 @@ def opened(folder: Path, device: torch.device, name: str) -> Judged:
     classifier = Classifier.load(folder).to(device).eval()
     classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Judged(Lowered(classifier, Procedure(dtype="auto").numbers(device)), classifier.classes, name=name)
+
+
+def conditions_of(seeds: int) -> list[str]:
+    """What must stand beside intervals of so many seeds."""
+    if seeds >= MIN_SEEDS:
+        return []
+    return [f"intervals are over test pictures ({basis_of_runs(seeds)} of each way): what another training would change is not in them"]
 
 
 def figure(values: NDArray[Any]) -> Interval:
