@@ -144,6 +144,12 @@ def test_the_guidance_of_dda_is_chosen_where_no_table_looks(home: Path, monkeypa
     assert rows[best]["corrupted"] == max(row["corrupted"] for (weight, _), row in rows.items() if weight != "no DDA")
 
 
+def test_what_an_interval_leaves_out_is_said() -> None:
+    assert trained.conditions_of([4, 9]) == []
+    assert "(1 to 3 training runs of each way)" in trained.conditions_of([3, 1, 3])[0]
+    assert "(one training run of each way)" in trained.conditions_of([1, 1])[0]
+
+
 def test_nets_that_are_not_there_are_asked_for(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ood_cifar10.main(asked(home, "--arms", "augmix")) == 2
     assert "python -m rediffuse.recipes.diffaug_cifar10 --net resnet-14 --arms augmix --seeds 1" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
     spec = bench.denoiser.spec
     notes.append(f"denoiser {'in memory' if spec is None else spec.name}, {given.draws} views a picture, {given.epochs:g} epochs")
     notes.append("natural: pictures of another make" if bench.natural is not None else "no natural shift: tiny-imagenet-base is not there")
-    notes += [*conditions_of(min(seeds for _, seeds in nets_of(given))), *unlike(judgements), *made_on(judgements)]
+    notes += [*conditions_of(row["seeds"] for row in rows if row["table"] == "arms"), *unlike(judgements), *made_on(judgements)]
     frost = frost_overlays(SIZE)
     notes.append("frost as published" if frost.comparable else "frost is drawn: not comparable with published figures")
     notes.append(

@@ -64,7 +64,7 @@ class Trained:
 
     def conditions(self) -> list[str]:
         """What must stand beside every interval."""
-        return conditions_of(max(len(names) for names in self.arms.values()))
+        return conditions_of(len(names) for names in self.arms.values())
 
     def keep(self, given: argparse.Namespace, what: str, *, lasting: bool = False) -> Path:
         """Where finished pieces of a yardstick lie: a place for each choice of nets and pictures, so that a larger one is another's.
@@ -83,11 +83,13 @@ def opened(folder: Path, device: torch.device, name: str) -> Judged:
     return Judged(Lowered(classifier, Procedure(dtype="auto").numbers(device)), classifier.classes, name=name)
 
 
-def conditions_of(seeds: int) -> list[str]:
-    """What must stand beside intervals of so many seeds."""
-    if seeds >= MIN_SEEDS:
+def conditions_of(seeds: Iterable[int]) -> list[str]:
+    """What must stand beside intervals of arms with so many seeds each."""
+    counts = sorted(set(seeds))
+    if counts[0] >= MIN_SEEDS:
         return []
-    return [f"intervals are over test pictures ({basis_of_runs(seeds)} of each way): what another training would change is not in them"]
+    told = basis_of_runs(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} training runs"
+    return [f"intervals are over test pictures ({told} of each way): what another training would change is not in them"]
 
 
 def figure(values: NDArray[Any]) -> Interval:
