@@ -5,7 +5,8 @@
 Shows: calibration errors, Brier score and likelihood of the nets that `diffaug_cifar10` trained, as they are and at a temperature that was
 fitted on the 5,000 training pictures that they have not seen; and the mean entropy of what they say of one-step views against the noise
 time (the paper's Fig. 2), with the share of views that they still name rightly.
-Expected: not measured yet. The same command goes on where the last one stopped.
+Expected: DiffAug's nets near .98 of the entropy, plain ones near .26 (results/calibration_cifar10.json).
+The same command goes on where the last one stopped.
 Time: nine nets, 15,000 pictures, and 500 pictures at 27 times: 7 minutes of one core with AVX512-BF16.
 """
 

@@ -72,7 +72,7 @@ def at_test_time(
     rows: list[dict[str, Any]] = []
     headline: dict[str, Interval] = {}
     asked = asked_net(given, judgements, arms)
-    if asked is None:
+    if asked is None or not (given.ensemble_pictures or given.dda_pictures):
         return rows, headline
     net, seeds = asked
     trained = Trained.open(bench.store, net, arms, range(seeds), bench.device)

@@ -87,8 +87,7 @@ def certify(
     if home is not None:
         claim(home, work.identity(denoiser))
     with ExitStack() as locks:  # two processes at one sigma would mix their lines
-        for sigma in () if home is None else plan.sigmas:
-            file = Path(keep or "") / LOCK.format(sigma)
+        for file in [] if home is None else [home / LOCK.format(sigma) for sigma in plan.sigmas]:
             locks.enter_context(Lock(file, fix=f"remove {file}"))
         series = work.series(smoothers, home, progress)
     kind = "plain" if denoiser is None else f"{type(denoiser).__name__} {denoiser.fingerprint()[:12]}"
