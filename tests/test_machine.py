@@ -56,6 +56,24 @@ def test_the_processor_is_named(
     assert (machine.processor(), machine.processor_numbers(), machine.instruction_sets()) == (name, numbers, sets)
 
 
+@pytest.mark.parametrize(
+    ("listing", "told", "amd"),
+    [
+        (X86, "", True),
+        (X86.replace("AuthenticAMD", "GenuineIntel"), "", False),
+        (ARM, "", False),
+        (None, "AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD", True),
+        (None, "Intel64 Family 6 Model 143 Stepping 8, GenuineIntel", False),
+    ],
+)
+def test_the_maker_of_the_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listing: str | None, told: str, amd: bool) -> None:
+    if listing is not None:
+        (tmp_path / "cpuinfo").write_text(listing)
+    monkeypatch.setattr(machine, "_LISTING", tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine.platform, "processor", lambda: told)
+    assert machine.is_amd() is amd
+
+
 def test_a_library_of_another_name_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "LIBRARIES", ("torch", "no-such-library"))
     found = machine.library_versions()

@@ -39,6 +39,11 @@ def processor_numbers() -> list[str]:
     return [found[name] for name in ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part") if name in found]
 
 
+def is_amd() -> bool:
+    """Whether the processor is AMD's, as the system tells: Linux in its listing, Windows behind the family."""
+    return "AuthenticAMD" in (_listed().get("vendor_id") or platform.processor())
+
+
 def instruction_sets() -> list[str]:
     """Those of `INSTRUCTION_SETS` that the processor has; none where the system has no list of them."""
     found = _listed()

@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from rediffuse.cli import doctor
+from rediffuse.denoisers import precision
+from rediffuse.denoisers.precision import cpu_formats
 
 
 def rows() -> dict[str, tuple[str, str]]:
@@ -99,14 +101,22 @@ def test_number_formats_agree_with_the_system() -> None:
     if not listing.exists() or platform.machine() != "x86_64":
         pytest.skip("no flags of the processor to compare with")
     flags = set(listing.read_text().split("flags", 1)[1].split("\n", 1)[0].split())
-    assert ("avx512_bf16" in doctor.processor_formats()) == ("avx512_bf16" in flags)
-    assert ("amx" in doctor.processor_formats()) == ("amx_tile" in flags)
+    assert ("avx512_bf16" in cpu_formats()) == ("avx512_bf16" in flags)
+    assert ("amx" in cpu_formats()) == ("amx_tile" in flags)
 
 
 def test_number_formats_when_torch_no_longer_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert doctor.number_format_row()[2].startswith("note: the processor runs float32")
+
+
+def test_half_precision_pays_by_maker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    for amd, verdict in ((True, "ok: "), (False, "note: the processor runs float32; ")):
+        monkeypatch.setattr(precision, "is_amd", lambda amd=amd: amd)
+        assert doctor.number_format_row()[2].startswith(verdict)
 
 
 def test_free_room_of_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:

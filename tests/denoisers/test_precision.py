@@ -21,10 +21,21 @@ from rediffuse.errors import ConfigError
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("amx", "avx", "wanted"), [(True, False, True), (False, True, True), (False, False, False), (None, None, False)])
-def test_bfloat16_on_a_processor_needs_its_instructions(
-    monkeypatch: pytest.MonkeyPatch, amx: bool | None, avx: bool | None, wanted: bool
+@pytest.mark.parametrize(
+    ("amx", "avx", "amd", "wanted"),
+    [
+        (True, False, False, True),
+        (True, True, False, True),
+        (False, True, True, True),
+        (False, True, False, False),
+        (False, False, True, False),
+        (None, None, True, False),
+    ],
+)
+def test_bfloat16_on_a_processor_needs_instructions_that_are_faster(
+    monkeypatch: pytest.MonkeyPatch, amx: bool | None, avx: bool | None, amd: bool, wanted: bool
 ) -> None:
+    monkeypatch.setattr(precision, "is_amd", lambda: amd)
     for name, value in (("_is_amx_tile_supported", amx), ("_is_avx512_bf16_supported", avx)):
         if value is None:
             monkeypatch.delattr(torch.cpu, name, raising=False)

@@ -172,18 +172,15 @@ def torch_rows() -> list[Row]:
     return [*accelerator_rows(), threads_row(), number_format_row()]
 
 
-def processor_formats() -> tuple[str, ...]:
-    """Which of amx and avx512_bf16 the processor has. torch names the questions with an underscore, so they may go: then neither."""
-    import torch
-
-    questions = {"amx": "_is_amx_tile_supported", "avx512_bf16": "_is_avx512_bf16_supported"}
-    return tuple(name for name, question in questions.items() if getattr(torch.cpu, question, bool)())
-
-
 def number_format_row() -> Row:
-    formats = processor_formats()
+    """Whether half precision pays on the processor."""
+    from rediffuse.denoisers.precision import cpu_computes_bfloat16, cpu_formats
+
+    formats = ", ".join(cpu_formats())
+    if cpu_computes_bfloat16():
+        return ("bfloat16", formats, "ok: half precision pays on this processor")
     if formats:
-        return ("bfloat16", ", ".join(formats), "ok: half precision pays on this processor")
+        return ("bfloat16", f"{formats}, no amx", "note: the processor runs float32; on it half precision takes 1.4 to 1.7 times as long")
     return (
         "bfloat16",
         "neither amx nor avx512_bf16",
