@@ -256,6 +256,7 @@ def test_a_lowered_net_says_what_it_says_in_float32(tmp_path: Path) -> None:
             found = Lowered(open_net(NETS[0], CLASSES, seed=0).eval(), numbers)(images)
             assert found.dtype is torch.float32
             assert torch.allclose(found, exact, atol=near * float(exact.abs().max()))
+            assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in Lowered(open_net(NETS[0], CLASSES, 0), numbers).modules())
     net.save(tmp_path / "before")
     lower_head(net)
     net.save(tmp_path / "after")

@@ -28,7 +28,7 @@ from rediffuse.recipes.robust.arms import PLAIN, PLAIN_FLOPS, SIZE, Arm, equal_f
 from rediffuse.recipes.robust.banks import make_bank
 from rediffuse.recipes.robust.cells import TEST, Cell, CellStore, Judgement, judge, train
 from rediffuse.recipes.robust.corrupted import make_corrupted
-from rediffuse.recipes.robust.nets import NETS, NETS_FOLDER, SMALL, SMALL_SHAPE, Budget, budget_of, lower_head, open_net
+from rediffuse.recipes.robust.nets import NETS, NETS_FOLDER, SMALL, SMALL_SHAPE, Budget, budget_of, fold_norms, lower_head, open_net
 from rediffuse.recipes.robust.sets import NATURAL, Shift, Split, natural_images, shift_of
 from rediffuse.training.objectives import Extra, Objective
 from rediffuse.training.pool import Pool
@@ -96,6 +96,7 @@ class Bench:
         classifier.model.half()  # what is judged is what is kept, in half the room
         classifier.save(self.store / NETS_FOLDER / cell.name)
         classifier.model.float()
+        fold_norms(classifier)
         began = time.monotonic()
         right, held = judge(classifier, self.test, self.held, self.work / corrupted_folder(), ALL, self.natural, numbers)
         facts["judging_seconds"] = round(time.monotonic() - began, 1)
