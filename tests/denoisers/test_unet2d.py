@@ -13,6 +13,7 @@ from tests.tiny import write_json
 from tests.tiny_pixel import PixelLayout, tiny_pixel, tiny_unet
 from torch import Tensor
 
+from rediffuse.denoisers import pixel
 from rediffuse.denoisers.base import Condition, Prediction
 from rediffuse.denoisers.load import load, needed_files
 from rediffuse.denoisers.unet2d import UNet2DDenoiser
@@ -79,6 +80,19 @@ def test_a_batch_cut_any_way_gives_the_same(tmp_path: Path) -> None:
     for sizes in ([2, 3], [1] * 5):
         cut = torch.cat([denoiser(a, b) for a, b in zip(x.split(sizes), T.split(sizes), strict=True)])
         torch.testing.assert_close(cut, whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "sizes"), [("float32", [2, 2, 1]), ("bfloat16", [3, 2])])
+def test_a_processor_is_asked_in_small_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, sizes: list[int]) -> None:
+    denoiser, x = opened(tiny_pixel(tmp_path / "model"), dtype), noisy()
+    asked: list[int] = []
+    denoiser.network.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    with torch.no_grad():
+        whole = denoiser.output(x, T)
+        monkeypatch.setattr(pixel, "PROCESSOR_BYTES", 2 * 4 * 16 * 16)
+        cut = denoiser.output(x, T)
+    assert asked == [5, *sizes]
+    assert (cut - whole).abs().max() < (1e-5 if dtype == "float32" else 0.05)
 
 
 def test_gradients_reach_the_input_through_the_frozen_network(tmp_path: Path) -> None:
