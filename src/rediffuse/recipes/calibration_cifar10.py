@@ -101,7 +101,7 @@ def entropy_rows(curve: EntropyCurve, trained: Trained) -> list[dict[str, Any]]:
 
 
 def work(given: argparse.Namespace, trained: Trained) -> Path:
-    denoiser, test = load(given.denoiser, device=given.device), chosen(test_images(given.data), given.images, 0)
+    denoiser, test = load(given.denoiser, device=given.device, dtype=given.dtype), chosen(test_images(given.data), given.images, 0)
     held = held_images(given.data, given.held)
     with Bar(unit="pictures") as bar:
         bar.stage("calibration", len(test) + len(held))

@@ -9,7 +9,7 @@ Expected: not measured yet. The same command goes on where the last one stopped,
 another choice begins anew. Its tables (1 MB) lie in --store, where another machine finds them, and several processes may share the sigmas:
 one with `--sigmas 0.5 --out elsewhere`, one with the others; the full command then puts them together.
 Time: 500 pictures of 1,100 draws at 3 sigmas ask the denoiser 1.65 million times and the nets 20 million times: about 9 hours of one core
-with AVX512-BF16. An accelerator takes 10,100 draws of each.
+with AVX512-BF16. An accelerator takes 10,100 draws of each. Tables that were begun in bfloat16 or float32 (`--dtype`) go on in it alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rediffuse.denoisers.base import Denoiser
@@ -122,7 +123,7 @@ def headline_of(found: Certified, bare: Certified | None, trained: Trained) -> d
 
 
 def work(given: argparse.Namespace, trained: Trained) -> Path:
-    denoiser = load(given.denoiser, device=given.device)
+    denoiser = load(given.denoiser, device=given.device, dtype=given.dtype)
     found = asked(given, trained, denoiser)
     rows, curves, seconds = rows_of(found, trained, DENOISED), curve_rows(found, trained, DENOISED), found.seconds
     bare: Certified | None = None
@@ -134,7 +135,8 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
         seconds += bare.seconds
     print(render_table([row for row in rows if row["sigma"] == "chosen"]))
     headline, device = headline_of(found, bare, trained), str(denoiser.device)
-    said = [*found.conditions(), *trained.conditions()]
+    numbers = str(getattr(denoiser, "dtype", torch.float32)).removeprefix("torch.")
+    said = [*found.conditions(), *trained.conditions(), f"denoiser and nets computed in {numbers}"]
     return write_result(given.name, headline, rows + curves, seconds, command=given.command, folder=given.out, device=device, notes=said)
 
 

@@ -88,7 +88,10 @@ def rows_of(found: CorruptionResult, names: Sequence[str], ways: Sequence[Way]) 
 
 
 def work(given: argparse.Namespace, trained: Trained) -> Path:
-    denoiser, images = load(given.denoiser, device=given.device), chosen(held_images(given.data, given.held), given.images, 0)
+    denoiser, images = (
+        load(given.denoiser, device=given.device, dtype=given.dtype),
+        chosen(held_images(given.data, given.held), given.images, 0),
+    )
     shared, ways = SharedViews(), ways_of(given.guidance, given.factors)
     behind = [judged for way in ways for judged in asked(trained, denoiser, way, shared)]
     keep = trained.keep(given, "-".join(["dda", *(f"{guidance:g}-{factor}" for guidance, factor in ways)]))

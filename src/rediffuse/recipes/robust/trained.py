@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from rediffuse.recipes.robust.bench import SEEDS
 from rediffuse.recipes.robust.cells import Cell
 from rediffuse.recipes.robust.nets import NETS, NETS_FOLDER, Lowered
 from rediffuse.training.backbones import Classifier
-from rediffuse.training.procedure import Procedure
+from rediffuse.training.procedure import Numbers, Procedure
 
 MORE = ("images", "entropy_images", "seeds", "selection", "draws", "bank")
 """Options of which more is better."""
@@ -39,8 +39,10 @@ class Trained:
     arms: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def open(cls, store: Path, net: str, arms: Sequence[str], seeds: Iterable[int], device: torch.device) -> Trained:
-        """Those of an experiment's store. Raises ConfigError with the first that is not there."""
+    def open(
+        cls, store: Path, net: str, arms: Sequence[str], seeds: Iterable[int], device: torch.device, dtype: Numbers = "auto"
+    ) -> Trained:  # fmt: skip
+        """Those of an experiment's store, to be asked in these numbers. Raises ConfigError with the first that is not there."""
         models, named = [], {}
         for arm in arms:
             cells = [Cell(net=net, arm=arm, seed=seed) for seed in seeds]
@@ -52,7 +54,7 @@ class Trained:
                         f"{folder} is not there; python -m rediffuse.recipes.diffaug_cifar10 {told} makes it. Where its cell is finished "
                         "already, bring the net along from the machine that trained it"
                     )
-                models.append(opened(folder, device, f"{arm} {cell.seed}"))
+                models.append(opened(folder, device, f"{arm} {cell.seed}", dtype))
             named[arm] = tuple(f"{arm} {cell.seed}" for cell in cells)
         return cls(models=tuple(models), arms=named)
 
@@ -76,11 +78,11 @@ class Trained:
         return Path(home) / "yardsticks" / f"{what}-{nets}-{getattr(given, 'images', None) or 'all'}"
 
 
-def opened(folder: Path, device: torch.device, name: str) -> Judged:
-    """A trained net as yardsticks ask it: in half the time of float32, where the hardware computes bfloat16."""
+def opened(folder: Path, device: torch.device, name: str, dtype: Numbers = "auto") -> Judged:
+    """A trained net as yardsticks ask it; auto is half the time of float32, where the hardware computes bfloat16."""
     classifier = Classifier.load(folder).to(device).eval()
     classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Judged(Lowered(classifier, Procedure(dtype="auto").numbers(device)), classifier.classes, name=name)
+    return Judged(Lowered(classifier, Procedure(dtype=dtype).numbers(device)), classifier.classes, name=name)
 
 
 def conditions_of(seeds: Iterable[int]) -> list[str]:
@@ -126,6 +128,9 @@ def options(name: str, text: str | None, images: int | None, arms: Sequence[str]
     parser.add_argument("--store", type=Path, help="folder of the trained nets, by default --work")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the result")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--dtype", choices=get_args(Numbers), default="auto", help="of nets and denoiser; begun tables go on in theirs alone"
+    )
     return parser
 
 
@@ -148,7 +153,7 @@ def run(
         given = parser.parse_args(arguments)
         given.name = f"reduced_{name}" if reduced(given, parser) else name
         given.command = module_command(f"rediffuse.recipes.{name}", sys.argv[1:] if arguments is None else arguments)
-        trained = Trained.open(given.store or given.work, given.net, given.arms, range(given.seeds), device)
+        trained = Trained.open(given.store or given.work, given.net, given.arms, range(given.seeds), device, given.dtype)
         print(f"wrote {work(given, trained)}")
     except RediffuseError as error:
         print(error, file=sys.stderr)
@@ -158,7 +163,7 @@ def run(
 
 def reduced(given: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
     """Whether a command asks for less than its recipe, or for something else; more pictures, draws, seeds, arms or sigmas are neither."""
-    for key in set(vars(given)) - {"data", "work", "store", "out", "device"}:
+    for key in set(vars(given)) - {"data", "work", "store", "out", "device", "dtype"}:
         asked, default = getattr(given, key), parser.get_default(key)
         if isinstance(default, list):
             less = not set(default) <= set(asked)
