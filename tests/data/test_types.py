@@ -6,9 +6,10 @@ import pickle
 
 import pytest
 
-from rediffuse.data import Example, ImageSet, folder
+from rediffuse.data import Example, ImageSet, decoding, folder
 from rediffuse.data.decoding import BytesPayload, Entry, FilePayload, decode
 from rediffuse.data.images import pixels_sha256
+from rediffuse.data.types import PixelPayload
 from rediffuse.errors import DataError
 
 
@@ -77,6 +78,24 @@ def test_a_small_budget_decodes_again_to_the_same(fill, tmp_path):
         lean = decode(entries, classes=["cat"], name="lean", budget=budget)
         assert lean.digests == whole.digests
         assert [a.image.tobytes() for a in lean] == [b.image.tobytes() for b in whole]
+
+
+def test_sets_share_one_budget_and_give_it_back(fill, tmp_path, monkeypatch):
+    def kept(images):
+        return sum(isinstance(record.payload, PixelPayload) for record in images._records)
+
+    before = decoding._EVERYBODYS.taken
+    monkeypatch.setattr(decoding, "MEMORY_BUDGET", before + 3 * 12 * 10 * 4)  # four pictures
+    first, second = folder(fill(tmp_path / "a", {"cat": 3})), folder(fill(tmp_path / "b", {"cat": 3}))
+    assert (kept(first), kept(second)) == (3, 1)
+    copy, part = pickle.loads(pickle.dumps(first)), first[:1]  # noqa: S301  (made here)
+    assert [example.image.tobytes() for example in copy] == [example.image.tobytes() for example in first]
+    del copy, first
+    assert decoding._EVERYBODYS.taken == before + 3 * 12 * 10 * 4  # part still holds what was taken for the whole
+    del part
+    assert kept(folder(tmp_path / "b")) == 3
+    del second
+    assert decoding._EVERYBODYS.taken == before
 
 
 def test_files_that_change_or_go_are_noticed(draw, fill, tmp_path):

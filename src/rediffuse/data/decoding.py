@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,20 +22,27 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEMORY_BUDGET = 512 * 2**20
-"""Bytes of decoded pixels that a set keeps; what is beyond is decoded again on each access."""
+"""Bytes of decoded pixels that all sets of a process keep together; what is beyond is decoded again on each access."""
 
 
-@dataclass(frozen=True)
 class FilePayload:
-    """A picture file."""
+    """A picture file, held as its name and the text of its folder, which neighbours share: a Path takes six times the room."""
 
-    path: Path
+    __slots__ = ("_folder", "_name")
+
+    def __init__(self, path: str | Path) -> None:
+        base, self._name = os.path.split(os.fspath(path))
+        self._folder = sys.intern(base)
+
+    @property
+    def path(self) -> Path:
+        return Path(self._folder, self._name)
 
     def read(self) -> Image.Image:
         return decode_image(self.path)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BytesPayload:
     """An encoded picture held in memory."""
 
@@ -43,7 +52,7 @@ class BytesPayload:
         return decode_image(self.data)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ParquetPayload:
     """An encoded picture in a parquet file too large to hold; neighbours share one read of their row group."""
 
@@ -63,7 +72,7 @@ class ParquetPayload:
         return decode_image(data)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """A picture that a reader has found but not opened yet."""
 
@@ -82,18 +91,20 @@ def decode(
     flips: bool = True,
     rejected: Sequence[Rejected] = (),
     progress: Progress | None = None,
-    budget: int = MEMORY_BUDGET,
+    budget: int | None = None,
 ) -> ImageSet:
     """Decode every entry once; the readable ones, in their order, are the set.
 
+    Args:
+        budget: bytes of decoded pixels that this set may keep; None takes what other sets have left of `MEMORY_BUDGET`.
     Raises:
         DataError: not one could be read.
     """
-    room = _Room(budget)
+    lease = _Lease(_EVERYBODYS if budget is None else _Room(budget))
     records: list[Record] = []
     refused: list[Rejected] = list(rejected)
     with ThreadPoolExecutor(max_workers=coding_threads()) as pool:
-        for done, outcome in enumerate(_ordered(pool, entries, room), start=1):
+        for done, outcome in enumerate(_ordered(pool, entries, lease), start=1):
             if isinstance(outcome, Record):
                 records.append(outcome)
             else:
@@ -124,44 +135,69 @@ def without_repeats(entries: Sequence[Entry], where: str) -> tuple[list[Entry], 
 
 
 class _Room:
-    """What is left of the memory budget, shared by the decoding threads."""
+    """A memory budget, and what is taken of it."""
 
-    def __init__(self, budget: int) -> None:
-        self._left = budget
-        self._lock = threading.Lock()
+    def __init__(self, budget: int | None) -> None:
+        self.budget, self.taken = budget, 0
+        self.lock = threading.RLock()  # a lease may end, by garbage collection, in a thread that holds it
+
+
+_EVERYBODYS = _Room(None)
+"""Of sets that were given none of their own."""
+
+
+class _Lease:
+    """What one set holds of a room, shared by its decoding threads; it ends with the last payload that has it."""
+
+    def __init__(self, room: _Room | None = None) -> None:
+        self._room, self._held = room or _Room(0), 0
 
     def take(self, size: int) -> bool:
-        with self._lock:
-            if size > self._left:
+        with self._room.lock:
+            if self._room.taken + size > (MEMORY_BUDGET if self._room.budget is None else self._room.budget):
                 return False
-            self._left -= size
+            self._room.taken += size
+            self._held += size
             return True
 
+    def __del__(self) -> None:
+        with self._room.lock:
+            self._room.taken -= self._held
 
-def _ordered(pool: ThreadPoolExecutor, entries: Sequence[Entry], room: _Room) -> Iterator[Record | Rejected]:
+    def __reduce__(self) -> tuple[type[_Lease], tuple[()]]:
+        return _Lease, ()  # a copy in another process takes nothing of that one's room
+
+
+def _ordered(pool: ThreadPoolExecutor, entries: Sequence[Entry], lease: _Lease) -> Iterator[Record | Rejected]:
     # A window instead of pool.map over everything: an interrupt then ends the work at once.
     rest = iter(entries)
-    window = [pool.submit(_open, entry, room) for entry in islice(rest, 256)]
+    window = [pool.submit(_open, entry, lease) for entry in islice(rest, 256)]
     while window:
         batch, window = window, []
         for future in batch:
             yield future.result()
-            window.extend(pool.submit(_open, entry, room) for entry in islice(rest, 1))
+            window.extend(pool.submit(_open, entry, lease) for entry in islice(rest, 1))
 
 
-def _open(entry: Entry, room: _Room) -> Record | Rejected:
+def _open(entry: Entry, lease: _Lease) -> Record | Rejected:
     try:
         image = entry.payload.read()
     except DataError as error:
         return Rejected(id=entry.id, reason=str(error))
     pixels = image.tobytes()
     payload: Payload = entry.payload
-    if room.take(len(pixels)):
-        payload = PixelPayload(image.width, image.height, pixels)
+    if lease.take(len(pixels)):
+        payload = PixelPayload(image.width, image.height, pixels, lease)
     digest = hash_pixels(image.width, image.height, pixels)
     return Record(
-        id=entry.id, payload=payload, label=entry.label, digest=digest, size=image.size, source=entry.source, copy=entry.copy
+        id=entry.id, payload=payload, label=entry.label, digest=digest, size=_shared(image.size), source=entry.source, copy=entry.copy
     )  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _shared(size: tuple[int, int]) -> tuple[int, int]:
+    """One object for equal sizes: thousands of pictures have a few."""
+    return size
 
 
 @lru_cache(maxsize=2)

@@ -77,10 +77,10 @@ def leaves(path: Path, root: Path) -> bool:
     return not path.resolve().is_relative_to(root.resolve())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Found:
     id: str
-    path: Path
+    payload: FilePayload
 
     @property
     def parts(self) -> list[str]:
@@ -95,7 +95,7 @@ def _scan(root: Path, allow_outside: bool) -> tuple[list[_Found], list[Rejected]
         if reason is None and name in found:
             reason = "another file has the same name but for the spelling of its accents; rename one"
         if reason is None:
-            found[name] = _Found(name, path)
+            found[name] = _Found(name, FilePayload(path))
         else:
             rejected.append(Rejected(id=name.encode("utf-8", "backslashreplace").decode(), reason=reason))
     return [found[name] for name in sorted(found)], rejected
@@ -141,13 +141,9 @@ def _refusal(path: Path, name: str, root: Path, allow_outside: bool) -> str | No
 def _from_class_folders(root: Path, found: list[_Found]) -> tuple[list[Entry], tuple[str, ...], list[Rejected]]:
     classes = tuple(sorted({picture.parts[0] for picture in found if len(picture.parts) > 1}))
     if not classes:
-        return [Entry(id=picture.id, payload=FilePayload(picture.path), label=None) for picture in found], (), []
+        return [Entry(id=picture.id, payload=picture.payload, label=None) for picture in found], (), []
     places = {name: place for place, name in enumerate(classes)}
-    entries = [
-        Entry(id=picture.id, payload=FilePayload(picture.path), label=places[picture.parts[0]])
-        for picture in found
-        if len(picture.parts) > 1
-    ]
+    entries = [Entry(id=picture.id, payload=picture.payload, label=places[picture.parts[0]]) for picture in found if len(picture.parts) > 1]
     entries.sort(key=lambda entry: (entry.label, entry.id))
     stray = [
         Rejected(id=picture.id, reason="lies beside the class folders; move it into one") for picture in found if len(picture.parts) == 1
@@ -208,7 +204,7 @@ def _from_run(found: list[_Found], rows: list[dict[str, Any]]) -> tuple[list[Ent
         entries.append(
             Entry(
                 id=picture.id,
-                payload=FilePayload(picture.path),
+                payload=picture.payload,
                 label=places.get(row["class"]),
                 source=row["source_id"] if copy >= 0 else None,  # a kept real image is its own source
                 copy=copy,

@@ -1,8 +1,9 @@
-"""Which images: few shots of each class, and a share held out. Both are functions of names and a seed, not of any order."""
+"""Which images: few shots of each class, a share held out, so many of all. Functions of a seed and of names or pixels, not of any order."""
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Iterator
 
 from rediffuse.data.types import ImageSet
@@ -53,6 +54,19 @@ def holdout(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, Ima
     if not out:
         raise DataError(f"no class of {images.name} has two images, so nothing can be held out; add images")
     return images.subset([row for row in range(len(images)) if row not in out]), images.subset(sorted(out))
+
+
+def chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
+    """So many images of a set, in its order: those with the lowest hash of seed and pixels. None asks for all."""
+    if count is None or count >= len(images):
+        return images
+    if count < 1:
+        raise ConfigError(f"the number of images must be at least 1, got {count}")
+
+    def key(row: int) -> tuple[bytes, str]:
+        return hashlib.sha256(f"{seed} {images.digests[row]}".encode()).digest(), images.ids[row]
+
+    return images.subset(sorted(heapq.nsmallest(count, range(len(images)), key=key)))
 
 
 def _ranked(images: ImageSet, purpose: str, seed: int) -> Iterator[tuple[str, list[int]]]:

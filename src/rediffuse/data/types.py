@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, overload
 
 from rediffuse.data.images import hash_pixels, to_rgb
@@ -52,13 +52,17 @@ class Payload(Protocol):
     def read(self) -> Image.Image: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PixelPayload:
-    """Decoded RGB bytes held in memory; every read is a fresh image, so that no caller can change another's."""
+    """Decoded RGB bytes held in memory; every read is a fresh image, so that no caller can change another's.
+
+    lease: what ends with the last of a set's payloads, such as its share of a budget.
+    """
 
     width: int
     height: int
     pixels: bytes
+    lease: object = field(default=None, repr=False, compare=False)
 
     def read(self) -> Image.Image:
         from PIL import Image
@@ -66,9 +70,9 @@ class PixelPayload:
         return Image.frombytes("RGB", (self.width, self.height), self.pixels)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One row of an ImageSet: what is known of an image without holding it decoded."""
+    """One row of an ImageSet: what is known of an image without holding it decoded, in half a kilobyte."""
 
     id: str
     payload: Payload

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from rediffuse.writing import holds_nothing, whole, write_json
 
 _IDENTITY = "identity.json"
 _ENDING = ".kept"
+LINES = 4096
+"""Of a set's hash that are put together at a time."""
 
 
 class Kept:
@@ -137,8 +140,12 @@ def forget(folder: Path) -> None:
 
 def fingerprint(images: ImageSet) -> str:
     """A hash of a set's ids, pixels and labels (by name), in order."""
-    labels = ["" if label is None else repr(images.classes[label]) for label in images.labels]
-    return hashlib.sha256("\n".join((*images.ids, *images.digests, *labels)).encode("utf-8", "surrogatepass")).hexdigest()
+    labels = ("" if label is None else repr(images.classes[label]) for label in images.labels)
+    lines, digest, before = chain(images.ids, images.digests, labels), hashlib.sha256(), ""
+    while part := list(islice(lines, LINES)):
+        digest.update((before + "\n".join(part)).encode("utf-8", "surrogatepass"))
+        before = "\n"
+    return digest.hexdigest()
 
 
 def weights_hash(module: nn.Module) -> str:

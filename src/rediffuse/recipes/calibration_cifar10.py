@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from rediffuse.data.splits import chosen
 from rediffuse.denoisers.load import load
 from rediffuse.evaluation.calibrating import METRICS, RESAMPLES, Calibrations, calibrate
 from rediffuse.evaluation.calibration import Judgements, calibration_error
 from rediffuse.evaluation.entropy import EntropyCurve, entropy_curve
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, paired_t_interval
-from rediffuse.evaluation.suite.settings import chosen
 from rediffuse.progress import Bar
 from rediffuse.recipes.robust.arms import DIFFAUG, SIZE
 from rediffuse.recipes.robust.sets import FIT, held_images, test_images

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rediffuse.data.splits import chosen
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
 from rediffuse.denoisers.nothing import NoDenoiser
@@ -32,7 +33,6 @@ from rediffuse.evaluation.certify.result import FOLDS, RADII, Certified
 from rediffuse.evaluation.certify.smoothing import Smoothing
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import Interval
-from rediffuse.evaluation.suite.settings import chosen
 from rediffuse.progress import Bar
 from rediffuse.recipes.robust.arms import DIFFAUG, NOISE, SIZE
 from rediffuse.recipes.robust.sets import FIT, test_images

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from rediffuse.data.splits import chosen
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.load import load
 from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
@@ -30,7 +31,6 @@ from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.corruptions.sources import Live
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.results import render_table, write_result
-from rediffuse.evaluation.suite.settings import chosen
 from rediffuse.evaluation.test_time.dda import DDA, DDASettings
 from rediffuse.evaluation.test_time.judging import judged_by
 from rediffuse.evaluation.test_time.sharing import SharedViews

@@ -32,12 +32,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from rediffuse.data.splits import chosen
 from rediffuse.errors import RediffuseError
 from rediffuse.evaluation.corruptions.frost import frost_overlays
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import Interval
-from rediffuse.evaluation.suite.settings import chosen
 from rediffuse.evaluation.test_time.dda import DDASettings
 from rediffuse.evaluation.test_time.sharing import SharedViews
 from rediffuse.progress import Bar, counted

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rediffuse.data.splits import chosen
 from rediffuse.evaluation.ood.asking import Asked, askable
 from rediffuse.evaluation.ood.resampling import resampled_auroc
 from rediffuse.evaluation.ood.result import GROUPS, MEANS, RESAMPLES, judge
@@ -28,7 +29,6 @@ from rediffuse.evaluation.ood.scores import SCORES
 from rediffuse.evaluation.ood.scoring import Scored, score_sets
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, t_interval
-from rediffuse.evaluation.suite.settings import chosen
 from rediffuse.progress import Bar
 from rediffuse.recipes.robust.arms import DIFFAUG, SIZE
 from rediffuse.recipes.robust.sets import FIT, test_images, training_images, unknown_images

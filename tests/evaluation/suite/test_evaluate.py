@@ -14,6 +14,7 @@ from tests.evaluation.suite.toys import DATA, DENOISER, FAR, MODELS, NAMES, NEAR
 from tests.evaluation.test_time.views import gaussians
 from torch import Tensor, nn
 
+from rediffuse.data.splits import chosen
 from rediffuse.denoisers.nothing import NoDenoiser
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.adversarial import Attack
@@ -27,7 +28,7 @@ from rediffuse.evaluation.suite.cost import BACKWARD, Calls, Cost, PartCost, Rat
 from rediffuse.evaluation.suite.evaluate import Bench, evaluate, lacking, named
 from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation
-from rediffuse.evaluation.suite.settings import PARTS, SuiteSettings, chosen, usual_attacks
+from rediffuse.evaluation.suite.settings import PARTS, SuiteSettings, usual_attacks
 from rediffuse.evaluation.test_time.diffaug import DiffAugSettings
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,24 +62,17 @@ def corruption_accuracy(
         kept = Kept(keep, {"kind": "corruptions", **source.identity(), "models": {model.name: model.identity() for model in judged}})
     began, total = time.perf_counter(), (len(pairs) + 1) * len(source)
     clean = _block(kept, "clean", judged, truths, lambda: source.clean(batch), _counted(progress, 0, total))
-    done = {
-        (name, severity): _block(
-            kept,
-            f"{name}-{severity}",
-            judged,
-            truths,
-            lambda name=name, severity=severity: source.under(name, severity, batch),  # type: ignore[misc]
-            _counted(progress, (place + 1) * len(source), total),
-        )
-        for place, (name, severity) in enumerate(pairs)
-    }
-    right = torch.stack([torch.stack([_there(done[name, severity]) for severity in severities]) for name in corruptions])
+    right = np.empty((len(judged), len(corruptions), len(severities), len(source)), dtype=np.bool_)
+    for place, (name, severity) in enumerate(pairs):
+        given = partial(source.under, name, severity, batch)
+        block = _block(kept, f"{name}-{severity}", judged, truths, given, _counted(progress, (place + 1) * len(source), total))
+        right[:, corruptions.index(name), severities.index(severity)] = _there(block).numpy()
     return CorruptionResult(
         name=source.name,
         models=tuple(model.name for model in judged),
         corruptions=tuple(corruptions),
         severities=tuple(severities),
-        right=right.permute(2, 0, 1, 3).bool().numpy(),
+        right=right,
         clean=None if clean is None else clean.bool().numpy(),
         comparable=tuple(source.comparable(name) for name in corruptions),
         side=source.side,

@@ -16,16 +16,16 @@ Floats = NDArray[np.float64]
 class Ranked:
     """Known scores and those of unknown sets, sorted once, so that a draw of images costs no sort.
 
-    Memory: 8 bytes a known image, 16 an unknown one.
+    Memory: 4 bytes a known image, 8 an unknown one.
 
     Args:
         known: (N,) scores; unknown: (M,) scores of each unknown set.
     """
 
     def __init__(self, known: NDArray[Any], unknown: Sequence[NDArray[Any]]) -> None:
-        self.order = np.argsort(known)
+        self.order = np.argsort(known).astype(np.int32)
         ranked = known[self.order]
-        self.places = [tuple(np.searchsorted(ranked, each, side=side) for side in ("left", "right")) for each in unknown]
+        self.places = [tuple(np.searchsorted(ranked, each, side=side).astype(np.int32) for side in ("left", "right")) for each in unknown]
 
     def auroc(self, known: Floats, unknown: Sequence[Floats]) -> Floats:
         """(sets,) with these weights, (N,) and (M,) of each set, such as how often each image was drawn."""

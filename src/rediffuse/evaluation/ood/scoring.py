@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rediffuse.data.splits import chosen
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.judged import Judged, batches, check_models
@@ -93,18 +93,18 @@ def score_sets(
     began, judged = time.monotonic(), check_models(models)
     sets = _named(known, near or {}, far or {})
     check_unknown(known, {name: images for name, _, images in sets[1:]}, train)
-    chosen = _chosen(train, asked)
+    bank = _bank(train, asked)
     settings = {
         "size": asked.size,
         "fit": asked.fit,
         "scores": list(asked.scores),
         "neighbours": asked.neighbours,
-        "bank": len(chosen or ()),
+        "bank": len(bank or ()),
     }
-    kept = None if keep is None else Kept(keep, _identity(judged, chosen, settings))
-    total = len(chosen or ()) + sum(len(images) for _, _, images in sets)
+    kept = None if keep is None else Kept(keep, _identity(judged, bank, settings))
+    total = len(bank or ()) + sum(len(images) for _, _, images in sets)
     work = _Work(models=judged, asked=asked, kept=kept, progress=progress, total=total)
-    references, lost = ([Reference()] * len(judged), {}) if chosen is None else work.references(chosen)
+    references, lost = ([Reference()] * len(judged), {}) if bank is None else work.references(bank)
     if lost:
         work = replace(work, asked=replace(asked, scores=tuple(name for name in asked.scores if name not in lost)))
     found = [ScoredSet(name=name, group=group, values=work.score(_block_name(images), images, references)) for name, group, images in sets]
@@ -188,7 +188,7 @@ class _Work:
 
 def share_kept(keep: Path, sets: Sequence[ImageSet], train: ImageSet | None, asked: Asked) -> float:
     """The share of images, those of the bank among them, that `score_sets` finds in the folder it kept them in."""
-    given = [("bank", chosen)] if (chosen := _chosen(train, asked)) is not None else []
+    given = [("bank", bank)] if (bank := _bank(train, asked)) is not None else []
     counts = [(name, len(images)) for name, images in (*given, *((_block_name(images), images) for images in sets))]
     there = sum(kept_images(keep, count, BLOCK, f"{name}-") for name, count in counts)
     return there / sum(count for _, count in counts)
@@ -202,15 +202,14 @@ def left_out(lost: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(f"left out: {', '.join(names)}, because {reason}" for reason, names in found.items())
 
 
-def _chosen(train: ImageSet | None, asked: Asked) -> ImageSet | None:
-    """The training images of the bank: those with the lowest hash of seed and pixels, in the set's order."""
+def _bank(train: ImageSet | None, asked: Asked) -> ImageSet | None:
+    """The training images of the bank."""
     if not asked.fitted:
         return None
     if train is None or not len(train):
         fitted = ", ".join(name for name in asked.scores if name in rules.FITTED_SCORES)
         raise ConfigError(f"the scores {fitted} ask for training images; give train, or leave those scores out")
-    keys = [hashlib.sha256(f"{asked.seed} {digest}".encode()).digest() for digest in train.digests]
-    return train.subset(sorted(sorted(range(len(train)), key=lambda row: (keys[row], train.ids[row]))[: asked.bank]))
+    return chosen(train, asked.bank, asked.seed)
 
 
 def _named(known: ImageSet, near: Mapping[str, ImageSet], far: Mapping[str, ImageSet]) -> list[tuple[str, Group, ImageSet]]:

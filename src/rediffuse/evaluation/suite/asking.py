@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rediffuse.data.splits import chosen
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.evaluation.corruptions.constants import SMALLEST
@@ -14,7 +15,7 @@ from rediffuse.evaluation.corruptions.frost import frost_overlays
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.kept import numbers_of
 from rediffuse.evaluation.suite.cost import Calls
-from rediffuse.evaluation.suite.settings import SuiteSettings, chosen
+from rediffuse.evaluation.suite.settings import SuiteSettings
 
 Progress = Callable[[int, int], None]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rediffuse.checking import check_hours
+from rediffuse.data.splits import chosen
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.pixel import check_unconditional
@@ -21,7 +22,7 @@ from rediffuse.evaluation.suite.cost import Cost, PartCost, Rates, measure
 from rediffuse.evaluation.suite.keeping import Keeping
 from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation, Skipped
-from rediffuse.evaluation.suite.settings import Suite, SuiteSettings, chosen
+from rediffuse.evaluation.suite.settings import Suite, SuiteSettings
 
 Watch = Callable[[str], Progress | None]
 """Called with the name of a part that begins; gives what is to be called with (done, in all)."""

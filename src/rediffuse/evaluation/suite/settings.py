@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.adversarial import Attack, Norm
 from rediffuse.evaluation.certify.smoothing import Smoothing
@@ -86,13 +84,3 @@ def usual_attacks(size: int) -> tuple[Attack, ...]:
     """Ten steps in each norm, eight draws of a victim's noise, and the radii that are usual at the nearest published side by ratio."""
     side = min(_RADII, key=lambda known: abs(math.log(size / known)))
     return tuple(Attack(norm=norm, epsilon=radius, steps=10) for norm, radius in _RADII[side].items())
-
-
-def chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
-    """So many images of a set, in its order: those with the lowest hash of seed and pixels. None asks for all."""
-    if count is None or count >= len(images):
-        return images
-    if count < 1:
-        raise ConfigError(f"the number of images must be at least 1, got {count}")
-    keys = [hashlib.sha256(f"{seed} {digest}".encode()).digest() for digest in images.digests]
-    return images.subset(sorted(sorted(range(len(images)), key=lambda row: (keys[row], images.ids[row]))[:count]))
