@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -274,6 +276,26 @@ def test_shards_too_large_to_hold_are_read_from_disk(draw, encode, tmp_path, mon
     assert {type(picture.payload) for picture in held} == {BytesPayload}
     assert {type(picture.payload) for picture in lean} == {ParquetPayload}
     assert [picture.payload.read().tobytes() for picture in lean] == [picture.payload.read().tobytes() for picture in held]
+
+
+def test_threads_share_one_reading_of_a_row_group(draw, encode, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_module, "ENCODED_BUDGET", 0)
+    path = embedded(
+        tmp_path / "a.parquet", [{"bytes": encode(draw(number)), "path": None} for number in range(8)], [0] * 8, ["cat"], rows_a_group=8
+    )
+    pictures, read, calls = parquet_module.read_embedded([path], "image"), pq.ParquetFile.read_row_group, []
+
+    def slow(reader, *options, **named):
+        calls.append(1)
+        time.sleep(0.05)
+        return read(reader, *options, **named)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", slow)
+    decoding._cells.cache_clear()
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda picture: picture.payload.read().tobytes(), pictures))
+    assert found == [draw(number).tobytes() for number in range(8)]
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("damage", ["moved", "cut", "replaced"])

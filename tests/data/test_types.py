@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import time
+from copy import deepcopy
 
 import pytest
 
@@ -88,13 +90,12 @@ def test_sets_share_one_budget_and_give_it_back(fill, tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "MEMORY_BUDGET", before + 3 * 12 * 10 * 4)  # four pictures
     first, second = folder(fill(tmp_path / "a", {"cat": 3})), folder(fill(tmp_path / "b", {"cat": 3}))
     assert (kept(first), kept(second)) == (3, 1)
-    copy, part = pickle.loads(pickle.dumps(first)), first[:1]  # noqa: S301  (made here)
+    copy, part = pickle.loads(pickle.dumps(first)), deepcopy(first[:1])  # noqa: S301  (made here)
     assert [example.image.tobytes() for example in copy] == [example.image.tobytes() for example in first]
     del copy, first
-    assert decoding._EVERYBODYS.taken == before + 3 * 12 * 10 * 4  # part still holds what was taken for the whole
-    del part
-    assert kept(folder(tmp_path / "b")) == 3
-    del second
+    assert decoding._EVERYBODYS.taken == before + 3 * 12 * 10 * 2  # what is still shown: one of the first, one of the second
+    assert kept(folder(tmp_path / "b")) == 2
+    del part, second
     assert decoding._EVERYBODYS.taken == before
 
 
@@ -116,6 +117,23 @@ def test_order_survives_the_pool_and_progress_is_told(draw, encode):
     images = decode(entries, classes=(), name="many", progress=lambda done, whole: told.append((done, whole)))
     assert images.ids == tuple(str(number) for number in range(600))
     assert told == [(number, 600) for number in range(1, 601)]
+
+
+def test_an_interrupt_begins_no_further_picture(draw, encode):
+    read = []
+
+    class Slow:
+        def read(self):
+            read.append(1)
+            time.sleep(0.02)
+            return draw(1)
+
+    def interrupted(done, _):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode([Entry(id=str(number), payload=Slow(), label=None) for number in range(300)], classes=(), name="a", progress=interrupted)
+    assert len(read) < 50  # 256 wait in the window
 
 
 def test_nothing_readable_is_an_error_with_reasons():

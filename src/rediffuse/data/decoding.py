@@ -66,7 +66,8 @@ class ParquetPayload:
         import pyarrow as pa
 
         try:
-            data = _cells(self.path, self.group, self.column, self.field)[self.row]
+            with _READING:
+                data = _cells(self.path, self.group, self.column, self.field)[self.row]
         except (pa.ArrowException, OSError, LookupError, TypeError) as error:
             raise DataError(f"{self.path} cannot be read as parquet: {error}; it was moved or changed") from error
         return decode_image(data)
@@ -100,17 +101,20 @@ def decode(
     Raises:
         DataError: not one could be read.
     """
-    lease = _Lease(_EVERYBODYS if budget is None else _Room(budget))
+    room = _EVERYBODYS if budget is None else _Room(budget)
     records: list[Record] = []
     refused: list[Rejected] = list(rejected)
-    with ThreadPoolExecutor(max_workers=coding_threads()) as pool:
-        for done, outcome in enumerate(_ordered(pool, entries, lease), start=1):
+    pool = ThreadPoolExecutor(max_workers=coding_threads())
+    try:
+        for done, outcome in enumerate(_ordered(pool, entries, room), start=1):
             if isinstance(outcome, Record):
                 records.append(outcome)
             else:
                 refused.append(outcome)
             if progress is not None:
                 progress(done, len(entries))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an interrupt, what is under way ends and nothing more begins
     if not records:
         reasons = "; ".join(f"{line.id!r}: {line.reason}" for line in refused[:3])
         raise DataError(f"none of the {len(refused)} files and rows of {name} could be used ({reasons})")
@@ -134,60 +138,92 @@ def without_repeats(entries: Sequence[Entry], where: str) -> tuple[list[Entry], 
     return list(kept.values()), refused
 
 
+class _Turn:
+    """One thread at a time, which may come in again: a picture may end, by garbage collection, where its room is being counted."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Free, whoever held it: in a forked process that thread does not exist."""
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class _Room:
     """A memory budget, and what is taken of it."""
 
     def __init__(self, budget: int | None) -> None:
-        self.budget, self.taken = budget, 0
-        self.lock = threading.RLock()  # a lease may end, by garbage collection, in a thread that holds it
+        self.budget, self.taken, self.turn = budget, 0, _Turn()
+
+    def take(self, size: int) -> bool:
+        with self.turn:
+            if self.taken + size > (MEMORY_BUDGET if self.budget is None else self.budget):
+                return False
+            self.taken += size
+            return True
+
+    def give(self, size: int) -> None:
+        with self.turn:
+            self.taken -= size
 
 
 _EVERYBODYS = _Room(None)
 """Of sets that were given none of their own."""
+_READING = _Turn()
+"""Of a row group: else every thread would read the one that they all want next."""
+if hasattr(os, "register_at_fork"):
+    for each in (_EVERYBODYS.turn, _READING):
+        os.register_at_fork(after_in_child=each.renew)
 
 
-class _Lease:
-    """What one set holds of a room, shared by its decoding threads; it ends with the last payload that has it."""
+class _Held(PixelPayload):
+    """Decoded bytes that give their room back when the last set that shows them is gone."""
 
-    def __init__(self, room: _Room | None = None) -> None:
-        self._room, self._held = room or _Room(0), 0
+    __slots__ = ("_room",)
+    _room: _Room
 
-    def take(self, size: int) -> bool:
-        with self._room.lock:
-            if self._room.taken + size > (MEMORY_BUDGET if self._room.budget is None else self._room.budget):
-                return False
-            self._room.taken += size
-            self._held += size
-            return True
+    @classmethod
+    def of(cls, image: Image.Image, pixels: bytes, room: _Room) -> _Held:
+        held = cls(image.width, image.height, pixels)
+        object.__setattr__(held, "_room", room)
+        return held
 
     def __del__(self) -> None:
-        with self._room.lock:
-            self._room.taken -= self._held
+        self._room.give(len(self.pixels))
 
-    def __reduce__(self) -> tuple[type[_Lease], tuple[()]]:
-        return _Lease, ()  # a copy in another process takes nothing of that one's room
+    def __deepcopy__(self, _: object) -> _Held:
+        return self  # it never changes
+
+    def __reduce__(self) -> tuple[type[PixelPayload], tuple[int, int, bytes]]:
+        return PixelPayload, (self.width, self.height, self.pixels)  # a copy in another process takes nothing of that one's room
 
 
-def _ordered(pool: ThreadPoolExecutor, entries: Sequence[Entry], lease: _Lease) -> Iterator[Record | Rejected]:
-    # A window instead of pool.map over everything: an interrupt then ends the work at once.
+def _ordered(pool: ThreadPoolExecutor, entries: Sequence[Entry], room: _Room) -> Iterator[Record | Rejected]:
+    # A window instead of pool.map over everything: progress is told in order, and no more than it waits to be looked at.
     rest = iter(entries)
-    window = [pool.submit(_open, entry, lease) for entry in islice(rest, 256)]
+    window = [pool.submit(_open, entry, room) for entry in islice(rest, 256)]
     while window:
         batch, window = window, []
         for future in batch:
             yield future.result()
-            window.extend(pool.submit(_open, entry, lease) for entry in islice(rest, 1))
+            window.extend(pool.submit(_open, entry, room) for entry in islice(rest, 1))
 
 
-def _open(entry: Entry, lease: _Lease) -> Record | Rejected:
+def _open(entry: Entry, room: _Room) -> Record | Rejected:
     try:
         image = entry.payload.read()
     except DataError as error:
         return Rejected(id=entry.id, reason=str(error))
     pixels = image.tobytes()
     payload: Payload = entry.payload
-    if lease.take(len(pixels)):
-        payload = PixelPayload(image.width, image.height, pixels, lease)
+    if room.take(len(pixels)):
+        payload = _Held.of(image, pixels, room)
     digest = hash_pixels(image.width, image.height, pixels)
     return Record(
         id=entry.id, payload=payload, label=entry.label, digest=digest, size=_shared(image.size), source=entry.source, copy=entry.copy

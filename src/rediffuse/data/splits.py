@@ -72,7 +72,10 @@ def chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
 def _ranked(images: ImageSet, purpose: str, seed: int) -> Iterator[tuple[str, list[int]]]:
     if not images.classes:
         raise DataError(f"{images.name} has no labels; sort the images into one folder a class, or give a table of file and label")
-    for label, name in enumerate(images.classes):
-        rows = [row for row, own in enumerate(images.labels) if own == label]
+    members: list[list[int]] = [[] for _ in images.classes]
+    for row, own in enumerate(images.labels):
+        if own is not None:
+            members[own].append(row)
+    for name, rows in zip(images.classes, members, strict=True):
         keys = {row: hashlib.sha256(repr((purpose, seed, name, images.ids[row])).encode("utf-8", "surrogatepass")).digest() for row in rows}
         yield name, sorted(rows, key=keys.__getitem__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, overload
 
 from rediffuse.data.images import hash_pixels, to_rgb
@@ -54,15 +54,11 @@ class Payload(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PixelPayload:
-    """Decoded RGB bytes held in memory; every read is a fresh image, so that no caller can change another's.
-
-    lease: what ends with the last of a set's payloads, such as its share of a budget.
-    """
+    """Decoded RGB bytes held in memory; every read is a fresh image, so that no caller can change another's."""
 
     width: int
     height: int
     pixels: bytes
-    lease: object = field(default=None, repr=False, compare=False)
 
     def read(self) -> Image.Image:
         from PIL import Image
@@ -182,7 +178,8 @@ class ImageSet(Sequence[Example]):
 
     def counts(self) -> tuple[int, ...]:
         """Images of each class."""
-        return tuple(self.labels.count(label) for label in range(len(self.classes)))
+        found = Counter(self.labels)
+        return tuple(found[label] for label in range(len(self.classes)))
 
     def __repr__(self) -> str:
         return f"ImageSet({self.name!r}: {len(self)} images, {len(self.classes)} classes, {len(self.rejected)} rejected)"
