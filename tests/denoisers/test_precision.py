@@ -11,6 +11,8 @@ from rediffuse.denoisers.precision import (
     Float32Conv2d,
     Float32Linear,
     cpu_computes_bfloat16,
+    denoiser_region,
+    full_digits,
     lower_trunk,
     resolve_device,
     resolve_dtype,
@@ -43,6 +45,21 @@ def test_bfloat16_on_a_processor_needs_instructions_that_are_faster(
             monkeypatch.setattr(torch.cpu, name, lambda value=value: value, raising=False)
     assert cpu_computes_bfloat16() is wanted
     assert resolve_dtype("auto", CPU) is (torch.bfloat16 if wanted else torch.float32)
+
+
+def test_float32_convolutions_keep_their_digits_on_cuda() -> None:
+    """TF32 would leave them 11 bits, and is what torch does by itself."""
+    settings = torch.backends.cudnn.conv if hasattr(torch.backends.cudnn, "conv") else None
+    if settings is None:
+        pytest.skip("this torch has no setting for convolutions alone")
+    before = settings.fp32_precision
+    with denoiser_region(torch.device("cuda"), torch.float32):
+        assert settings.fp32_precision == "ieee"
+    with pytest.raises(ConfigError), full_digits(torch.device("cuda")):
+        raise ConfigError("inside")
+    with full_digits(CPU):
+        assert settings.fp32_precision == before
+    assert settings.fp32_precision == before
 
 
 @pytest.mark.parametrize(("native", "wanted"), [(True, torch.bfloat16), (False, torch.float16)])

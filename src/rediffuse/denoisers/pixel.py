@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.denoisers.base import Condition, Denoiser, DenoiserSpec, NoiseSchedule, Prediction, clean_from_output, training_target
-from rediffuse.denoisers.precision import Float32Conv2d, lower_trunk, trunk_region
+from rediffuse.denoisers.precision import Float32Conv2d, denoiser_region, lower_trunk
 from rediffuse.errors import ConfigError, DataError, ModelError
 
 PROCESSOR_BYTES = 32 * 32 * 32 * 4
@@ -79,7 +79,7 @@ class PixelDenoiser(Denoiser):
     def output(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """What the network puts out in its own parameterisation, without a learned variance, (B, C, H, W) float32."""
         self._check(x_t, t)
-        with trunk_region(x_t.device, self.dtype):
+        with denoiser_region(x_t.device, self.dtype):
             parts = [self.call(*part) for part in _cut(x_t.float(), t.to(x_t.device), condition, self.dtype.itemsize)]
         output = parts[0] if len(parts) == 1 else torch.cat(parts)
         if output.shape[1] not in (self.channels, 2 * self.channels):

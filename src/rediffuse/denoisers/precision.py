@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +73,28 @@ def cpu_formats() -> tuple[str, ...]:
     return tuple(name for name, question in questions.items() if getattr(torch.cpu, question, bool)())
 
 
-def exact_region(device: torch.device) -> AbstractContextManager[object]:
-    """No autocast inside. Devices that have none, such as meta, need nothing."""
+@contextmanager
+def full_digits(device: torch.device) -> Iterator[None]:
+    """Float32 convolutions inside keep their 24 bits: on CUDA torch gives them TF32's 11 unless it is told otherwise."""
+    if device.type != "cuda":
+        yield
+        return
+    settings = getattr(torch.backends.cudnn, "conv", None)  # newer than allow_tf32, which must not be read beside it
+    place, name, exact = (settings, "fp32_precision", "ieee") if settings is not None else (torch.backends.cudnn, "allow_tf32", False)
+    before = getattr(place, name)
+    setattr(place, name, exact)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+@contextmanager
+def exact_region(device: torch.device) -> Iterator[None]:
+    """Neither autocast nor TF32 inside. Devices that have neither, such as meta, need nothing."""
     known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+    with full_digits(device), torch.autocast(device.type, enabled=False) if known else nullcontext():
+        yield
 
 
 class Float32Conv2d(nn.Conv2d):
@@ -124,3 +143,8 @@ def attention_region(device: torch.device, tokens: int) -> AbstractContextManage
 def trunk_region(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Autocast to `dtype`; for float32 nothing, so that a caller's own autocast region holds."""
     return nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype)
+
+
+def denoiser_region(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """As `trunk_region`; a float32 trunk keeps its digits too, since x0_hat enlarges what it gets wrong by up to sigma / alpha."""
+    return full_digits(device) if dtype is torch.float32 else trunk_region(device, dtype)

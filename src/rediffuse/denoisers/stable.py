@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.denoisers.base import Condition, Denoiser, DenoiserSpec, Prediction, clean_from_output, training_target
-from rediffuse.denoisers.precision import Float32Conv2d, attention_region, lower_trunk, trunk_region
+from rediffuse.denoisers.precision import Float32Conv2d, attention_region, denoiser_region, lower_trunk
 from rediffuse.denoisers.schedules import prediction_of, schedule_of
 from rediffuse.denoisers.text import PLACEHOLDER, encode_prompts, plain_ids
 from rediffuse.errors import ConfigError, ModelError
@@ -83,7 +83,7 @@ class StableDenoiser(Denoiser):
         """What the UNet puts out, in its own parameterisation, float32. x_t: (B, C, H, W); t: (B,) int64."""
         if condition is None or condition.embedding is None:
             raise ConfigError("this model needs a condition: pass condition=denoiser.embed(prompts), one prompt a sample; '' for none")
-        with trunk_region(x_t.device, self.dtype), self._attention(x_t):
+        with denoiser_region(x_t.device, self.dtype), self._attention(x_t):
             output: Tensor = self.unet(x_t, t, encoder_hidden_states=condition.embedding).sample
         return output.float()
 
