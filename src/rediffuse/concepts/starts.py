@@ -162,5 +162,5 @@ def _conditions(model: Denoiser, candidates: Sequence[Start], batch: int) -> Con
 def _losses(model: Denoiser, condition: Condition, looks: Sequence[_Looks], chunk: Sequence[tuple[int, int, int]]) -> list[float]:
     shown = [(looks[place], look) for place, _, look in chunk]
     x0, noise, t = (torch.stack([getattr(own, name)[look] for own, look in shown]).to(model.device) for name in ("x0", "noise", "t"))
-    losses: list[float] = model.loss(x0, t, noise, condition.index([who for _, who, _ in chunk])).double().cpu().tolist()
+    losses: list[float] = model.loss(x0, t, noise, condition.index([who for _, who, _ in chunk])).cpu().double().tolist()
     return losses

@@ -139,8 +139,8 @@ def ensemble(judged: Judged, asked: Ensemble, name: str = "") -> Victim:
 
 
 def losses(logits: Tensor, labels: Tensor, loss: Loss) -> Tensor:
-    """(B,) what the attack raises, in float64, so that confidence does not round the gradient to 0."""
-    found = logits.double()
+    """(B,) what the attack raises, in float64 on the processor, so that confidence does not round the gradient to 0."""
+    found, labels = logits.cpu().double(), labels.cpu()
     if loss == "cross_entropy":
         return F.cross_entropy(found, labels, reduction="none")
     own = found.gather(1, labels[:, None])[:, 0]

@@ -158,5 +158,5 @@ def _block(victim: Victim, images: ImageSet, truth: Tensor, attack: Attack, shap
     done = perturb(victim, pictures, labels, attack, seeds)
     with torch.no_grad():
         before, after = (victim.ask(given, fresh).argmax(1).cpu() == labels for given in (pictures, done.images))
-    moved = distance(done.images, pictures, attack.norm).double()
+    moved = distance(done.images, pictures, attack.norm).cpu().double()
     return {"clean": before, "attacked": before & after, "moved": moved, "flat": done.flat}

@@ -116,6 +116,8 @@ class AugMix(Method[SeedDraw]):
         """The mixtures of a draw; what a batch is cut into changes nothing. (B, 3, H, W) -> (B, 3, H, W)."""
         check_images(images)
         check_draw(images, draw)
+        if images.device.type == "mps":  # Apple's devices have no float64, by which pixels are found
+            return self.apply(images.cpu(), draw).to(images.device)
         chains = self.chains(draw)
         pictures = images.float().mul(255).round().clamp(0, 255).repeat_interleave(self.width, 0)  # (B W, 3, H, W)
         parts = (part.flatten(0, 1) for part in (chains.operation, chains.level, chains.sign))

@@ -206,16 +206,23 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def seeded(*key: int | str, device: torch.device | None = None) -> Iterator[None]:
     """torch's own random state set from a key inside, untouched outside: for libraries that take no generator.
 
-    The processor's, and that of a CUDA device if one is given.
+    The processor's, and that of a CUDA or MPS device if one is given.
     """
     cuda = [device] if device is not None and device.type == "cuda" else []
+    apple = torch.mps.get_rng_state() if device is not None and device.type == "mps" else None
     with torch.random.fork_rng(devices=cuda):
         state = generator_of(*key)
         torch.set_rng_state(state.get_state())
         for each in cuda:
             with torch.cuda.device(each):
                 torch.cuda.manual_seed(state.initial_seed())
-        yield
+        if apple is not None:
+            torch.mps.manual_seed(state.initial_seed())
+        try:
+            yield
+        finally:
+            if apple is not None:
+                torch.mps.set_rng_state(apple)
 
 
 def _from_random(level: str, classes: Sequence[str], seed: int, size: int) -> Classifier:

@@ -12,6 +12,7 @@ from tests.evaluation.test_time.views import Projection, pictures
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.adversarial import losses
 from rediffuse.evaluation.test_time.ensembles import Ensemble, Plain, image_seeds
 
 
@@ -160,3 +161,25 @@ def test_settings_out_of_range() -> None:
         Plain(Projection(), chunk=0)
     with pytest.raises(ConfigError, match=r"seeds must be \(2,\) int64"):
         Plain(Projection()).predict(pictures(2), torch.zeros(3, dtype=torch.int64))
+
+
+class Apple(Tensor):
+    """As on Apple's devices, which have no float64."""
+
+    def double(self) -> Tensor:  # type: ignore[override]
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+
+    def cpu(self) -> Tensor:  # type: ignore[override]
+        return self.as_subclass(Tensor)
+
+
+def test_devices_without_float64_are_asked_too() -> None:
+    class Far(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images.flatten(1)[:, :3].as_subclass(Apple)
+
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    logits, labels = images.flatten(1)[:, :3], torch.tensor([0, 1, 2, 0])
+    assert torch.allclose(Plain(Far()).predict(images).probabilities.double(), logits.double().softmax(1))
+    for loss in ("cross_entropy", "margin"):
+        assert torch.equal(losses(logits.as_subclass(Apple), labels, loss), losses(logits, labels, loss))

@@ -126,8 +126,8 @@ def _altered(model: Judged, features: Tensor, logits: Tensor, reference: Referen
 def _check_head(model: Judged, features: Tensor, logits: Tensor) -> None:
     """Altered features are given to the head alone, so it must be what makes the logits."""
     head = rules.linear(model.head, model.name)
-    bias = None if head.bias is None else head.bias.detach().double().cpu()
-    again = F.linear(features, head.weight.detach().double().cpu(), bias)
+    bias = None if head.bias is None else head.bias.detach().cpu().double()
+    again = F.linear(features, head.weight.detach().cpu().double(), bias)
     if again.shape != logits.shape or float((again - logits).abs().max()) > 0.02 * (1 + float(logits.abs().max())):
         asked = ", ".join(rules.RECTIFIED_SCORES)
         raise ModelError(f"the head of {model.name} is not what makes its logits; say which layer is, or leave out the scores {asked}")

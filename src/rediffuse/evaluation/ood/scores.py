@@ -97,8 +97,8 @@ def linear(head: nn.Module, name: str) -> nn.Linear:
 
 def of_altered(features: Tensor, head: nn.Linear) -> Tensor:
     """Energy of the logits that a head makes of altered features, (N,)."""
-    bias = None if head.bias is None else head.bias.detach().double().cpu()
-    return energy(F.linear(features.double(), head.weight.detach().double().cpu(), bias))
+    bias = None if head.bias is None else head.bias.detach().cpu().double()
+    return energy(F.linear(features.double(), head.weight.detach().cpu().double(), bias))
 
 
 def check_names(scores: Sequence[str]) -> tuple[str, ...]:

@@ -177,8 +177,9 @@ class Ensemble(nn.Module, ABC):
     def _said(self, images: Tensor, seeds: Tensor, row: Tensor, member: Tensor) -> Tensor:
         """(R, K) float64 on the CPU: one call."""
         chosen = images[row.to(images.device)].to(self.device)
-        logits: Tensor = self.classifier(self._views(chosen, member, seeds[row])).double()
-        return (logits if self.reduce == "logits" else logits.softmax(-1)).cpu()
+        said: Tensor = self.classifier(self._views(chosen, member, seeds[row]))
+        logits = said.cpu().double()  # in this order: Apple's devices have no float64
+        return logits if self.reduce == "logits" else logits.softmax(-1)
 
     def _views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
         if self.shared is None:
