@@ -12,7 +12,7 @@ import torch
 from tests.training.toys import copies_of, striped
 from torch import Tensor, nn
 
-from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.errors import ConfigError, DataError, ModelError, PlanError
 from rediffuse.evaluation.fidelity import features as room
 from rediffuse.evaluation.fidelity.features import Taken, identity_of, take_features
 from rediffuse.evaluation.fidelity.kernel import mmd
@@ -21,6 +21,7 @@ from rediffuse.evaluation.fidelity.measure import Fidelity, measure_fidelity
 from rediffuse.evaluation.fidelity.moments import frechet
 from rediffuse.evaluation.judged import Judged, batches
 from rediffuse.evaluation.kept import Kept
+from rediffuse.lock import Lock
 
 REAL, MADE = striped(9, size=8, seed=1), striped(8, size=8, seed=2)
 OWN = Fidelity(taken=Taken(size=8, batch=5))
@@ -153,3 +154,13 @@ def test_the_file_holds_a_row_a_class_and_says_whose_features(tmp_path: Path) ->
     assert stored["notes"][0].startswith("Features: net, 6 values")
     assert np.isfinite(stored["rows"][0]["kid_like"]["value"])
     assert json.loads(json.dumps(found.to_json()))["whole"]["real"] == 36
+
+
+def test_one_process_at_a_time_fills_a_place(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "kept", {"kind": "test"})
+    file = tmp_path / "kept" / "real-features.lock"
+    with Lock(file), pytest.raises(PlanError, match=r"is being written by .*remove .*real-features\.lock"):
+        take_features(REAL, pooled, OWN.taken, kept=kept, name="real")
+    found = take_features(REAL, pooled, OWN.taken, kept=kept, name="real")
+    assert torch.equal(found.values, plain(REAL, pooled))
+    assert not file.exists()

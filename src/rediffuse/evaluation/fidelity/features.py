@@ -14,8 +14,10 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.fidelity.inception import SPLITS, ClassSums
 from rediffuse.evaluation.judged import Judged, batches
-from rediffuse.evaluation.kept import Kept, in_blocks, weights_hash
+from rediffuse.evaluation.kept import Kept, in_blocks
+from rediffuse.lock import Lock
 from rediffuse.training.backbones import evaluating
+from rediffuse.training.checkpoint import weights_hash
 
 BLOCK = 4096
 """Images that are kept together."""
@@ -80,6 +82,8 @@ def take_features(
 ) -> Features:
     """Features of every image of a set; no more than a batch of pictures is held.
 
+    One process at a time fills a place: another would write over the file that its blocks lie in.
+
     Args:
         kept: with a place, features lie in its file NAME-features.kept, mapped into memory, and a killed run goes on.
         name: of the set in that place.
@@ -88,9 +92,20 @@ def take_features(
     Raises:
         DataError: no images.
         ModelError: features that are not (B, D) or not finite.
+        PlanError: another process is at this set in this place.
     """
     if not len(images):
         raise DataError(f"{images.name} holds no images to take features of")
+    if kept is None:
+        return _taken(images, extractor, taken, None, name, splits, progress)
+    file = kept.folder / f"{name}-features.lock"
+    with Lock(file, fix=f"remove {file}"):
+        return _taken(images, extractor, taken, kept, name, splits, progress)
+
+
+def _taken(
+    images: ImageSet, extractor: Extractor, taken: Taken, kept: Kept | None, name: str, splits: int, progress: Progress | None
+) -> Features:  # fmt: skip
     fresh = kept is None or not any(kept.has(f"{name}-{start:09d}") for start in range(0, len(images), BLOCK))
     stores: list[np.ndarray[Any, Any]] = []
 
