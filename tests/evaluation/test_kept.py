@@ -12,7 +12,8 @@ from torch import nn
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
-from rediffuse.evaluation.kept import Kept, claim, fingerprint, forget, in_blocks, in_noted_blocks, weights_hash
+from rediffuse.evaluation.kept import Kept, claim, fingerprint, forget, in_blocks, in_noted_blocks
+from rediffuse.training.checkpoint import weights_hash
 
 
 def test_blocks_come_back_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -80,8 +80,10 @@ def train(checkpoint: Path | None, steady: bool = False, kill_at: int | None = N
         )
     bank = Bank(diffaug(), rate=0.25, capacity=24, warmup=12)
     objective = Objective(extras=(Extra(method=bank), Extra(method=diffaug(), share=0.5)), augmix=AugMix())
+    net = open_backbone("scratch", CLASSES, seed=1, size=16)
+    net.model.unused = torch.nn.Parameter(torch.zeros(1))  # such as the mask token of a DINOv2
     return fit_network(
-        open_backbone("scratch", CLASSES, seed=1, size=16),
+        net,
         pool,
         settings=settings(),
         views=CropViews(),

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -241,21 +241,40 @@ def stopping(checkpoint: Path, steps: list[int]) -> None:
         robust_run.fit_network = original
 
 
-def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
-    """As torchrun starts them: parts of the same batches, gradients averaged, equal weights at the end."""
+def pair(checkpoints: Sequence[Path], out: Path, *options: str) -> list[subprocess.Popen[bytes]]:
+    """Two processes of one training, as torchrun starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    both = [
-        program(tmp_path / "unused", tmp_path / "weights", "--steady", RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)
+    return [
+        program(checkpoint, out, *options, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank, checkpoint in enumerate(checkpoints)
     ]
+
+
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    """Parts of the same batches, gradients averaged, equal weights at the end."""
+    both = pair([tmp_path / "unused"] * 2, tmp_path / "weights", "--steady")
     assert [process.wait() for process in both] == [0, 0]
     alone = robust_run.train(None, steady=True).state_dict()
     found = [torch.load(tmp_path / f"weights-{rank}", weights_only=True) for rank in range(2)]
     for name, value in alone.items():
         assert torch.equal(found[0][name], found[1][name]), name
         assert torch.allclose(found[0][name], value, atol=1e-5), name
+
+
+def test_two_processes_end_alike_and_go_on_together(tmp_path: Path) -> None:
+    """With BatchNorm, averaged weights, banks of each one's own and a weight that no picture reaches; one without a checkpoint is told."""
+    shared = tmp_path / "checkpoint.pt"
+    assert [process.wait() for process in pair([shared] * 2, tmp_path / "weights")] == [0, 0]
+    found = [torch.load(tmp_path / f"weights-{rank}", weights_only=True) for rank in range(2)]
+    assert any("running_var" in name for name in found[0])
+    for name, value in found[0].items():
+        assert torch.equal(found[1][name], value), name
+    assert len(torch.load(shared, weights_only=True)["banks"]) == 2
+    both = pair([shared, tmp_path / "another disk" / "checkpoint.pt"], tmp_path / "never")
+    assert all(process.wait() for process in both)
+    assert not list(tmp_path.glob("never-*"))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -272,6 +291,7 @@ def test_processes_stay_on_the_kind_of_device_that_was_given(device: str, monkey
     monkeypatch.setattr("accelerate.Accelerator", Told)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     Processes.open(torch.device(device))
+    assert told.pop("kwargs_handlers")
     assert told == {"cpu": device == "cpu"}
 
 
@@ -293,9 +313,34 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
 
     train()
     train(objective=plain(), procedure=Procedure())  # the same, said in words
+    with pytest.raises(ConfigError, match="another training"):
+        fit_network(open_backbone("scratch", robust_run.CLASSES, size=16), pool(), settings=settings, checkpoint=path)
     for other in ({"objective": plain(2)}, {"procedure": Procedure(ema=0.5)}, {"view_size": (8, 8)}, {"views": STILL}):
         with pytest.raises(ConfigError, match="another training"):
             train(**other)
+
+
+def test_a_training_that_was_killed_early_finds_the_bank_as_it_was(tmp_path: Path) -> None:
+    """A bank over a file remembers what the steps before a kill wrote, though no checkpoint was kept yet."""
+    settings = TrainSettings(steps=4, batch=8, learning_rate=0.01, weight_decay=0.0)
+
+    class KilledError(Exception):
+        pass
+
+    def train(name: str, dies: bool = False) -> Classifier:
+        def perhaps(done: int, _: int) -> None:
+            if dies and done == 2:
+                raise KilledError
+
+        bank = Bank(robust_run.diffaug(), rate=0.5, capacity=12, path=tmp_path / f"{name}.bank")
+        objective = Objective(extras=(Extra(method=bank),))
+        given = {"settings": settings, "objective": objective, "checkpoint": tmp_path / f"{name}.pt", "progress": perhaps}
+        return fit_network(robust_run.steady_net(), toy(), **given)  # type: ignore[arg-type]
+
+    with pytest.raises(KilledError):
+        train("first", dies=True)
+    again, whole = train("first").state_dict(), train("second").state_dict()
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
 
 
 def test_rates_and_settings() -> None:

@@ -197,3 +197,13 @@ def test_soft_labels_mix_the_clean_view_alone() -> None:
     assert not torch.equal(found.clean, unmixed)
     assert torch.equal(found.extras[0][0], unmixed)
     assert torch.equal(found.extras[0][1], LABELS)
+
+
+def test_a_small_share_is_a_picture_at_least() -> None:
+    """Else the term would be left out of most steps, and weigh less than it says."""
+    rows = []
+    for step in range(60):
+        ((images, labels),) = make_views(Objective(extras=(Extra(share=0.01),)), batch(step)).extras
+        assert len(images) == len(labels) == 1
+        rows.append(int(labels))
+    assert set(rows) == {0, 1, 2, 3}

@@ -135,7 +135,7 @@ def train_robustly(
     terminal.note(step_cost(objective, start, (side, side), settings.steps * settings.batch).line(), quiet=common.quiet)
     logs = checkpoint.parent.with_name(f"{checkpoint.parent.name}.logs")
     told = {"level": level, "augment": " ".join(views.augment), "objective": views.kind, **settings.to_json()}
-    following = nullcontext(None) if budget.track is None else tracked([budget.track], logs, settings=told)
+    following = nullcontext(None) if budget.track is None else tracked([budget.track], logs, settings=told, device=start.device)
     with following as watch, bar("training", "steps", quiet=common.quiet) as report:
         banks = [extra.method for extra in objective.extras if isinstance(extra.method, Bank)]
         clock = StepClock(lambda line: terminal.note(line, quiet=common.quiet), settings.batch, report, banks=banks)

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.evaluation.kept import numbers_of, weights_hash
+from rediffuse.evaluation.kept import numbers_of
 from rediffuse.evaluation.matching import match_classes
 from rediffuse.training.backbones import Classifier, evaluating
+from rediffuse.training.checkpoint import weights_hash
 from rediffuse.training.preprocessing import Preprocessing
 
 CHUNK = 128

@@ -9,7 +9,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rediffuse.data.types import ImageSet
@@ -145,15 +144,6 @@ def fingerprint(images: ImageSet) -> str:
     while part := list(islice(lines, LINES)):
         digest.update((before + "\n".join(part)).encode("utf-8", "surrogatepass"))
         before = "\n"
-    return digest.hexdigest()
-
-
-def weights_hash(module: nn.Module) -> str:
-    """A hash of all names, shapes, types and values of a module's state."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.training.augment import generator_of
-from rediffuse.training.backbones import CHUNK, Classifier, Progress, start_head, to_unit
+from rediffuse.training.backbones import CHUNK, Classifier, Progress, start_head
 from rediffuse.training.pool import PixelBank, Pool
 from rediffuse.training.settings import LINEAR, TrainSettings
 
@@ -37,8 +37,8 @@ class FeatureBank:
 
     def of(self, images: ImageSet, progress: Progress | None = None) -> Tensor:
         """(N, views, D) float32, in the set's order; the first view is the picture as it is."""
-        fresh = dict.fromkeys(digest for digest in images.digests if digest not in self._held)
-        rows = [images.digests.index(digest) for digest in fresh]
+        places = {digest: row for row, digest in reversed(list(enumerate(images.digests)))}  # the first of equal pictures
+        rows = sorted(row for digest, row in places.items() if digest not in self._held)
         for start in range(0, len(rows), CHUNK):
             chunk = images.subset(rows[start : start + CHUNK])
             for digest, value in zip(chunk.digests, features(self.classifier, self.pixels.of(chunk), self.flips), strict=True):
@@ -52,8 +52,7 @@ class FeatureBank:
 
 def features(classifier: Classifier, images: Tensor, flips: bool, progress: Progress | None = None) -> Tensor:
     """(N, views, D) of pictures (N, 3, H, W), uint8 or in [0, 1]. progress: called with (views done, in all)."""
-    unit = to_unit(images)  # (N, 3, H, W)
-    views = [unit, unit.flip(-1)] if flips else [unit]
+    views = [images, images.flip(-1)] if flips else [images]  # bytes stay bytes until their chunk is asked about
 
     def behind(views_before: int) -> Progress | None:
         return None if progress is None else lambda done, own: progress(views_before * own + done, len(views) * own)

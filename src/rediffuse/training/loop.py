@@ -15,7 +15,7 @@ from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.bank import Bank
 from rediffuse.training.augment import StandardViews, ViewLaw, generator_of
 from rediffuse.training.backbones import Classifier, Progress, seeded
-from rediffuse.training.checkpoint import keep_checkpoint, read_checkpoint
+from rediffuse.training.checkpoint import keep_checkpoint, read_checkpoint, weights_hash
 from rediffuse.training.ema import Ema
 from rediffuse.training.numbers import forward_numbers
 from rediffuse.training.objectives import Objective, Views, plain, terms_of
@@ -73,7 +73,10 @@ def fit_network(
     path = None if checkpoint is None else Path(checkpoint)
     key = training.key() if path is not None else ""
     state = None if path is None else read_checkpoint(path, key)
+    training.check_together(state)
     done = 0 if state is None else training.restore(state)
+    if path is not None and state is None and any(bank.path is not None for bank in training.banks):
+        training.keep(path, key, 0)  # what a bank's file held before: the first steps write into it
     seen = _Mean()
     for step in range(done, settings.steps):
         seen.add(training.step(step))
@@ -135,8 +138,17 @@ class Training:
         """What makes this training itself; a checkpoint with another key is not its own."""
         own = (self.settings, self.views, self.seed, self.pool.fingerprint(), self.classifier.preprocessing, self.classifier.classes)
         more = (self.procedure, self.objective.describe(), self.size, self.processes.count)
-        usual = (PROCEDURE, plain().describe(), self.classifier.preprocessing.size, 1)
-        return repr(own) if more == usual else repr((own, more))
+        return repr((own, more, type(self.classifier.model).__name__, weights_hash(self.classifier)))
+
+    def check_together(self, state: Mapping[str, Any] | None) -> None:
+        """Whether all processes go on from the same step. Raises ConfigError where some found no checkpoint, or another."""
+        found = self.processes.compare(None if state is None else int(state["step"]))
+        if len(set(found)) > 1:
+            told = ", ".join("none" if step is None else f"step {step}" for step in found)
+            raise ConfigError(
+                f"the {len(found)} processes found different checkpoints ({told}, by rank): the first writes it and all must read it; "
+                "put it on a disk that all share, copy it to every machine, or remove it everywhere"
+            )
 
     def step(self, step: int) -> dict[str, Tensor]:
         """One step of the optimiser; returns the loss and its terms, detached."""
@@ -189,7 +201,7 @@ class Training:
 
     def keep(self, path: Path, key: str, step: int) -> None:
         """Write a checkpoint; each process brings its banks."""
-        banks = self.processes.gather([bank.state_dict() for bank in self.banks])
+        banks = self.processes.collect([bank.state_dict() for bank in self.banks])
         if self.processes.first:
             state = {"key": key, "step": step, "model": self.classifier.state_dict(), "optimizer": self.optimizer.state_dict()}
             averages = {} if self.ema is None else {"ema": self.ema.state_dict()}
@@ -200,6 +212,7 @@ class Training:
         """The trained network, its averaged weights where they were averaged."""
         if self.ema is not None:
             self.ema.copy_to(self.classifier)
+        self.processes.agree(self.classifier.buffers())  # BatchNorm's statistics are of each one's own pictures
         self.classifier.knows_nothing = False
         self.classifier.remember(min(max(self.pool.items.shape[-2:]), max(self.size)), self.pool.fit)
         return self.classifier.eval()

@@ -43,7 +43,7 @@ class Extra:
     Args:
         method: what is done to it; a Bank gives views with labels of their own; None does nothing (one more clean view).
         source: what it starts from.
-        share: part of a batch that gets the view, in (0, 1]; the term is the mean over that part, so its weight stays 1.
+        share: part of a batch that gets the view, in (0, 1], a picture at least; the term is the mean over that part: its weight stays 1.
         pictures: (N, 3, H, W) uint8 in the order of the training set: copies that were made before, such as DeepAugment's, in the
             place of the pictures (`pool.aligned_copies`).
         draws: of a Bank that `views.fill_bank` filled: each picture gets one of so many of its own views; None: any picture's.
@@ -67,7 +67,7 @@ class Extra:
 
     def describe(self) -> dict[str, Any]:
         """All that decides the views, as JSON, so that a checkpoint can tell whether it is this training's."""
-        own = None if self.pictures is None else hashlib.sha256(self.pictures.contiguous().numpy().tobytes()).hexdigest()
+        own = None if self.pictures is None else hashlib.sha256(self.pictures.contiguous().numpy().data).hexdigest()
         made = {"method": describe(self.method), "source": self.source, "share": self.share}
         return made | ({} if own is None else {"pictures": own}) | ({} if self.draws is None else {"draws": self.draws})
 

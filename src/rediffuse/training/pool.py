@@ -108,7 +108,7 @@ class Pool:
         """A hash of everything that a draw depends on, so that a training can tell whether a checkpoint is its own."""
         digest = hashlib.sha256(repr((tuple(self.items.shape), str(self.items.dtype), self.alpha)).encode())
         for part in (self.items, self.labels, self.copies, self.counts):
-            digest.update(part.contiguous().numpy().tobytes())
+            digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
 

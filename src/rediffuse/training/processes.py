@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 
 from rediffuse.errors import ConfigError
 
@@ -31,9 +33,13 @@ class Processes:
         if count == 1:
             return cls(rank=0, count=1, device=device)
         from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
 
-        accelerator = Accelerator(cpu=device.type == "cpu")
-        return cls(rank=accelerator.process_index, count=accelerator.num_processes, device=accelerator.device, accelerator=accelerator)
+        # Networks of transformers may hold weights that no picture reaches, such as DINOv2's mask token.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[unused])
+        own = {"rank": accelerator.process_index, "count": accelerator.num_processes, "device": accelerator.device}
+        return cls(**own, accelerator=accelerator)
 
     @property
     def first(self) -> bool:
@@ -60,16 +66,35 @@ class Processes:
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
 
-    def gather(self, own: Any) -> list[Any]:
-        """What each process brings, in order of their ranks."""
+    def collect(self, own: Any) -> list[Any]:
+        """What each process brings, in order of their ranks, for the first; the others get an empty list."""
         if self.accelerator is None:
             return [own]
-        from accelerate.utils import gather_object
-
-        found: list[Any] = gather_object([own])
+        found: list[Any] = [None] * self.count if self.first else []
+        distributed.gather_object(own, found if self.first else None, dst=0, group=_processor_group())
         return found
+
+    def compare(self, own: Any) -> list[Any]:
+        """What each process brings, in order of their ranks, for all. For what is small."""
+        if self.accelerator is None:
+            return [own]
+        found: list[Any] = [None] * self.count
+        distributed.all_gather_object(found, own, group=_processor_group())
+        return found
+
+    def agree(self, values: Iterable[Tensor]) -> None:
+        """Give every process the first one's values, in place."""
+        if self.accelerator is not None:
+            for value in values:
+                distributed.broadcast(value, src=0)
 
     def wait(self) -> None:
         """Until all processes are here."""
         if self.accelerator is not None:
             self.accelerator.wait_for_everyone()
+
+
+@lru_cache(maxsize=1)
+def _processor_group() -> Any:
+    """A group of all processes that talks through the processor's memory; None where they do so anyway."""
+    return None if distributed.get_backend() == "gloo" else distributed.new_group(backend="gloo")

@@ -7,13 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rediffuse.errors import ConfigError
 from rediffuse.training.loop import Watch
 
 
 @contextmanager
 def tracked(
-    trackers: Sequence[Any], folder: str | Path, *, name: str = "rediffuse", settings: Mapping[str, Any] | None = None
+    trackers: Sequence[Any],
+    folder: str | Path,
+    *,
+    name: str = "rediffuse",
+    settings: Mapping[str, Any] | None = None,
+    device: torch.device | None = None,
 ) -> Iterator[Watch]:
     """A `watch` for `fit_network` that hands values on while the context lasts.
 
@@ -22,6 +29,7 @@ def tracked(
         folder: for those that write files.
         name: of the project.
         settings: plain values that are kept with the run.
+        device: of the training, where torchrun starts several processes: accelerate decides once for all of them.
     Raises:
         ConfigError: a name that accelerate does not know, or whose package is not installed.
     """
@@ -37,7 +45,7 @@ def tracked(
             raise ConfigError(
                 f"the tracker {tracker} is not installed; pip install {tracker}, or take another: {', '.join(sorted(there)) or 'none'}"
             )
-    accelerator = Accelerator(log_with=list(trackers), project_dir=str(folder))
+    accelerator = Accelerator(cpu=device is not None and device.type == "cpu", log_with=list(trackers), project_dir=str(folder))
     accelerator.init_trackers(name, config=dict(settings or {}))
 
     def watch(step: int, values: Mapping[str, float]) -> None:

@@ -62,7 +62,7 @@ def make_views(objective: Objective, batch: Batch) -> Views:
 def make_extra(extra: Extra, batch: Batch, own: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """A view and its labels. own: (B, 3, H, W), the clean crops, for views that are aligned with them."""
     if extra.share < 1:
-        rows = part_of(len(batch.labels), extra.share, batch.generator(name, "share"))
+        rows = _share_of(len(batch.labels), extra.share, batch.generator(name, "share"))
         batch, own = batch.rows(rows), own[rows.to(own.device)]
     labels = batch.labels.to(batch.device)
     if len(labels) == 0:
@@ -143,6 +143,12 @@ def fill_bank(
         bank.add(resize(to_unit(images[rows]), size), labels[rows])
         if progress is not None:
             progress(bank.written, total)
+
+
+def _share_of(count: int, share: float, generator: torch.Generator) -> Tensor:
+    """Rows of a view's part of a batch: one at least, else its term would be left out now and then and weigh less than 1."""
+    rows = part_of(count, share, generator)
+    return rows if len(rows) or not count else torch.randint(count, (1,), generator=generator)
 
 
 def _start(extra: Extra, batch: Batch, own: Tensor, name: str) -> Tensor:

@@ -31,12 +31,12 @@ from rediffuse.denoisers.load import load
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.fidelity.manifold import manifold
 from rediffuse.evaluation.fidelity.moments import frechet
-from rediffuse.evaluation.kept import weights_hash
 from rediffuse.evaluation.provenance import commit
 from rediffuse.evaluation.statistics import Interval, share
 from rediffuse.recipes.bundled import features
 from rediffuse.recipes.bundled.common import Pictures, read_pictures, save_grid, tell
 from rediffuse.recipes.bundled.draws import Draws, edits, floats, to_bytes
+from rediffuse.training.checkpoint import weights_hash
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 GUIDANCE = (1.0, 2.0, 4.0, 7.0)
