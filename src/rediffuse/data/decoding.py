@@ -39,7 +39,7 @@ class FilePayload:
         return Path(self._folder, self._name)
 
     def read(self) -> Image.Image:
-        return decode_image(self.path)
+        return decode_image(os.path.join(self._folder, self._name))  # a Path would leave its name behind, interned
 
 
 @dataclass(frozen=True, slots=True)
