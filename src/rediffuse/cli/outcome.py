@@ -18,7 +18,8 @@ def show(found: Comparison, *, verdicts: bool = True) -> None:
 
     for level in found.levels:
         columns, rows = level_rows(found, level)
-        terminal.say(f"\nAccuracy in % ({origin(found, level)})", style="bold")
+        known = any("±" in cell for row in rows for cell in row)
+        terminal.say(f"\nAccuracy in % ({origin(found, level)}{'; ± is half of the 95 % interval' if known else ''})", style="bold")
         terminal.table(("", *columns), rows)
     for level in found.levels if verdicts and STANDARD in found.arms else ():
         for arm in (arm for arm in GENERATED if arm in found.arms):

@@ -21,6 +21,7 @@ MIN_SEEDS = 4
 """Below it a t interval over seeds is too wide to say anything, and test images are resampled instead."""
 MIN_IMAGES = 10
 """Below it resampled test images say nothing: of six, equal classifiers differ "significantly" in a tenth of all tests."""
+FEW = "too few test images"
 _NUMERALS = ("no", "one", "two", "three")
 
 
@@ -33,7 +34,7 @@ class Interval:
         low, high: ends of the interval; None where nothing can be said (a single run, no test images to resample).
         runs: training runs behind the value.
         basis: "seeds" (t interval over seeds), "one training run", "two training runs" or "three training runs" (test images resampled:
-            it does not hold what another seed would change), or "none".
+            it does not hold what another seed would change), "too few test images", or "none".
     """
 
     value: float
@@ -122,7 +123,7 @@ def paired_bootstrap(
     present, shown = np.unique(truth, return_counts=True)
     value = sum(float(difference[truth == label].mean()) / len(present) for label in present)
     if truth.size < MIN_IMAGES:
-        return Interval(value=value, runs=runs)
+        return Interval(value=value, runs=runs, basis=FEW)
     drawn = np.zeros(resamples)
     for label in present[shown > 1]:
         own = difference[truth == label]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rediffuse.evaluation.statistics import Interval, share
+from rediffuse.evaluation.statistics import FEW, Interval, share
 from rediffuse.evaluation.suite.columns import Columns
 from rediffuse.evaluation.suite.result import Evaluation
 from rediffuse.reports.evaluation_tables import better, hardest
-from rediffuse.reports.words import accuracy_range, basis, percent, points, points_range
+from rediffuse.reports.words import accuracy_range, basis, percent, points, points_range, with_basis
 
 WORDS = {"helps": "▲ Better", "no evidence": "● No evidence", "hurts": "▼ Worse"}
 RADII = (0.5, 0.25)
@@ -36,7 +36,7 @@ def _card(
 ) -> Card:
     """Of one model its figure; of two the difference in points, the verdict, and both figures."""
     if gain is None or theirs is None:
-        range_ = f"{accuracy_range(ours)} %; {basis(ours)}." if ours.low is not None else ""
+        range_ = f"{accuracy_range(ours)} %; {basis(ours)}." if ours.low is not None else with_basis("", ours) if ours.basis == FEW else ""
         return {"kicker": kicker, "style": "", "word": "", "big": percent(ours.value), "unit": "%", "sentence": sentence, "range": range_}
     said = better(gain, lower=lower)
     first, second = evaluation.models[:2]
@@ -48,7 +48,7 @@ def _card(
         "big": points(gain.value),
         "unit": "points",
         "sentence": both,
-        "range": f"{points_range(gain)}; {basis(gain)}.",
+        "range": with_basis(points_range(gain), gain),
     }
 
 
@@ -136,5 +136,5 @@ def _columns(found: Columns | None) -> Card | None:
         "big": points(gain.value),
         "unit": "points",
         "sentence": f"What it changes for {default} {where}; {found.images:,} images.",
-        "range": f"{points_range(gain)}; {basis(gain)}.",
+        "range": with_basis(points_range(gain), gain),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.settings import DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD
-from rediffuse.evaluation.statistics import Interval, Verdict
+from rediffuse.evaluation.statistics import FEW, Interval, Verdict
 
 ARM_NAMES = {
     PIXELS: "Raw pixels",
@@ -64,10 +64,15 @@ def points_range(interval: Interval) -> str:
 def basis(interval: Interval) -> str:
     """What the interval speaks of: `95 % over 4 seeds`."""
     if interval.low is None:
-        return "one value, no interval"
+        return f"no interval: {interval.basis}" if interval.basis == FEW else "one value, no interval"
     if interval.basis == "seeds":
         return f"95{NARROW}% interval over {interval.runs} seeds"
     return f"95{NARROW}% interval over test images, {interval.basis}"
+
+
+def with_basis(range_: str, interval: Interval) -> str:
+    """`+1.0 to +5.2; 95 % interval over 4 seeds.`"""
+    return f"{range_}; {basis(interval)}." if range_ else f"{basis(interval)[0].upper()}{basis(interval)[1:]}."
 
 
 def sentence(verdict: Verdict, arm: str, classifier: str, baseline: str) -> str:
