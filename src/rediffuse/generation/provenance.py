@@ -9,6 +9,7 @@ from pathlib import Path
 from rediffuse.generation.plan import REAL
 from rediffuse.generation.store import IMAGES, METADATA, Run, finished_shards, read_info, read_manifest, read_plan
 from rediffuse.methods import find_method
+from rediffuse.sampling.solvers import CITATIONS
 
 _ROUNDING = " (pixels agree within rounding, not to the bit)"
 CITATION = """@software{rediffuse,
@@ -71,6 +72,8 @@ def report(folder: str | Path) -> str:
 
 
 def cite(folder: str | Path) -> str:
-    """BibTeX of the run's method and of this library."""
+    """BibTeX of the run's method, of what it is built on, and of this library."""
     info = read_info(Path(folder).expanduser())
-    return f"{find_method(info['settings']['method']['method']).citation}\n\n{CITATION}\n"
+    told = info["settings"]["method"]
+    method, solver = find_method(told["method"]), CITATIONS.get(told.get("solver"))
+    return "\n\n".join([method.citation, *method.built_on, *([solver] if solver else []), CITATION]) + "\n"

@@ -106,6 +106,8 @@ class Method(nn.Module, ABC, Generic[D]):
 
     name: ClassVar[str]
     citation: ClassVar[str]
+    built_on: ClassVar[tuple[str, ...]] = ()
+    """BibTeX of the methods that this one is made of."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rediffuse.concepts.prompts import GENERATION_TEMPLATE
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError
-from rediffuse.methods.editing import BATCH, GUIDANCE_SCALE, SOLVER, STEPS, EditingMethod, Law
+from rediffuse.methods.editing import BATCH, GUIDANCE_SCALE, SDEDIT, SOLVER, STEPS, EditingMethod, Law
 from rediffuse.sampling.solvers import Solver
 
 if TYPE_CHECKING:
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from rediffuse.concepts.concepts import Concepts
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+
+
+TEXTUAL_INVERSION = """@inproceedings{gal2023image,
+  title = {An Image is Worth One Word: Personalizing Text-to-Image Generation using Textual Inversion},
+  author = {Gal, Rinon and Alaluf, Yuval and Atzmon, Yuval and Patashnik, Or and Bermano, Amit H. and Chechik, Gal and Cohen-Or, Daniel},
+  booktitle = {International Conference on Learning Representations},
+  year = {2023},
+  eprint = {2208.01618},
+  archivePrefix = {arXiv}
+}"""
 
 
 class DAFusion(EditingMethod):
@@ -53,6 +63,7 @@ class DAFusion(EditingMethod):
   eprint = {2302.07944},
   archivePrefix = {arXiv}
 }"""
+    built_on = (SDEDIT, TEXTUAL_INVERSION)
 
     def __init__(
         self,

@@ -77,6 +77,16 @@ def draw_strengths(law: Law, strengths: Sequence[float], count: int, generator: 
     return torch.tensor(strengths, dtype=torch.float32)[rows]
 
 
+SDEDIT = """@inproceedings{meng2022sdedit,
+  title = {{SDEdit}: Guided Image Synthesis and Editing with Stochastic Differential Equations},
+  author = {Meng, Chenlin and He, Yutong and Song, Yang and Song, Jiaming and Wu, Jiajun and Zhu, Jun-Yan and Ermon, Stefano},
+  booktitle = {International Conference on Learning Representations},
+  year = {2022},
+  eprint = {2108.01073},
+  archivePrefix = {arXiv}
+}"""
+
+
 class EditingMethod(Method[EditDraw]):
     """Base of the methods whose sample is one edit of one picture under one prompt; a subclass says which prompt.
 

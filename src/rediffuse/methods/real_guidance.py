@@ -11,7 +11,7 @@ from typing import Any, Self
 from rediffuse.concepts.prompts import GENERATION_TEMPLATE, as_words
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError
-from rediffuse.methods.editing import BATCH, GUIDANCE_SCALE, SOLVER, STEPS, EditingMethod
+from rediffuse.methods.editing import BATCH, GUIDANCE_SCALE, SDEDIT, SOLVER, STEPS, EditingMethod
 from rediffuse.sampling.solvers import Solver
 
 STRENGTH = 0.5
@@ -45,6 +45,7 @@ class RealGuidance(EditingMethod):
   eprint = {2210.07574},
   archivePrefix = {arXiv}
 }"""
+    built_on = (SDEDIT,)
 
     def __init__(
         self,
