@@ -70,12 +70,15 @@ class Meter:
 
     def __init__(self, total: int = 0, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._began, self._before = clock, clock(), done
+        self._first: tuple[float, int] | None = None  # when how many were first done: what came before warmed up
         self.total, self.done = total, done
 
     def count(self, done: int, total: int) -> None:
         """Take a new count. A first one above 1, of work whose total was not known, is what an earlier life had done."""
         if not self.total and done > 1:
             self._began, self._before = self._clock(), done
+        if self._first is None and done > self._before:
+            self._first = self._clock(), done
         self.done, self.total = done, total
 
     @property
@@ -85,9 +88,16 @@ class Meter:
 
     @property
     def rate(self) -> float | None:
-        """Pieces a second; None before anything is known."""
-        gained = self.done - self._before
-        return gained / self.seconds if gained > 0 and self.seconds > 0 else None
+        """Pieces a second since the first ones were done; None before anything is known."""
+        if self._first is None:
+            return None
+        began, before = self._first
+        if self.done == before:
+            if self.done < self.total:
+                return None
+            began, before = self._began, self._before
+        now = self._clock()
+        return (self.done - before) / (now - began) if now > began else None
 
     @property
     def left(self) -> float | None:
