@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _FULL = {errno.ENOSPC: "no space is left", errno.EDQUOT: "your quota is used up", errno.EFBIG: "a file would grow over the size limit"}
 _SYSTEM_CODE = re.compile(r"os error (\d+)|\bcode: (\d+)")  # in the errors of safetensors, which hold no OSError
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # of folders on some network disks, and of those that one may write to alone
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 
 
 class RefusedError(DataError):
@@ -53,11 +55,18 @@ def whole(path: Path, partial: Path | None = None, *, lasting: bool = True) -> I
             yield waiting
             with waiting.open("rb+") as file:
                 os.fsync(file.fileno())
+            usual_mode(waiting)
             os.replace(waiting, path)
             if lasting:
                 sync_folder(path.parent)
         finally:
             waiting.unlink(missing_ok=True)
+
+
+def usual_mode(file: Path) -> None:
+    """Let others read what the system lets them by its umask: safetensors writes for its owner alone."""
+    if os.name != "nt":
+        os.chmod(file, 0o666 & ~_UMASK)
 
 
 def write_text(path: Path, text: str, partial: Path | None = None) -> None:
