@@ -74,7 +74,7 @@ def build() -> App:
         help=HELP,
         version=__version__,
         help_format="plaintext",
-        default_parameter=Parameter(negative=(), consume_multiple=True, show_default=default_text),
+        default_parameter=Parameter(negative=(), consume_multiple=(1, None), show_default=default_text),
         result_action="return_value",
         suppress_keyboard_interrupt=False,  # `run` says what continues
     )

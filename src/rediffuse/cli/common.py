@@ -142,6 +142,24 @@ def check_apart(photos: str, out: Path) -> None:
         raise ConfigError(f"{out} holds the photos; give a folder of its own, such as {out / 'new'}")
 
 
+def check_own(out: Path, kind: str) -> None:
+    """Refuse to write outputs of a kind into a folder that holds something else: photos, a model, another output. Raises ConfigError."""
+    from rediffuse.data.folder import holds_pictures
+    from rediffuse.data.outputs import output_kind
+    from rediffuse.errors import ConfigError
+
+    if not out.is_dir() or (found := output_kind(out)) == kind:
+        return
+    if found is None and any((out / name).exists() for name in ("config.json", "model_index.json")):
+        found = "a model"
+    if found is None and holds_pictures(out):
+        found = "pictures"
+    if found is not None:
+        raise ConfigError(
+            f"{out} holds {found}; give {kind} a folder of its own, such as {out.with_name(f'{out.name}-{kind.split()[-1]}')}"
+        )
+
+
 def check_table_apart(photos: str, out: Path) -> None:
     """As `check_apart`, of a table: among photos it would be read in their place. Raises ConfigError."""
     from rediffuse.errors import ConfigError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, load_model
+from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, check_own, load_model
+from rediffuse.data.outputs import EVALUATION_KIND
 from rediffuse.errors import ConfigError
+from rediffuse.progress import counted
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
@@ -71,6 +73,7 @@ def evaluate(
 
     check_hours(hours)
     check_wanted(suite, denoiser, near, far, train)
+    check_own(out, EVALUATION_KIND)
     bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
     terminal.note("Measuring how fast the classifiers are here.", quiet=common.quiet)
     cost = bench.price()
@@ -79,7 +82,7 @@ def evaluate(
         return 0
     terminal.note(cost.summary(), quiet=common.quiet)
     cost.check(hours)
-    check_vacant(out, bench.weights, bench.asking.data.name)
+    check_vacant(out, bench.weights, bench.asking.data.name, [part.name for part in bench.parts])
     found = run(bench, common.quiet)
     show(found)
     terminal.say(f"\nThe figures: {found.save(out)}")
@@ -184,11 +187,27 @@ def flattered(bench: Bench, specs: Sequence[str]) -> Bench:
     from rediffuse.training.trained_on import flattery
 
     asking = bench.asking
+    check_never_seen({**asking.near, **asking.far}, specs, [model.name for model in asking.models])
     told = [flattery(model_folder(spec), model.name, asking.data) for spec, model in zip(specs, asking.models, strict=True)]
     notes = tuple(line for line in told if line)
     for line in notes:
         terminal.note(line, style="yellow")
     return replace(bench, notes=(*bench.notes, *notes))
+
+
+def check_never_seen(unknown: Mapping[str, ImageSet], specs: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse as unknown what a classifier is known to have learned from. Raises ConfigError."""
+    from rediffuse.training.model_folders import model_folder
+    from rediffuse.training.trained_on import read_learned
+
+    for spec, model in zip(specs, names, strict=True):
+        learned = read_learned(model_folder(spec))
+        for name, images in unknown.items():
+            if count := sum(digest in learned for digest in images.digests):
+                raise ConfigError(
+                    f"{count:,} of {counted(len(images), 'photo')} of the unknown set {name!r} taught {model}: what is called unknown is "
+                    "known; give photos of other things with --near or --far"
+                )
 
 
 def run(bench: Bench, quiet: bool) -> Evaluation:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, check_apart, load_prompted, open_photos
+from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, check_apart, check_own, load_prompted, open_photos
 from rediffuse.cli.options import LEARNING, Learning
+from rediffuse.data.outputs import WORDS_KIND
 from rediffuse.progress import are, counted
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
     from rediffuse.denoisers.base import Denoiser
 
-CHECKPOINT = "learning.safetensors"
 """In a folder of words: what an interrupted learning continues from, and a finished one is known by."""
 
 
@@ -50,6 +50,7 @@ def learn(
         dry_run: say what it would cost and stop.
     """
     from rediffuse.cli.large import Work, guard, guard_opened
+    from rediffuse.concepts.tokens import CHECKPOINT
     from rediffuse.data.splits import few_shot
 
     chosen = learning.find()
@@ -113,6 +114,7 @@ def check_folder(words: Path) -> None:
     if words.is_file() or words.suffix == ".safetensors":
         raise ConfigError(f"words are kept in a folder, got {words}; give the folder's name alone, such as {words.with_suffix('')}")
     check_place(words)
+    check_own(words, WORDS_KIND)
 
 
 def learn_into(
@@ -120,6 +122,7 @@ def learn_into(
 ) -> Concepts:
     """Learn words into a folder, continue there, or read them where they are finished."""
     from rediffuse.concepts.textual_inversion import learn as learn_words
+    from rediffuse.concepts.tokens import CHECKPOINT
 
     learned = learn_words(
         images, model, recipe=recipe, seed=common.seed, batch=batch, progress=not common.quiet, checkpoint=folder / CHECKPOINT

@@ -36,24 +36,34 @@ def _open_judged(data: str, judged: str, there: tuple[str, ...], flips: bool, qu
     return open_photos(judged, flips=flips, quiet=quiet)
 
 
-def check_real(spec: str, fix: str, split: str | None = None) -> None:
-    """Refuse the folder of a run where real photos are asked for: its pictures are generated, and copies of one photo are much alike.
+def generated(spec: str, split: str | None = None) -> str:
+    """`out holds the images of a run`, where what was named is no set of real photos; empty where it is.
 
     Args:
-        spec: as typed. split: that is read of it.
-        fix: what to do instead.
-    Raises:
-        ConfigError: it is a run, its images or its table, or its split is.
+        spec: as typed: perhaps a run, its images or its table, or exported copies. split: that is read of it, which may be one.
     """
-    from rediffuse.data.outputs import IMAGES, RUN_KIND, output_kind
+    from rediffuse.data.outputs import EXPORT_KIND, IMAGES, RUN_KIND, output_kind
 
     if spec == "digits" or spec.startswith("hub:"):
-        return
+        return ""
     root = Path(spec).expanduser().absolute()
     for place in (root, root / (split or "")):
         inside = place.parent if place.name == IMAGES or place.is_file() else place
-        if output_kind(inside) == RUN_KIND:
-            raise ConfigError(f"{spec if split is None else place} holds {RUN_KIND}, which are generated, not real; {fix}")
+        kind = output_kind(inside)
+        if kind in (RUN_KIND, EXPORT_KIND):
+            return f"{spec if split is None else place} holds {kind}, which are generated, not real"
+    return ""
+
+
+def check_real(spec: str, fix: str, split: str | None = None) -> None:
+    """Refuse generated pictures where real photos are asked for: copies of one photo are much alike. Raises ConfigError.
+
+    Args:
+        spec, split: as in `generated`.
+        fix: what to do instead.
+    """
+    if told := generated(spec, split):
+        raise ConfigError(f"{told}; {fix}")
 
 
 def check_pair(data: str, fix: str, *, split: str | None, test: str | None) -> None:

@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, bar, check_table_apart, load_model
+from rediffuse.cli.pair import generated
 from rediffuse.errors import ConfigError
 from rediffuse.progress import are, counted
 
@@ -151,6 +152,8 @@ def predict(
     images = open_any(data, split, common.quiet)
     numbers = None if denoiser is None or denoiser.spec is None else dict(denoiser.spec.options)["dtype"]  # what auto has come to here
     tell_learned(model, classifier.classes, images)
+    if told := generated(data, split):
+        terminal.note(f"{told}: what is right of them says nothing of photos.", style="yellow")
     describe(ensemble, side, len(images), common.quiet)
     keep = out.with_name(f"{out.name}.partial")
     with bar("predicting", quiet=common.quiet) as report:

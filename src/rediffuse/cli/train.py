@@ -14,6 +14,7 @@ from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, Common, Shared, bar, open_photos
 from rediffuse.cli.pair import check_pair, open_pair
 from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
+from rediffuse.data.outputs import UNFINISHED
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from rediffuse.training.backbones import Classifier
 
 HELD_OUT = Group("Held out", sort_key=2)
-CHECKPOINT = ".training.pt"
 UNSAVED = ".saving"  # as `training.backbones` calls it
-LEFT = (CHECKPOINT, f"{CHECKPOINT}.partial")
+LEFT = (UNFINISHED, f"{UNFINISHED}.partial")
 """What an interrupted training may leave."""
 
 
@@ -94,7 +94,7 @@ def train(
     if robust:
         trained, side, further = train_robustly(
             mixed, images.classes, views, budget, level=classifier, steps=steps, size=size, fit=fit, flips=images.flips,
-            checkpoint=out / CHECKPOINT, common=common,
+            checkpoint=out / UNFINISHED, common=common,
         )  # fmt: skip
     else:
         further, side = (), DEFAULT_SIZE if size is None else size
@@ -102,7 +102,7 @@ def train(
         with bar("training", unit, quiet=common.quiet) as report:
             trained = fit_classifier(
                 mixed, images.classes, level=classifier, mode=mode, steps=steps, seed=common.seed, size=side, fit=fit, flips=images.flips,
-                device=common.device, checkpoint=out / CHECKPOINT, progress=report,
+                device=common.device, checkpoint=out / UNFINISHED, progress=report,
             )  # fmt: skip
         tell_side(classifier, trained, side, None, common)
     if first:
@@ -124,7 +124,7 @@ def check_out(out: Path) -> None:
     check_place(out)
     there = {child.name for child in out.iterdir()} if out.is_dir() else set()
     unfinished = "config.json" not in there and UNSAVED in there  # killed while it was saved
-    if not unfinished and CHECKPOINT not in there and there - set(LEFT):
+    if not unfinished and UNFINISHED not in there and there - set(LEFT):
         what = "a classifier" if (out / "config.json").exists() else "other files"
         raise ConfigError(f"{out} holds {what} already; give another folder, or empty this one")
 

@@ -75,7 +75,10 @@ class LearningState:
         differences = unequal(_deciding(theirs), _deciding(json.loads(json.dumps(task))))
         if differences:
             told = "; ".join(f"{name} was {short(old)}, now {short(new)}" for name, old, new in differences[:5])
-            raise PlanError(f"{file} belongs to another learning: {told}. Delete it, or name another file")
+            raise PlanError(
+                f"{file} belongs to another learning: {told}. To use its words as they are, give --words {file.parent} and a new folder "
+                "for the copies; to learn these, give a new folder too, or delete it"
+            )
         return state
 
     @classmethod

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from rediffuse.concepts.placeholders import distinct_placeholders, normalise, placeholder, token_key
 from rediffuse.errors import ModelError
 
+CHECKPOINT = "learning.safetensors"
+"""In a folder of words: how far learning has come. It holds no words."""
 SUFFIXES = (".safetensors", ".pt", ".bin")
 # What damaged or foreign files make torch.load raise.
 _BROKEN = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
@@ -83,7 +85,7 @@ def _token_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ModelError(f"there is no file or folder {path} to read learned words from")
-    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES and file.is_file() and file.name != CHECKPOINT)
     finals = {file.with_name(file.stem) for file in files}
     return [file for file in files if not (step := re.fullmatch(r"(.+)-steps-\d+", file.stem)) or file.with_name(step[1]) not in finals]
 

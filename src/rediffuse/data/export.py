@@ -7,14 +7,18 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from rediffuse.data.names import folder_names, is_safe_name, slug
+from rediffuse.data.outputs import EXPORTED
 from rediffuse.data.types import ImageSet, Progress
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.writing import write_json
 
 
 def export_folders(
     images: ImageSet, out: str | Path, *, format: Literal["png", "jpeg"] = "png", progress: Progress | None = None
 ) -> Path:  # fmt: skip
     """Write a set as class folders (an unlabelled one as a plain folder) that any reader of folders takes.
+
+    A hidden file marks a folder that holds generated images, so that nobody is judged by them unawares.
 
     Folders have the class's own name where every file system allows it, else its slug; files the name of the id's last part where
     that is unique.
@@ -48,6 +52,8 @@ def export_folders(
             images[row].image.save(place / ((stem if plain else slug(images.ids[row])) + suffix), quality=95, subsampling=0)
             if progress is not None:
                 progress(row + 1, len(images))
+        if any(copy >= 0 for copy in images.copies):
+            write_json(target / EXPORTED, {"generated": True})
     except OSError as error:
         raise DataError(f"{target} cannot be written: {error.strerror or error}; what lies there is not complete") from error
     return target

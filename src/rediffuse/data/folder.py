@@ -21,7 +21,14 @@ METADATA = "metadata.parquet"
 _RUN_COLUMNS = ("file_name", "class", "source_id", "copy")
 
 
-def folder(path: str | Path, *, flips: bool = True, allow_outside: bool = False, progress: Progress | None = None) -> ImageSet:
+def folder(
+    path: str | Path,
+    *,
+    flips: bool = True,
+    allow_outside: bool = False,
+    labelled: bool | None = True,
+    progress: Progress | None = None,
+) -> ImageSet:
     """Read class folders, sorted by name; pictures right inside the folder and no class folders give an unlabelled set.
 
     Choose it for pictures sorted into folders, with any depth of folders inside a class, and for the `out/` or `out/images` of a
@@ -31,6 +38,7 @@ def folder(path: str | Path, *, flips: bool = True, allow_outside: bool = False,
     Args:
         path: the folder.
         flips: whether a horizontal flip keeps the label (not so for digits and text); a run whose photos it does not keep never flips.
+        labelled: False takes folders for no classes; None takes them for classes unless pictures lie beside them.
         allow_outside: also read links that lead out of the folder; otherwise they are rejected by name.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
@@ -46,7 +54,7 @@ def folder(path: str | Path, *, flips: bool = True, allow_outside: bool = False,
     if not found and not rejected:
         raise DataError(f"no picture in folder {str(path)!r}; endings that are read: {' '.join(EXTENSIONS)}")
     rows = _run_rows(root)
-    entries, classes, more = _from_run(found, rows) if rows is not None else _from_class_folders(root, found)
+    entries, classes, more = _from_run(found, rows) if rows is not None else _from_folders(root, found, labelled)
     flips = flips and (rows is None or _run_flips(root))
     return decode(entries, classes=classes, name=str(path), flips=flips, rejected=[*rejected, *more], progress=progress)
 
@@ -138,9 +146,10 @@ def _refusal(path: Path, name: str, root: Path, allow_outside: bool) -> str | No
     return None
 
 
-def _from_class_folders(root: Path, found: list[_Found]) -> tuple[list[Entry], tuple[str, ...], list[Rejected]]:
+def _from_folders(root: Path, found: list[_Found], labelled: bool | None) -> tuple[list[Entry], tuple[str, ...], list[Rejected]]:
     classes = tuple(sorted({picture.parts[0] for picture in found if len(picture.parts) > 1}))
-    if not classes:
+    mixed = any(len(picture.parts) == 1 for picture in found)
+    if not classes or labelled is False or (labelled is None and mixed):
         return [Entry(id=picture.id, payload=picture.payload, label=None) for picture in found], (), []
     places = {name: place for place, name in enumerate(classes)}
     entries = [Entry(id=picture.id, payload=picture.payload, label=places[picture.parts[0]]) for picture in found if len(picture.parts) > 1]

@@ -28,7 +28,7 @@ def open_images(
             library, or an ImageSet, which comes back as it is.
         split: of shards, a hub name or the digits; or the subfolder of that name.
         flips: whether a horizontal flip keeps the label; digits never do.
-        labelled: of tables and hub sets: False reads the pictures alone; None takes labels where there are any.
+        labelled: False reads the pictures alone; None takes labels where all of them have some. True, of folders, is what `folder` does.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
         DataError: nothing fits, with all that was tried; or a folder of photos holds parquet tables too.
@@ -70,14 +70,14 @@ def _directory(path: Path, split: str | None, flips: bool, labelled: bool | None
             raise DataError(
                 f"no split {split!r} in {path}; its folders are {', '.join(folders[:10]) or '(none)'}; leave split out to read it whole"
             )
-        return folder(path / split, flips=flips, progress=progress)
+        return folder(path / split, flips=flips, labelled=labelled, progress=progress)
     folders = photo_folders(path)
     if folders and {name.lower() for name in folders} <= _SPLIT_NAMES and all(_holds_folders(path / name) for name in folders):
         raise DataError(
             f"{path} looks like splits ({', '.join(folders)}) with class folders in them; choose one with split={folders[0]!r} "
             f"(--split {shlex.quote(folders[0])}), or read it with rediffuse.data.folder if these are the classes"
         )
-    return folder(path, flips=flips, progress=progress)
+    return folder(path, flips=flips, labelled=labelled, progress=progress)
 
 
 def _is_shards(path: Path, split: str | None) -> bool:

@@ -8,12 +8,20 @@ from pathlib import Path
 
 RUN, IMAGES, PREVIEW = "run.json", "images", "preview.json"
 SETTINGS, CELLS = "settings.json", "cells"
-RUN_KIND = "the images of a run"
+EVALUATION, WORK = "evaluation.json", "work"
+UNFINISHED = ".training.pt"
+"""In the folder of a classifier whose training goes on."""
+EXPORTED = ".rediffuse.json"
+"""In folders of copies that were written for other readers; hidden, so that those pass over it."""
+RUN_KIND, EXPORT_KIND = "the images of a run", "exported copies of a run"
+EVALUATION_KIND, WORDS_KIND = "an evaluation", "learned words"
 MARKS: Mapping[str, tuple[str, ...]] = {
     RUN_KIND: (RUN, IMAGES),
     "the preview of a run": (PREVIEW,),
     "a comparison": (SETTINGS, CELLS),
-    "learned words": ("concepts.safetensors", "tokens"),
+    EVALUATION_KIND: (EVALUATION, WORK),
+    EXPORT_KIND: (EXPORTED,),
+    WORDS_KIND: ("concepts.safetensors", "tokens"),
 }
 """What a folder of ours is, and what lies in every such folder."""
 

@@ -26,8 +26,8 @@ def match_classes(names: Sequence[str], classes: Sequence[str], model: str = "th
     if unknown:
         known = ", ".join(classes[:LISTED]) + (", ..." if len(classes) > LISTED else "")
         raise DataError(
-            f"{images} holds {_listed(unknown)}, which {model} does not know ({known}); leave that out, or give the model's "
-            "classes as they are labelled, in label order"
+            f"{images} holds {_listed(unknown)}, which {model} does not know ({known}); leave that out, or rename it as the "
+            "model does (from Python, `Judged` takes the names that images are labelled by)"
         )
     for name, own in zip(names, found, strict=True):
         if len(own) > 1:

@@ -101,7 +101,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     try:
         info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise PlanError(f"{folder} holds no run: it has no {RUN}; give the folder that `rediffuse generate` wrote") from error
+        raise PlanError(f"{folder} holds no run: it has no {RUN}; give the folder that `rediffuse augment` or `generate` wrote") from error
     except (ValueError, OSError) as error:
         raise PlanError(f"{file} cannot be read: {error}; it was changed or damaged") from error
     if isinstance(info, dict) and info.get("format", FORMAT) != FORMAT:

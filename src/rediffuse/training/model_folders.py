@@ -8,6 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rediffuse.data.folder import holds_pictures
+from rediffuse.data.outputs import UNFINISHED
 from rediffuse.denoisers import hub
 from rediffuse.denoisers.load import bundled as denoisers
 from rediffuse.errors import ModelError
@@ -46,7 +48,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config: Any = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{folder} has no config.json; give a folder that transformers' save_pretrained wrote") from error
+        if (folder / UNFINISHED).exists():
+            raise ModelError(f"{folder} holds a training that is not finished; give its command again to go on with it") from error
+        photos = "; it holds pictures: the classifier is named before the photos" if holds_pictures(folder) else ""
+        raise ModelError(f"{folder} has no config.json; give a folder that `rediffuse train` or save_pretrained wrote{photos}") from error
     except ValueError as error:
         raise ModelError(f"config.json of {folder} is not JSON: {error}") from error
     if not isinstance(config, dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,13 @@ FIELDS: Mapping[str, str] = {
 """Part -> attribute."""
 
 
-def check_vacant(folder: Path, models: Mapping[str, str], images: str) -> None:
-    """Refuse to write over the evaluation of another classifier or of other images; a second classifier may join. Raises ConfigError.
+def check_vacant(folder: Path, models: Mapping[str, str], images: str, parts: Sequence[str]) -> None:
+    """Refuse to write over the evaluation of another classifier or of other images, or over parts that the new one will not have.
+
+    A second classifier and further parts may join. Raises ConfigError.
 
     Args:
-        models: weights' hash of each that is to be judged, by name. images: the set's name.
+        models: weights' hash of each that is to be judged, by name. images: the set's name. parts: that will be run.
     """
     path = folder / FILE_NAME
     try:
@@ -55,6 +57,12 @@ def check_vacant(folder: Path, models: Mapping[str, str], images: str) -> None:
         told = f" ({others[0]} of other weights)" if by == images and others[0] in models else ""
         raise ConfigError(
             f"{path} judges {' and '.join(judged)} by {by}, and this would write {' and '.join(models)} by {images} over it{told}; "
+            "give another folder for this one with --out"
+        )
+    lost = [part for part, name in FIELDS.items() if there.get(name) and part not in parts]
+    if lost:
+        raise ConfigError(
+            f"{path} holds {', '.join(lost)}, which this command does not ask for and would take away; ask for the same suite and sets, or "
             "give another folder for this one with --out"
         )
 
