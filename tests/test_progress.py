@@ -36,6 +36,22 @@ def test_rate_and_time_left() -> None:
     assert meter.line("x", "images") == "x: 100 of 100 images, 8.3/s, 12 s"
 
 
+def test_a_first_step_that_warms_up_is_no_speed() -> None:
+    """The first step of a training takes seconds, and the four hundred after it a tenth each."""
+    clock = Clock()
+    meter = Meter(401, clock=clock)
+    clock.now += 6
+    meter.count(1, 401)
+    assert meter.line("x", "steps") == "x: 1 of 401 steps"
+    clock.now += 10
+    meter.count(101, 401)
+    assert meter.line("x", "steps") == "x: 101 of 401 steps, 10/s, 30 s left"
+    only = Meter(1, clock=clock)
+    clock.now += 2
+    only.count(1, 1)
+    assert only.line("x", "steps") == "x: 1 of 1 steps, 30/min, 2.0 s"
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_what_an_earlier_life_had_done_is_no_speed(known: bool) -> None:
     clock = Clock()

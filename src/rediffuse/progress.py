@@ -70,15 +70,15 @@ class Meter:
 
     def __init__(self, total: int = 0, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._began, self._before = clock, clock(), done
-        self._first: tuple[float, int] | None = None  # when how many were first done: what came before warmed up
+        self._first: tuple[float, int] | None = None  # from when and from how many on the speed counts
         self.total, self.done = total, done
 
     def count(self, done: int, total: int) -> None:
         """Take a new count. A first one above 1, of work whose total was not known, is what an earlier life had done."""
         if not self.total and done > 1:
             self._began, self._before = self._clock(), done
-        if self._first is None and done > self._before:
-            self._first = self._clock(), done
+        if self._first is None and done > self._before:  # a single first piece is a warm-up; of several it is a small part
+            self._first = (self._clock(), done) if done == self._before + 1 else (self._began, self._before)
         self.done, self.total = done, total
 
     @property
@@ -88,16 +88,13 @@ class Meter:
 
     @property
     def rate(self) -> float | None:
-        """Pieces a second since the first ones were done; None before anything is known."""
+        """Pieces a second, a slow first one left out; None before anything is known."""
         if self._first is None:
             return None
-        began, before = self._first
-        if self.done == before:
-            if self.done < self.total:
-                return None
+        (began, before), now = self._first, self._clock()
+        if self.done == before == self.total:
             began, before = self._began, self._before
-        now = self._clock()
-        return (self.done - before) / (now - began) if now > began else None
+        return (self.done - before) / (now - began) if now > began and self.done > before else None
 
     @property
     def left(self) -> float | None:

@@ -45,7 +45,9 @@ def test_a_report_and_a_citation(make: Make):
     assert "continue with" not in text
     assert "10.48550" not in cite(run.folder)
     assert "He, Ruifei" in cite(run.folder)
-    assert cite(run.folder).count("@") == 2
+    for name in ("meng2022sdedit", "lu2022dpmsolverpp", "rediffuse"):
+        assert f"{{{name}," in cite(run.folder)
+    assert cite(run.folder).count("@") == 4
 
 
 def test_notes_of_a_method_stay_with_the_run(make: Make):
