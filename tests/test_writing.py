@@ -169,3 +169,16 @@ def test_the_device_that_is_always_full() -> None:
     assert refusal(raised.value) == "no space is left"
     assert refusal(OSError(errno.EDQUOT, "quota")) == "your quota is used up"
     assert refusal(ValueError("os error 28")) is None
+
+
+def test_models_are_as_readable_as_other_files(tmp_path: Path) -> None:
+    """safetensors writes for its owner alone."""
+    from safetensors.torch import save_file
+
+    (tmp_path / "plain").write_text("")
+    with whole(tmp_path / "a.safetensors") as partial:
+        save_file({"a": torch.zeros(1)}, partial)
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    net = open_backbone("scratch", ("a", "b"), size=16)
+    net.save(tmp_path / "net")
+    assert {file.stat().st_mode for file in (tmp_path / "net").iterdir()} == {(tmp_path / "plain").stat().st_mode}

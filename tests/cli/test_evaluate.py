@@ -198,6 +198,41 @@ def test_another_evaluation_is_not_written_over(
     refused(rediffuse("evaluate", nets[1], photos, *words), "cannot be read", "give another folder, or remove it")
 
 
+def test_an_evaluation_has_a_folder_of_its_own(
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path, tmp_path: Path
+) -> None:
+    words = ["evaluate", nets[1], photos, "--quiet", "--suite", "few-shot"]
+    comparison = tmp_path / "compared"
+    (comparison / "cells").mkdir(parents=True)
+    (comparison / "settings.json").write_text("{}")
+    for place, what in ((comparison, "a comparison"), (nets[0], "a model"), (strangers, "pictures"), (photos.parent, "pictures")):
+        before = sorted(place.rglob("*"))
+        refused(rediffuse(*words, "--out", place), f"holds {what}; give an evaluation a folder of its own")
+        assert sorted(place.rglob("*")) == before
+    inside = strangers / "judged"
+    assert rediffuse(*words, "--out", inside).status == 0
+    assert rediffuse(*words, "--out", inside).status == 0  # and again
+    assert [line.reason for line in open_images(strangers).rejected] == ["an evaluation, written by rediffuse; not photos of this set"]
+
+
+def test_a_smaller_suite_takes_nothing_away(
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path
+) -> None:
+    words = ["evaluate", nets[1], photos, "--quiet", "--denoiser", "none"]
+    assert rediffuse(*words, "--far", strangers).status == 0
+    before = Path("evaluation/evaluation.json").read_bytes()
+    refused(rediffuse(*words, "--suite", "few-shot"), "holds corruptions, unknown inputs, which this command does not ask for", "--out")
+    refused(rediffuse(*words), "holds unknown inputs, which this command does not ask for")
+    assert Path("evaluation/evaluation.json").read_bytes() == before
+
+
+def test_what_taught_a_classifier_is_not_unknown(rediffuse: Callable[..., Ended], photos: Path, strangers: Path, tmp_path: Path) -> None:
+    taught = net(tmp_path / "learned", 5)
+    write_learned(taught, open_images(strangers).digests[:2])
+    ended = rediffuse("evaluate", taught, photos, "--far", strangers, "--denoiser", "none", "--dry-run")
+    refused(ended, "2 of 5 photos of the unknown set", "strangers' taught learned: what is called unknown is known")
+
+
 def test_photos_become_squares_as_in_the_training(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
     place = fill(tmp_path / "photos", {"cat": 6, "dog": 6}, (64, 32))
     trained = rediffuse("train", place, "--steps", 2, "--fit", "crop", "--size", 32, "--quiet")

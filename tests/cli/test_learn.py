@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Ended
+from tests.cli.conftest import Ended, fill
+from tests.cli.test_bad_input import refused
 
 COST = "3 words to learn, 24 training samples"
 
@@ -18,6 +19,16 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(rediffuse: Callable[...
     assert "about " in ended.out
     assert "a part is done" not in ended.out
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_words_have_a_folder_of_their_own(rediffuse: Callable[..., Ended], photos: Path, model: Path, tmp_path: Path) -> None:
+    others = fill(tmp_path / "others", {"cat": 1})
+    for place, what in ((others, "pictures"), (model, "a model")):
+        before = sorted(place.rglob("*"))
+        refused(
+            rediffuse("learn", photos, place, "--model", model, "--samples", 8), f"holds {what}; give learned words a folder of its own"
+        )
+        assert sorted(place.rglob("*")) == before
 
 
 def test_the_cost_is_said_once_before_the_first_word(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rediffuse.cli.predict import tell
 from rediffuse.data import folder
+from rediffuse.data.export import export_folders
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.denoisers.load import load
@@ -136,6 +137,29 @@ def test_photos_without_labels(rediffuse: Callable[..., Ended], net: Path, tmp_p
     ended = rediffuse("predict", net, flat / "t.csv", "--out", "t.csv")
     assert ended.status == 0, ended.err
     assert rows("t.csv") == [rows()[1], rows()[0]]
+
+
+def test_photos_beside_a_folder_are_named_too(rediffuse: Callable[..., Ended], net: Path, tmp_path: Path) -> None:
+    place = fill(tmp_path / "mixed", {"old": 1})
+    for number in range(3):
+        photo(0, number).save(place / f"{number}.png")
+    ended = rediffuse("predict", net, place)
+    assert ended.status == 0, ended.err
+    assert [row["file"] for row in rows()] == ["0.png", "1.png", "2.png", "old/0.png"]
+    assert all(row["predicted"] for row in rows())
+
+
+def test_copies_are_told_from_photos(rediffuse: Callable[..., Ended], net: Path, tmp_path: Path) -> None:
+    copies = [Example(id=f"cat/{number}", image=photo(0, number), label=0, source="a", copy=number) for number in range(2)]
+    place = export_folders(ImageSet.of(copies, classes=["cat"]), tmp_path / "photos" / "plain")
+    ended = rediffuse("predict", net, place, "--quiet")
+    assert ended.status == 0, ended.err
+    assert "holds exported copies of a run, which are generated, not real: what is right of them says nothing of photos" in ended.err
+    fill(tmp_path / "photos", {"cat": 2})
+    around = folder(tmp_path / "photos")
+    assert (around.classes, len(around)) == (("cat",), 2)
+    assert [line.reason for line in around.rejected] == ["exported copies of a run, written by rediffuse; not photos of this set"]
+    refused(rediffuse("evaluate", net, place), "generated, not real")
 
 
 def test_one_of_a_thing_is_no_plural(rediffuse: Callable[..., Ended], net: Path, tmp_path: Path) -> None:

@@ -318,6 +318,8 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
     for other in ({"objective": plain(2)}, {"procedure": Procedure(ema=0.5)}, {"view_size": (8, 8)}, {"views": STILL}):
         with pytest.raises(ConfigError, match="another training"):
             train(**other)
+    with pytest.raises(ConfigError, match=r"another training \(size was \[16, 16\], now \[8, 8\]\); give that command again"):
+        train(view_size=(8, 8))
 
 
 def test_a_training_that_was_killed_early_finds_the_bank_as_it_was(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle  # for the name of its error alone
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rediffuse.differences import short, unequal
 from rediffuse.errors import ConfigError, ModelError
 from rediffuse.writing import whole
 
@@ -30,9 +32,20 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
         raise ModelError(f"checkpoint {path} cannot be read ({type(error).__name__}); remove it to begin again") from error
     if own != key:
         raise ConfigError(
-            f"checkpoint {path} belongs to another training (other images, network, settings or seed); remove it, or give another path"
+            f"checkpoint {path} belongs to another training ({_differences(own, key)}); give that command again to go on with it, remove "
+            "it to begin anew, or give another folder"
         )
     return state
+
+
+def _differences(own: str, key: str) -> str:
+    """What tells two trainings apart, by name; of another version's key no more than that there is something."""
+    try:
+        there, here = json.loads(own), json.loads(key)
+    except ValueError:
+        return "other images, network, settings or seed"
+    found = [f"{name} was {short(old)}, now {short(new)}" for name, old, new in unequal(there, here)]
+    return "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
 
 
 def weights_hash(module: nn.Module) -> str:

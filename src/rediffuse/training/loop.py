@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,9 +137,21 @@ class Training:
 
     def key(self) -> str:
         """What makes this training itself; a checkpoint with another key is not its own."""
-        own = (self.settings, self.views, self.seed, self.pool.fingerprint(), self.classifier.preprocessing, self.classifier.classes)
-        more = (self.procedure, self.objective.describe(), self.size, self.processes.count)
-        return repr((own, more, type(self.classifier.model).__name__, weights_hash(self.classifier)))
+        told = {
+            **self.settings.to_json(),
+            "views": repr(self.views),
+            "seed": self.seed,
+            "images": self.pool.fingerprint(),
+            "preprocessing": repr(self.classifier.preprocessing),
+            "classes": self.classifier.classes,
+            "procedure": repr(self.procedure),
+            "objective": self.objective.describe(),
+            "size": self.size,
+            "processes": self.processes.count,
+            "network": type(self.classifier.model).__name__,
+            "weights": weights_hash(self.classifier),
+        }
+        return json.dumps(told, sort_keys=True, default=str)
 
     def check_together(self, state: Mapping[str, Any] | None) -> None:
         """Whether all processes go on from the same step. Raises ConfigError where some found no checkpoint, or another."""
