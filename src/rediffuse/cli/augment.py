@@ -75,11 +75,13 @@ def augment(
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     class_folders(images.classes)  # names that fall together are an error before anything is learned
+    spoken = given_words(words, images, making, common)
     denoiser = load_prompted(model or MODEL, common, file)
     priced = learns and say_price(out, images, denoiser, making, chosen, writing, common)
     if priced and writing.dry_run:
         return 0
-    spoken = find_words(out, words, images, denoiser, making, chosen, common)
+    if learns:
+        spoken = learn_into(words_beside(out), images, denoiser, chosen, batch=making.batch, common=common)
     method = making.build(denoiser, images.classes, spoken)
     return make(
         images, out, method, writing, common, photos=photos, batch=making.batch, priced=priced, split=split, no_flips=no_flips,
@@ -126,22 +128,13 @@ def say_price(
     return True
 
 
-def find_words(
-    out: Path,
-    given: Path | None,
-    images: ImageSet,
-    model: Denoiser,
-    making: Making,
-    recipe: InversionRecipe,
-    common: Common,
-) -> Concepts | None:
-    """The words that copies are made with: given ones, or learned beside the run; None where the method needs none."""
+def given_words(given: Path | None, images: ImageSet, making: Making, common: Common) -> Concepts | None:
+    """Words that are there already, read before any model; None where the method needs none, or they are yet to be learned."""
+    if given is None:
+        return None
     if making.method != "da-fusion":
-        if given is not None:
-            terminal.note("real-guidance prompts with class names; --words is not used.", quiet=common.quiet, style="yellow")
+        terminal.note("real-guidance prompts with class names; --words is not used.", quiet=common.quiet, style="yellow")
         return None
     from rediffuse.concepts.concepts import Concepts
 
-    if given is not None:
-        return Concepts.load(given, images.classes)
-    return learn_into(words_beside(out), images, model, recipe, batch=making.batch, common=common)
+    return Concepts.load(given, images.classes)
