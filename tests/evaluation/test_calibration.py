@@ -201,3 +201,9 @@ def test_what_is_wrong_is_said() -> None:
         judge(torch.zeros(1, 2), torch.tensor([2]))
     with pytest.raises(DataError, match="give probabilities"):
         calibration_error(np.array([3.0]), np.array([True]))
+
+
+def test_few_images_have_no_interval() -> None:
+    found = calibrate(models(), IMAGES.subset(range(9)), size=SIZE).difference("calm", "sure", "accuracy")
+    assert (found.low, found.high, found.basis) == (None, None, "too few test images")
+    assert calibrate(models(), IMAGES.subset(range(10)), size=SIZE).difference("calm", "sure", "nll").low is not None

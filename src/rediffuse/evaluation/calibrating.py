@@ -30,7 +30,7 @@ from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.results import Figure
 from rediffuse.evaluation.saved import Content, Saved
-from rediffuse.evaluation.statistics import Interval, basis_of_runs
+from rediffuse.evaluation.statistics import FEW, MIN_IMAGES, Interval, basis_of_runs
 
 BLOCK = 1024
 """Images that are kept together."""
@@ -91,7 +91,9 @@ class Calibrations(Saved):
         raise ConfigError(f"no calibration of {model!r}; there are {', '.join(each.model for each in self.models)}")
 
     def difference(self, model: str, over: str, metric: str, *, scaled: bool = False, seed: int = 0) -> Interval:
-        """A figure of one model minus that of another, paired over resampled images (percentiles of 1,000).
+        """A figure of one model minus that of another, paired over resampled images (percentiles of 1,000; n - 1 of n are drawn).
+
+        There is no interval below `statistics.MIN_IMAGES`.
 
         An error of bins grows with chance, and so does each resampled one: of the difference that cancels where both are calibrated alike.
 
@@ -107,9 +109,11 @@ class Calibrations(Saved):
             raise ConfigError(f"no temperatures were fitted for {model} and {over}; give `calibrate` other images to fit them on")
         bins, generator = self.find(model).bins, np.random.default_rng(seed)
         value = _score(ours, metric, bins) - _score(theirs, metric, bins)
+        if self.images < MIN_IMAGES:
+            return Interval(value=value, basis=FEW)
         drawn = []
         for _ in range(RESAMPLES):
-            rows = generator.integers(0, self.images, self.images)
+            rows = generator.integers(0, self.images, self.images - 1)
             drawn.append(_score(ours.index(rows), metric, bins) - _score(theirs.index(rows), metric, bins))
         low, high = np.quantile(drawn, [0.025, 0.975])
         return Interval(value=value, low=float(low), high=float(high), basis=basis_of_runs(1))

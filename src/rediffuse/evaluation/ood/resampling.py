@@ -40,7 +40,8 @@ class Ranked:
 def resampled_auroc(scored: Scored, resamples: int, seed: int = 0) -> tuple[Floats, Floats]:
     """AUROC of every unknown set, (models, sets, scores), and of as many drawn test sets, (resamples, models, sets, scores).
 
-    Images are drawn with replacement within their set; a draw is shared by all classifiers, so that differences are paired.
+    Images are drawn with replacement within their set, n - 1 of n, so that small sets vary as much as they should; a draw is shared by all
+    classifiers, so that differences are paired.
 
     Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
     """
@@ -61,4 +62,6 @@ def resampled_auroc(scored: Scored, resamples: int, seed: int = 0) -> tuple[Floa
 
 def _weights(count: int, generator: np.random.Generator, number: int) -> Floats:
     """How often each image comes; number -1 is the set as it is."""
-    return np.ones(count) if number < 0 else np.bincount(generator.integers(count, size=count), minlength=count).astype(np.float64)
+    if number < 0:
+        return np.ones(count)
+    return np.bincount(generator.integers(count, size=max(1, count - 1)), minlength=count).astype(np.float64)
