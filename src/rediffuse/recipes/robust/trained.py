@@ -79,10 +79,14 @@ class Trained:
 
 
 def opened(folder: Path, device: torch.device, name: str, dtype: Numbers = "auto") -> Judged:
-    """A trained net as yardsticks ask it; auto is half the time of float32, where the hardware computes bfloat16."""
-    classifier = Classifier.load(folder).to(device).eval()
+    """A trained net as yardsticks ask it; auto is half the time of float32, where bfloat16 is fast.
+
+    It is folded on the processor, so that what is kept of it is known by the same hash on every device.
+    """
+    classifier = Classifier.load(folder).eval()
+    lowered = Lowered(classifier, Procedure(dtype=dtype).numbers(device)).to(device)
     classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Judged(Lowered(classifier, Procedure(dtype=dtype).numbers(device)), classifier.classes, name=name)
+    return Judged(lowered, classifier.classes, name=name)
 
 
 def conditions_of(seeds: Iterable[int]) -> list[str]:
