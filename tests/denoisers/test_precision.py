@@ -62,6 +62,16 @@ def test_float32_convolutions_keep_their_digits_on_cuda() -> None:
     assert settings.fp32_precision == before
 
 
+def test_an_older_torch_has_one_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cudnn:
+        allow_tf32 = True
+
+    monkeypatch.setattr(torch.backends, "cudnn", Cudnn)
+    with full_digits(torch.device("cuda")):
+        assert Cudnn.allow_tf32 is False
+    assert Cudnn.allow_tf32 is True
+
+
 @pytest.mark.parametrize(("native", "wanted"), [(True, torch.bfloat16), (False, torch.float16)])
 def test_cuda_takes_bfloat16_where_it_is_native(monkeypatch: pytest.MonkeyPatch, native: bool, wanted: torch.dtype) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)

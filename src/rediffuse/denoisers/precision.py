@@ -76,7 +76,7 @@ def cpu_formats() -> tuple[str, ...]:
 @contextmanager
 def full_digits(device: torch.device) -> Iterator[None]:
     """Float32 convolutions inside keep their 24 bits: on CUDA torch gives them TF32's 11 unless it is told otherwise."""
-    if device.type != "cuda":
+    if device.type != "cuda" or torch.compiler.is_compiling():  # a compiled network has what is set around it
         yield
         return
     settings = getattr(torch.backends.cudnn, "conv", None)  # newer than allow_tf32, which must not be read beside it
@@ -89,11 +89,16 @@ def full_digits(device: torch.device) -> Iterator[None]:
         setattr(place, name, before)
 
 
+def no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Devices that have no autocast, such as meta, need nothing."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
 @contextmanager
 def exact_region(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32 inside. Devices that have neither, such as meta, need nothing."""
-    known = torch.amp.is_autocast_available(device.type)
-    with full_digits(device), torch.autocast(device.type, enabled=False) if known else nullcontext():
+    """Neither autocast nor TF32 inside."""
+    with full_digits(device), no_autocast(device):
         yield
 
 
@@ -121,7 +126,7 @@ class Float32Linear(nn.Linear):
     """A linear layer that stays in float32 inside a half precision region: what is told to the whole trunk, such as the time."""
 
     def forward(self, input: Tensor) -> Tensor:
-        with exact_region(input.device):
+        with no_autocast(input.device):
             return super().forward(input.float())
 
 
