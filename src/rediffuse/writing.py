@@ -6,8 +6,9 @@ import errno
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 _FULL = {errno.ENOSPC: "no space is left", errno.EDQUOT: "your quota is used up", errno.EFBIG: "a file would grow over the size limit"}
 _SYSTEM_CODE = re.compile(r"os error (\d+)|\bcode: (\d+)")  # in the errors of safetensors, which hold no OSError
 _UNSYNCED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # of folders on some network disks, and of those that one may write to alone
-_UMASK = os.umask(0)
-os.umask(_UMASK)
+_PRIVATE = 0o600
 
 
 class RefusedError(DataError):
@@ -64,9 +64,13 @@ def whole(path: Path, partial: Path | None = None, *, lasting: bool = True) -> I
 
 
 def usual_mode(file: Path) -> None:
-    """Let others read what the system lets them by its umask: safetensors writes for its owner alone."""
-    if os.name != "nt":
-        os.chmod(file, 0o666 & ~_UMASK)
+    """Let others read what the system lets them by its umask, where a library wrote for its owner alone, as safetensors does."""
+    if os.name == "nt" or stat.S_IMODE(file.stat().st_mode) != _PRIVATE:
+        return
+    mask = os.umask(0o077)
+    os.umask(mask)
+    with suppress(OSError):  # some network disks let nobody change a mode
+        os.chmod(file, 0o666 & ~mask)
 
 
 def write_text(path: Path, text: str, partial: Path | None = None) -> None:
