@@ -199,7 +199,7 @@ def test_another_evaluation_is_not_written_over(
 
 
 def test_an_evaluation_has_a_folder_of_its_own(
-    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path, tmp_path: Path
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, strangers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["evaluate", nets[1], photos, "--quiet", "--suite", "few-shot"]
     comparison = tmp_path / "compared"
@@ -213,6 +213,8 @@ def test_an_evaluation_has_a_folder_of_its_own(
     assert rediffuse(*words, "--out", inside).status == 0
     assert rediffuse(*words, "--out", inside).status == 0  # and again
     assert [line.reason for line in open_images(strangers).rejected] == ["an evaluation, written by rediffuse; not photos of this set"]
+    monkeypatch.chdir(strangers)
+    refused(rediffuse(*words, "--out", "."), ". holds pictures; give an evaluation a folder of its own, such as evaluation")
 
 
 def test_a_smaller_suite_takes_nothing_away(
@@ -223,6 +225,8 @@ def test_a_smaller_suite_takes_nothing_away(
     before = Path("evaluation/evaluation.json").read_bytes()
     refused(rediffuse(*words, "--suite", "few-shot"), "holds corruptions, unknown inputs, which this command does not ask for", "--out")
     refused(rediffuse(*words), "holds unknown inputs, which this command does not ask for")
+    others = fill(strangers.parent / "others", {"other": 5}, (40, 32), first=80)
+    refused(rediffuse(*words, "--far", others), "strangers, which this command does not ask for")
     assert Path("evaluation/evaluation.json").read_bytes() == before
 
 

@@ -255,7 +255,7 @@ def pair(checkpoints: Sequence[Path], out: Path, *options: str) -> list[subproce
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     """Parts of the same batches, gradients averaged, equal weights at the end."""
     both = pair([tmp_path / "unused"] * 2, tmp_path / "weights", "--steady")
-    assert [process.wait() for process in both] == [0, 0]
+    assert [process.wait(300) for process in both] == [0, 0]
     alone = robust_run.train(None, steady=True).state_dict()
     found = [torch.load(tmp_path / f"weights-{rank}", weights_only=True) for rank in range(2)]
     for name, value in alone.items():
@@ -266,14 +266,14 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
 def test_two_processes_end_alike_and_go_on_together(tmp_path: Path) -> None:
     """With BatchNorm, averaged weights, banks of each one's own and a weight that no picture reaches; one without a checkpoint is told."""
     shared = tmp_path / "checkpoint.pt"
-    assert [process.wait() for process in pair([shared] * 2, tmp_path / "weights")] == [0, 0]
+    assert [process.wait(300) for process in pair([shared] * 2, tmp_path / "weights")] == [0, 0]
     found = [torch.load(tmp_path / f"weights-{rank}", weights_only=True) for rank in range(2)]
     assert any("running_var" in name for name in found[0])
     for name, value in found[0].items():
         assert torch.equal(found[1][name], value), name
     assert len(torch.load(shared, weights_only=True)["banks"]) == 2
     both = pair([shared, tmp_path / "another disk" / "checkpoint.pt"], tmp_path / "never")
-    assert all(process.wait() for process in both)
+    assert all(process.wait(300) for process in both)
     assert not list(tmp_path.glob("never-*"))
 
 

@@ -155,9 +155,7 @@ def check_own(out: Path, kind: str) -> None:
     if found is None and holds_pictures(out):
         found = "pictures"
     if found is not None:
-        raise ConfigError(
-            f"{out} holds {found}; give {kind} a folder of its own, such as {out.with_name(f'{out.name}-{kind.split()[-1]}')}"
-        )
+        raise ConfigError(f"{out} holds {found}; give {kind} a folder of its own, such as {out / kind.split()[-1]}")
 
 
 def check_table_apart(photos: str, out: Path) -> None:

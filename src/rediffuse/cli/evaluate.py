@@ -82,7 +82,8 @@ def evaluate(
         return 0
     terminal.note(cost.summary(), quiet=common.quiet)
     cost.check(hours)
-    check_vacant(out, bench.weights, bench.asking.data.name, [part.name for part in bench.parts])
+    asking = bench.asking
+    check_vacant(out, bench.weights, asking.data.name, [part.name for part in bench.parts], [*asking.near, *asking.far])
     found = run(bench, common.quiet)
     show(found)
     terminal.say(f"\nThe figures: {found.save(out)}")

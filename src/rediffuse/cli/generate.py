@@ -59,7 +59,7 @@ def generate(
     file.check(model)
     if from_noise:
         if out is not None:
-            alone = terminal.command("generate", out, from_noise=True, classes=classes or None, words=words, model=model, **file.told)
+            alone = terminal.command("generate", out, from_noise=True, classes=classes, words=words, model=model, **file.told)
             raise ConfigError(f"--from-noise takes no photos; give the folder to write alone: {alone}")
         return draw(
             Path(photos), classes, words, model or MODEL, file, flips=not no_flips, making=making, writing=writing, common=common,

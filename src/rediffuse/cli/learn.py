@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
     from rediffuse.denoisers.base import Denoiser
 
-"""In a folder of words: what an interrupted learning continues from, and a finished one is known by."""
-
 
 def learn(
     photos: str,

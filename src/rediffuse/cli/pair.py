@@ -48,10 +48,11 @@ def generated(spec: str, split: str | None = None) -> str:
         return ""
     root = Path(spec).expanduser().absolute()
     for place in (root, root / (split or "")):
-        inside = place.parent if place.name == IMAGES or place.is_file() else place
-        kind = output_kind(inside)
-        if kind in (RUN_KIND, EXPORT_KIND):
-            return f"{spec if split is None else place} holds {kind}, which are generated, not real"
+        told = f"{spec if split is None else place} holds {{}}, which are generated, not real"
+        if output_kind(place) == EXPORT_KIND:
+            return told.format(EXPORT_KIND)
+        if output_kind(place.parent if place.name == IMAGES or place.is_file() else place) == RUN_KIND:
+            return told.format(RUN_KIND)
     return ""
 
 

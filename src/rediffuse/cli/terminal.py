@@ -115,13 +115,13 @@ def command(verb: str, *places: object, **options: object) -> str:
     """What to type, quoted so that a shell takes it as it is; no name that begins with a dash can be taken for an option.
 
     Args:
-        options: None and False are left out, True is the option alone.
+        options: None, False and nothing at all are left out, True is the option alone, several values follow it.
     """
     words = [verb, *(f"./{place}" if str(place).startswith("-") else str(place) for place in places)]
     for name, value in options.items():
-        if value is None or value is False:
+        if value is None or value is False or value == ():
             continue
         words.append(f"--{name.replace('_', '-')}")
-        if value is not True:
-            words.append(f"./{value}" if str(value).startswith("-") else str(value))
+        for each in value if isinstance(value, list | tuple) else () if value is True else (value,):
+            words.append(f"./{each}" if str(each).startswith("-") else str(each))
     return shlex.join(["rediffuse", *words])

@@ -14,7 +14,7 @@ from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, Common, Shared, bar, open_photos
 from rediffuse.cli.pair import check_pair, open_pair
 from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
-from rediffuse.data.outputs import UNFINISHED
+from rediffuse.data.outputs import EXPORT_KIND, UNFINISHED, output_kind
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def train(
     first = int(os.environ.get("RANK", "0")) == 0  # torchrun's: one process speaks and writes
     common = common if first else replace(common, quiet=True)
     check_out(out)
-    check_pair(data, f"learn from the photos that they were made from, and add them with --synthetic {data}", split=split, test=test)
+    run = "the run that they were exported from" if output_kind(data) == EXPORT_KIND else data
+    check_pair(data, f"learn from the photos that they were made from, and add --synthetic {run}", split=split, test=test)
     images, held = hold_out(*open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet), holdout, common)
     if shots is not None:
         images = few_shot(images, shots, common.seed)

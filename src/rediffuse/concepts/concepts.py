@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from rediffuse.concepts.placeholders import distinct_placeholders, token_key
-from rediffuse.concepts.tokens import match_tokens, read_tokens, token_file_name
+from rediffuse.concepts.tokens import WORDS, match_tokens, read_tokens, token_file_name
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.writing import whole
 
-FILE_NAME = "concepts.safetensors"
+FILE_NAME = WORDS
 TOKEN_FOLDER = "tokens"
 _FORMAT = "1"
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rediffuse.concepts.concepts import write_tensors
 from rediffuse.concepts.recipes import InversionRecipe
+from rediffuse.concepts.tokens import WORDS
 from rediffuse.differences import short, unequal
 from rediffuse.errors import ModelError, PlanError
 
@@ -75,10 +76,8 @@ class LearningState:
         differences = unequal(_deciding(theirs), _deciding(json.loads(json.dumps(task))))
         if differences:
             told = "; ".join(f"{name} was {short(old)}, now {short(new)}" for name, old, new in differences[:5])
-            raise PlanError(
-                f"{file} belongs to another learning: {told}. To use its words as they are, give --words {file.parent} and a new folder "
-                "for the copies; to learn these, give a new folder too, or delete it"
-            )
+            use = f"; `augment --words {file.parent}` makes copies with its words as they are" if (file.parent / WORDS).exists() else ""
+            raise PlanError(f"{file} belongs to another learning: {told}. Give another folder, or delete it{use}")
         return state
 
     @classmethod

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from rediffuse.concepts.placeholders import distinct_placeholders, normalise, placeholder, token_key
 from rediffuse.errors import ModelError
 
-CHECKPOINT = "learning.safetensors"
-"""In a folder of words: how far learning has come. It holds no words."""
+CHECKPOINT, WORDS = "learning.safetensors", "concepts.safetensors"
+"""In a folder of words: how far learning has come, which holds no words, and what is written last."""
 SUFFIXES = (".safetensors", ".pt", ".bin")
 # What damaged or foreign files make torch.load raise.
 _BROKEN = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)

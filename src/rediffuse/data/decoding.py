@@ -39,7 +39,7 @@ class FilePayload:
         return Path(self._folder, self._name)
 
     def read(self) -> Image.Image:
-        return decode_image(os.path.join(self._folder, self._name))  # a Path would leave its name behind, interned
+        return decode_image(os.path.join(self._folder, self._name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +178,8 @@ _EVERYBODYS = _Room(None)
 _READING = _Turn()
 """Of a row group: else every thread would read the one that they all want next."""
 if hasattr(os, "register_at_fork"):
-    for each in (_EVERYBODYS.turn, _READING):
-        os.register_at_fork(after_in_child=each.renew)
+    os.register_at_fork(after_in_child=_EVERYBODYS.turn.renew)
+    os.register_at_fork(after_in_child=_READING.renew)
 
 
 class _Held(PixelPayload):

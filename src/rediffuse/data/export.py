@@ -45,6 +45,8 @@ def export_folders(
     suffix = ".png" if format == "png" else ".jpg"
     try:
         target.mkdir(parents=True, exist_ok=True)
+        if any(copy >= 0 for copy in images.copies):
+            write_json(target / EXPORTED, {"generated": True})
         for row, (place, stem) in enumerate(zip(places, stems, strict=True)):
             plain = is_safe_name(stem) and taken[place, stem.casefold()] == 1
             place.mkdir(exist_ok=True)
@@ -52,8 +54,6 @@ def export_folders(
             images[row].image.save(place / ((stem if plain else slug(images.ids[row])) + suffix), quality=95, subsampling=0)
             if progress is not None:
                 progress(row + 1, len(images))
-        if any(copy >= 0 for copy in images.copies):
-            write_json(target / EXPORTED, {"generated": True})
     except OSError as error:
         raise DataError(f"{target} cannot be written: {error.strerror or error}; what lies there is not complete") from error
     return target

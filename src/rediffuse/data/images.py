@@ -148,7 +148,7 @@ def to_pil(image: Tensor) -> Image.Image:
 def _opened(source: str | Path | bytes) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
-    return Path(source).open("rb")
+    return open(source, "rb")  # a Path would leave its parts behind, interned
 
 
 def _check_size(image: Image.Image) -> None:

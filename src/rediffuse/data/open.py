@@ -28,7 +28,8 @@ def open_images(
             library, or an ImageSet, which comes back as it is.
         split: of shards, a hub name or the digits; or the subfolder of that name.
         flips: whether a horizontal flip keeps the label; digits never do.
-        labelled: False reads the pictures alone; None takes labels where all of them have some. True, of folders, is what `folder` does.
+        labelled: False reads the pictures alone (a run keeps its labels); None takes labels where there are any, but of folders only where
+            no pictures lie beside them.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
         DataError: nothing fits, with all that was tried; or a folder of photos holds parquet tables too.

@@ -9,7 +9,7 @@ from pathlib import Path
 from rediffuse.generation.plan import REAL
 from rediffuse.generation.store import IMAGES, METADATA, Run, finished_shards, read_info, read_manifest, read_plan
 from rediffuse.methods import find_method
-from rediffuse.sampling.solvers import CITATIONS
+from rediffuse.sampling.citations import CITATIONS
 
 _ROUNDING = " (pixels agree within rounding, not to the bit)"
 CITATION = """@software{rediffuse,

@@ -15,6 +15,8 @@ from rediffuse.differences import short, unequal
 from rediffuse.errors import ConfigError, ModelError
 from rediffuse.writing import whole
 
+OTHERWISE = "other images, network, settings, seed or version"
+
 
 def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
     """The state that was kept, or None at the first start.
@@ -43,8 +45,10 @@ def _differences(own: str, key: str) -> str:
     try:
         there, here = json.loads(own), json.loads(key)
     except ValueError:
-        return "other images, network, settings or seed"
+        return OTHERWISE
     found = [f"{name} was {short(old)}, now {short(new)}" for name, old, new in unequal(there, here)]
+    if not found:
+        return OTHERWISE
     return "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
 
 

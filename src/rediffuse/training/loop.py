@@ -64,8 +64,8 @@ def fit_network(
         progress: called with (steps done, in all).
         watch, watch_every: called with values of the loss every so many steps.
     Raises:
-        ConfigError: the checkpoint belongs to another training; a batch that the processes cannot part evenly; a bank's file that several
-            would write; a view of one picture that BatchNorm is to look at alone.
+        ConfigError: the checkpoint belongs to another training, or processes found different ones; a batch that the processes cannot part
+            evenly; a bank's file that several would write; a view of one picture that BatchNorm is to look at alone.
         DataError: pictures that are no bytes, a label outside the classes, a loss that is no number any more.
     """
     views = StandardViews() if views is None else views

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,8 @@ def tracked(
             raise ConfigError(
                 f"the tracker {tracker} is not installed; pip install {tracker}, or take another: {', '.join(sorted(there)) or 'none'}"
             )
-    accelerator = Accelerator(cpu=device is not None and device.type == "cpu", log_with=list(trackers), project_dir=str(folder))
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # alone it may meet an accelerator of other settings
+    accelerator = Accelerator(cpu=several and device is not None and device.type == "cpu", log_with=list(trackers), project_dir=str(folder))
     accelerator.init_trackers(name, config=dict(settings or {}))
 
     def watch(step: int, values: Mapping[str, float]) -> None:

@@ -119,7 +119,7 @@ class _Places:
                 nearest = distances.topk(min(most, distances.shape[1]), dim=1, largest=False).values
                 best = torch.cat([best, nearest], dim=1)
                 best = best.topk(min(most, best.shape[1]), dim=1, largest=False).values  # sorted; the first is the feature itself
-            parts.append(best[:, list(neighbours)].double().cpu())
+            parts.append(best[:, list(neighbours)].cpu().double())
         return list(torch.cat(parts).unbind(1))
 
 

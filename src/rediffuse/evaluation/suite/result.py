@@ -36,13 +36,14 @@ FIELDS: Mapping[str, str] = {
 """Part -> attribute."""
 
 
-def check_vacant(folder: Path, models: Mapping[str, str], images: str, parts: Sequence[str]) -> None:
-    """Refuse to write over the evaluation of another classifier or of other images, or over parts that the new one will not have.
+def check_vacant(folder: Path, models: Mapping[str, str], images: str, parts: Sequence[str], unknown: Sequence[str]) -> None:
+    """Refuse to write over the evaluation of another classifier or of other images, or over parts and sets that the new one will lack.
 
-    A second classifier and further parts may join. Raises ConfigError.
+    A second classifier, further parts and further sets may join. Raises ConfigError.
 
     Args:
-        models: weights' hash of each that is to be judged, by name. images: the set's name. parts: that will be run.
+        models: weights' hash of each that is to be judged, by name. images: the set's name.
+        parts: that will be run. unknown: names of the unknown sets.
     """
     path = folder / FILE_NAME
     try:
@@ -60,6 +61,8 @@ def check_vacant(folder: Path, models: Mapping[str, str], images: str, parts: Se
             "give another folder for this one with --out"
         )
     lost = [part for part, name in FIELDS.items() if there.get(name) and part not in parts]
+    rows = (there.get(FIELDS[names.UNKNOWN]) or {}).get("rows") or []
+    lost += sorted({str(row["set"]) for row in rows} - set(unknown)) if names.UNKNOWN in parts else []
     if lost:
         raise ConfigError(
             f"{path} holds {', '.join(lost)}, which this command does not ask for and would take away; ask for the same suite and sets, or "
