@@ -73,8 +73,8 @@ def _subtitle(comparison: Comparison) -> str:
     arms = ", ".join(arm_name(arm) for arm in comparison.arms)
     shots = ", ".join(map(str, comparison.shots))
     return (
-        f"{arms}; {shots} photos of each of {len(comparison.classes)} classes, {len(comparison.seeds)} "
-        f"seed{'' if len(comparison.seeds) == 1 else 's'}, judged by {len(comparison.labels):,} other photos."
+        f"{arms}; {shots} photo{'' if comparison.shots == (1,) else 's'} of each of {len(comparison.classes)} classes, "
+        f"{counted(len(comparison.seeds), 'seed')}, judged by {counted(len(comparison.labels), 'other photo')}."
     )
 
 
