@@ -119,7 +119,7 @@ def test_a_processor_is_asked_in_small_calls_where_nothing_is_kept_between() -> 
     with torch.no_grad():
         cut = denoiser(x, t)
     calls = denoiser.network.told[1:]
-    assert [len(told) for told in calls] == [44, 44, 43]
+    assert [len(told) for told in calls] == [27, 26, 26, 26, 26]  # of at most 32, as float32 they fill the cache
     assert torch.equal(torch.cat(calls), t)
     alpha, _ = SCHEDULE.at(t, x)
     torch.testing.assert_close(alpha * cut, alpha * whole, rtol=1e-5, atol=1e-5)

@@ -41,7 +41,7 @@ def write_shard(images: ImageSet, folder: Path, split: str) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("few_shot")
     write_shard(striped(2, classes=2), root / "sets" / "stripes", "train")
-    write_shard(striped(3, classes=2, seed=5, start=10), root / "sets" / "stripes", "test")
+    write_shard(striped(5, classes=2, seed=5, start=10), root / "sets" / "stripes", "test")
     tiny_stable(root / "model", prediction_type="v_prediction")
     resnet_folder(root / "forty")
     resnet_folder(root / "features", seed=1)

@@ -70,7 +70,7 @@ def result(home: Path, name: str) -> dict[str, Any]:
 
 
 def test_certificates(home: Path) -> None:
-    given = asked(home, "--images", "4", "--sigmas", "0.25", "0.5", "--selection", "4", "--draws", "12", "--denoiser", str(home / "tiny"))
+    given = asked(home, "--images", "12", "--sigmas", "0.25", "0.5", "--selection", "4", "--draws", "12", "--denoiser", str(home / "tiny"))
     assert certified_cifar10.main(given) == 0
     first = result(home, "certified_cifar10")
     rows = [row for row in first["rows"] if row["table"] == "radii"]
@@ -80,7 +80,7 @@ def test_certificates(home: Path) -> None:
     curves = [row for row in first["rows"] if row["table"] == "curve"]
     assert {(row["arm"], row["smoother"]) for row in curves} == {(row["arm"], row["smoother"]) for row in rows}
     for row in curves:
-        assert (row["images"], row["draws"]) == (4, 12)
+        assert (row["images"], row["draws"]) == (12, 12)
         assert row["ceiling"] == row["points"][-1][0] == next(own["ceiling"] for own in rows if own["sigma"] == row["sigma"])
     for radius in ("025", "050"):
         assert first["headline"][f"gain_over_noise_at_{radius}"] == {"value": 0.0, "low": 0.0, "high": 0.0}

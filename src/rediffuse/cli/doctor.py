@@ -40,7 +40,7 @@ CORE = {
     "pillow": "11.0",
     "pyarrow": "20.0",
     "fsspec": "2025.3",
-    "cyclopts": "4.0",
+    "cyclopts": "5.4",
     "rich": "13.9",
     "jinja2": "3.1.4",
     "matplotlib": "3.9",
