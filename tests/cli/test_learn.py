@@ -46,4 +46,5 @@ def test_the_cost_is_said_once_before_the_first_word(
     ended = rediffuse(*command)
     assert ended.status == 0, ended.err
     assert COST not in ended.err
+    assert "All of that is done: the words are in words." in rediffuse(*command, "--dry-run").out
     assert COST not in rediffuse("learn", photos, "others", "--model", model, "--samples", 8, "--quiet").err

@@ -48,7 +48,7 @@ def learn(
         dry_run: say what it would cost and stop.
     """
     from rediffuse.cli.large import Work, guard, guard_opened
-    from rediffuse.concepts.tokens import CHECKPOINT
+    from rediffuse.concepts.tokens import CHECKPOINT, WORDS
     from rediffuse.data.splits import few_shot
 
     chosen = learning.find()
@@ -67,7 +67,9 @@ def learn(
     denoiser = load_prompted(model or MODEL, common, file)
     if dry_run:
         terminal.say(cost_of(images, denoiser, chosen, batch))
-        if (words / CHECKPOINT).exists():
+        if (words / WORDS).exists():
+            terminal.say(f"All of that is done: the words are in {words}.")
+        elif (words / CHECKPOINT).exists():
             terminal.say(f"Of that a part is done, and kept in {words}.")
         return 0
     if not (common.quiet or (words / CHECKPOINT).exists()):  # one that goes on has said it
