@@ -137,7 +137,7 @@ def test_seeds_arms_levels_and_out(compare: Callable[..., Ended], tmp_path: Path
         (("--recipe", "slow"), "no recipe 'slow'"),
         (("--classifier", "nowhere/a/b"), "nowhere/a/b"),
         (("--test", "nowhere"), "nowhere"),
-        (("--view", "0"), "0"),
+        (("--view", "0"), "size must be at least 1 pixel, got 0"),
     ],
 )
 def test_bad_options(compare: Callable[..., Ended], options: tuple[str, ...], said: str) -> None:
@@ -146,6 +146,24 @@ def test_bad_options(compare: Callable[..., Ended], options: tuple[str, ...], sa
     assert said in ended.err
     assert "Traceback" not in ended.err
     assert not Path("comparison").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--alpha", "2"), "must be in [0, 1]"),
+        (("--classifier", "nowhere/a/b"), "nowhere/a/b"),
+        (("--train-steps", "0"), "steps and batch must be at least 1"),
+    ],
+)
+def test_bad_options_are_found_before_photos_are_read(rediffuse: Callable[..., Ended], options: tuple[str, ...], said: str) -> None:
+    photos = fill(Path("unread"), {"cat": 4, "dog": 4})
+    for file in photos.rglob("*.png"):
+        file.write_bytes(b"no picture")
+    ended = rediffuse("compare", photos, *small(*options))
+    assert ended.status == 2
+    assert said in ended.err
+    assert "picture" not in ended.err
 
 
 def test_one_class_is_refused(rediffuse: Callable[..., Ended], tmp_path: Path, model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -85,7 +86,11 @@ def compare(
     arms = arms or (("pixels", *ARMS) if data == "digits" else ARMS)
     if DA_FUSION not in arms:
         check_without_words(redrawing, learning, common.quiet)
-    probability, making = parse_alpha(alpha), to_making(copies, redrawing, learning)
+    asking: dict[str, Any] = {
+        "seeds": range(common.seed, common.seed + seeds) if seeds > 0 else seeds, "arms": arms, "levels": classifier, "steps": train_steps,
+        "alpha": parse_alpha(alpha), "making": to_making(copies, redrawing, learning), "fit": fit,
+    }  # fmt: skip
+    check_asked(shots or SHOTS, view, asking)
     makes = bool(set(arms) & set(GENERATED))
 
     def price(_: int, classes: int) -> Work:
@@ -100,8 +105,7 @@ def compare(
     guard_opened(images, named, price, common)
     found = run(
         images, held, load_prompted(model or MODEL, common, file) if makes else None, out=out, shots=shots, hours=hours, dry_run=dry_run,
-        seeds=range(common.seed, common.seed + seeds) if seeds > 0 else seeds, arms=arms, levels=classifier, copies=copies,
-        alpha=probability, making=making, steps=train_steps, size=view, fit=fit, command=terminal.typed(), progress=not common.quiet,
+        copies=copies, size=view, command=terminal.typed(), progress=not common.quiet, **asking,
     )  # fmt: skip
     if dry_run:
         return 0
@@ -109,6 +113,19 @@ def compare(
     show(found)
     terminal.say(f"\nThe page: {page}")
     return 1 if found.missing() else 0
+
+
+def check_asked(shots: tuple[int, ...], view: int | None, asking: Mapping[str, Any]) -> None:
+    """Refuse settings out of range and classifiers that are not there before photos and models are read. Raises RediffuseError."""
+    from rediffuse.evaluation.few_shot.compare import LARGEST
+    from rediffuse.evaluation.few_shot.settings import make_settings
+    from rediffuse.training.backbones import FROM_RANDOM
+    from rediffuse.training.model_folders import model_folder
+
+    chosen = make_settings(shots=shots, size=LARGEST if view is None else view, **asking)
+    for _, level in chosen.levels:
+        if level not in FROM_RANDOM:
+            model_folder(level)
 
 
 def check_without_words(redrawing: Redrawing, learning: Learning, quiet: bool) -> None:

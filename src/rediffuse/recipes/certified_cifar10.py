@@ -51,7 +51,7 @@ def asked(given: argparse.Namespace, trained: Trained, denoiser: Denoiser) -> Ce
     smoother = BARE if isinstance(denoiser, NoDenoiser) else DENOISED
     folder = trained.keep(given, f"certificates-{smoother.replace(' ', '-')}-{plan.draws}", lasting=True)
     with Bar(unit="pictures") as bar:
-        bar.stage(smoother, len(images) * len(plan.sigmas))
+        bar.stage(smoother)  # its first count says what an earlier life has done
         return certify(trained.models, images, denoiser, plan, size=SIZE, fit=FIT, keep=folder, progress=bar.report)
 
 

@@ -103,6 +103,8 @@ class CompareSettings:
             raise ConfigError(f"shots must be at least 1, got {min(self.shots)}")
         if min(self.seeds) < 0:
             raise ConfigError(f"seeds must be at least 0, got {min(self.seeds)}")
+        if self.size < 1:
+            raise ConfigError(f"size must be at least 1 pixel, got {self.size}")
         unknown = [arm for arm in self.arms if arm not in ARMS]
         if unknown:
             raise ConfigError(f"no arm {unknown[0]!r}; there are {', '.join(ARMS)}")
