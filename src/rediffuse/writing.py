@@ -101,9 +101,18 @@ def write_rows(
 
 def check_place(folder: Path) -> None:
     """Refuse a folder, there or not, in which nothing can be written, before the work. Raises ConfigError."""
+    check_path(folder)
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.exists(place))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"nothing can be written in {folder}, because {there} is no folder that you may write to; give another place")
+
+
+def check_path(folder: Path) -> None:
+    """Refuse a path that is no text, under which libraries write what they cannot read back. Raises ConfigError."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"the path {str(folder.absolute())!r} holds bytes that are no text; give another place") from error
 
 
 def holds_nothing(folder: Path) -> bool:

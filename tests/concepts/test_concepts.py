@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rediffuse.concepts.concepts import FILE_NAME, TOKEN_FOLDER, Concepts
+from rediffuse.concepts.concepts import FILE_NAME, TOKEN_FOLDER, Concepts, write_tensors
 from rediffuse.denoisers.base import Denoiser, DenoiserSpec, NoiseSchedule
 from rediffuse.denoisers.nothing import NoDenoiser
 from rediffuse.denoisers.schedules import scaled_linear_betas
@@ -156,6 +157,40 @@ def test_a_file_without_its_notes_is_named(tmp_path: Path, notes: dict[str, str]
     save_file({"<cat>": torch.ones(1, WIDTH)}, tmp_path / FILE_NAME, metadata={"concepts": "1", **notes})
     with pytest.raises(ModelError, match=rf"{FILE_NAME} is damaged: its metadata has no (classes|settings); learn"):
         Concepts.load(tmp_path)
+
+
+def test_a_kill_while_words_are_saved_leaves_none_or_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, written = Concepts(words={name: torch.randn(2, 4) for name in ("cat", "dog", "owl")}), []
+
+    def killed(file: Path, *given: Any) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(file)
+        write_tensors(file, *given)
+
+    monkeypatch.setattr("rediffuse.concepts.concepts.write_tensors", killed)
+    with pytest.raises(KeyboardInterrupt):
+        words.save(tmp_path)
+    assert Concepts.load(tmp_path).hash == words.hash
+
+
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
+    words = Concepts(words={"cat": torch.ones(1, 4)})
+    (tmp_path / FILE_NAME).write_bytes(b"no words at all")
+    words.save(tmp_path)
+    assert Concepts.load(tmp_path).hash == words.hash
+
+
+def test_the_home_folder_has_its_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = Concepts(words={"cat": torch.ones(1, 4)})
+    assert words.save("~/words") == tmp_path / "words"
+    assert Concepts.load("~/words").hash == words.hash
+
+
+def test_a_place_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no text"):
+        Concepts(words={"cat": torch.ones(1, 4)}).save(tmp_path / os.fsdecode(b"caf\xe9"))
 
 
 def test_asking_for_classes(tmp_path: Path) -> None:

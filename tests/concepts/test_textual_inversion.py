@@ -159,6 +159,37 @@ def test_a_killed_learning_ends_at_the_same_words(tmp_path: Path, decay: Any) ->
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+def test_a_learning_goes_on_with_its_classes_in_another_order(tmp_path: Path) -> None:
+    photos, file = pictures(COUNTS), tmp_path / "state.safetensors"
+    turned = photos.with_classes(tuple(reversed(photos.classes)))
+    whole = learn(turned, LinearDenoiser(), recipe=replace(TOY, steps=40), progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        learn(photos, Killed(30 * 3 * TOY.batch_per_class), recipe=replace(TOY, steps=40), progress=False, checkpoint=file)
+    for _ in range(2):  # from the checkpoint, then of the finished learning
+        ended = learn(turned, LinearDenoiser(), recipe=replace(TOY, steps=40), progress=False, checkpoint=file)
+        assert ended.classes == turned.classes
+        assert dict(ended.settings["starts"]) == dict(whole.settings["starts"])
+        for name, vectors in ended.words.items():
+            torch.testing.assert_close(vectors, whole.words[name], atol=1e-5, rtol=0)
+
+
+def test_what_photos_are_called_makes_no_other_learning(tmp_path: Path) -> None:
+    file, recipe = tmp_path / "state.safetensors", replace(TOY, steps=3)
+    photos, model = pictures(COUNTS), LinearDenoiser()
+    learn(photos, model, recipe=recipe, progress=False, checkpoint=file)
+    renamed = ImageSet.of(list(photos), classes=photos.classes, name="the same elsewhere", flips=False)
+    calls = model.calls
+    learn(renamed, model, recipe=recipe, progress=False, checkpoint=file)
+    assert model.calls == calls
+
+
+def test_where_to_start_from_is_kept_before_the_first_step(tmp_path: Path) -> None:
+    photos, file, recipe = pictures(COUNTS), tmp_path / "state.safetensors", replace(TOY, steps=90)
+    with pytest.raises(KeyboardInterrupt):
+        learn(photos, Killed(1), recipe=recipe, progress=False, checkpoint=file)
+    assert file.exists()
+
+
 def test_the_time_of_a_killed_learning_counts(tmp_path: Path) -> None:
     photos, recipe, file = pictures(COUNTS), replace(TOY, steps=40), tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):

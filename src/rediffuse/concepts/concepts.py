@@ -18,7 +18,7 @@ from rediffuse.concepts.placeholders import distinct_placeholders, token_key
 from rediffuse.concepts.tokens import WORDS, match_tokens, read_tokens, token_file_name
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.writing import whole
+from rediffuse.writing import check_path, whole
 
 FILE_NAME = WORDS
 TOKEN_FOLDER = "tokens"
@@ -119,17 +119,18 @@ class Concepts:
         Returns:
             The folder; `Concepts.load` reads it.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         if folder.is_file() or folder.suffix == ".safetensors":
             raise ConfigError(f"words are saved into a folder, got {folder}; give the folder's name alone")
+        check_path(folder)
         stale = [folder / TOKEN_FOLDER / token_file_name(token) for token in _saved_tokens(folder / FILE_NAME)]
+        names = {token: name for name, token in self.placeholders.items()}
+        metadata = {"concepts": _FORMAT, "classes": json.dumps(names), "settings": json.dumps(dict(self.settings)), "sha256": self.hash}
+        write_tensors(folder / FILE_NAME, self.vectors(), metadata)  # first: without it `load` takes the tokens that are there for all
         written = []
         for token, vectors in self.vectors().items():
             written.append(folder / TOKEN_FOLDER / token_file_name(token))
             write_tensors(written[-1], {token.lower() if len(vectors) > 1 else token: vectors}, {})
-        names = {token: name for name, token in self.placeholders.items()}
-        metadata = {"concepts": _FORMAT, "classes": json.dumps(names), "settings": json.dumps(dict(self.settings)), "sha256": self.hash}
-        write_tensors(folder / FILE_NAME, self.vectors(), metadata)
         for file in stale:
             if file not in written:
                 file.unlink(missing_ok=True)
@@ -146,7 +147,7 @@ class Concepts:
         Raises:
             ModelError: missing, empty, damaged or not all there.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         file = path / FILE_NAME if path.is_dir() else path
         metadata = _metadata(file)
         if "concepts" not in metadata:
@@ -226,8 +227,12 @@ def _noted(file: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]
 
 
 def _saved_tokens(file: Path) -> list[str]:
-    metadata = _metadata(file)
-    return list(_noted(file, metadata, "classes")) if "classes" in metadata else []
+    """Of an earlier save; a damaged one, which shall be replaced, names none."""
+    try:
+        metadata = _metadata(file)
+        return list(_noted(file, metadata, "classes")) if "classes" in metadata else []
+    except ModelError:
+        return []
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -41,6 +41,13 @@ class LearningState:
         stacked = torch.stack(list(rows))
         return cls(step=0, rows=stacked, first=torch.zeros_like(stacked), second=torch.zeros_like(stacked), starts=starts)
 
+    def index(self, rows: Sequence[int]) -> Self:
+        """The state of these words, in this order."""
+        chosen = torch.tensor(rows)
+        return replace(
+            self, rows=self.rows[chosen], first=self.first[chosen], second=self.second[chosen], starts=[self.starts[row] for row in rows]
+        )
+
     def optimizer(self, rows: Tensor, recipe: InversionRecipe) -> torch.optim.AdamW:
         """AdamW on the new rows alone, as it was at this step. It works elementwise, so words do not touch each other."""
         optimizer = torch.optim.AdamW(
@@ -78,7 +85,8 @@ class LearningState:
             told = "; ".join(f"{name} was {short(old)}, now {short(new)}" for name, old, new in differences[:5])
             use = f"; `augment --words {file.parent}` makes copies with its words as they are" if (file.parent / WORDS).exists() else ""
             raise PlanError(f"{file} belongs to another learning: {told}. Give another folder, or delete it{use}")
-        return state
+        places = {name: place for place, name in enumerate(theirs["placeholders"])}
+        return state.index([places[name] for name in task["placeholders"]])
 
     @classmethod
     def _read(cls, file: Path) -> tuple[Self, Any]:
@@ -101,4 +109,10 @@ def learning_seconds(file: Path) -> float:
 
 
 def _deciding(task: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in task.items() if name not in _FREE}
+    """What of a task decides its words. Photos count by their pixels and models by their weights, not by what they are called."""
+    model, photos = dict(task["model"]), dict(task["photos"])
+    photos.pop("name", None)
+    if model.get("weights_hash"):
+        model.pop("name", None)
+        model.pop("revision", None)
+    return {**{name: value for name, value in task.items() if name not in _FREE}, "model": model, "photos": photos}

@@ -80,7 +80,7 @@ def learn(
     placeholders = distinct_placeholders(photos.classes)
     for name, token in renamed(placeholders).items():
         warnings.warn(f"class {name!r} is learned as {token}: without the suffix its token would be another class's", stacklevel=2)
-    file = None if checkpoint is None else Path(checkpoint)
+    file = None if checkpoint is None else Path(checkpoint).expanduser()
     if file is not None:
         check_place(file.parent)
     with frozen(model), Bar(progress) as bar:
@@ -117,6 +117,8 @@ def _train(
     if state is None:
         starts = room.fit(lambda slots: choose_starts(model, recipe, shots, seed=seed, batch=slots, bar=bar))
         state = LearningState.begin([start.rows for start in starts], [start.to_settings() for start in starts])
+        if file is not None:
+            state.save(file, task)  # the choice may have cost more calls than the learning will
     room.batch = min(room.batch, per_step)
     rows = nn.Parameter(state.rows.to(model.device))  # (classes, vectors, D)
     optimizer = state.optimizer(rows, recipe)

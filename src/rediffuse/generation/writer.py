@@ -42,7 +42,7 @@ from rediffuse.generation.store import (
 )  # fmt: skip
 from rediffuse.lock import Lock
 from rediffuse.machine import coding_threads, is_alive, now
-from rediffuse.writing import sync_folder, write_json, write_rows, write_text
+from rediffuse.writing import check_path, sync_folder, write_json, write_rows, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,7 @@ def check_folder(out: Path, settings: Mapping[str, Any], variants: Sequence[Vari
     Raises:
         PlanError: it is the run of another plan, which the message tells apart; or the folder holds something else.
     """
+    check_path(out)
     if out.is_file():
         raise PlanError(f"{out} is a file; give a folder for the run")
     if not (out / RUN).is_file():
