@@ -178,3 +178,17 @@ def test_a_model_that_was_trained_on_is_another_one(folder: Path) -> None:
     assert other.fingerprint() == vouched
     other.register_parameter("added", torch.nn.Parameter(torch.zeros(3)))
     assert other.fingerprint() != vouched
+
+
+def test_weights_written_through_data_are_found_out(folder: Path) -> None:
+    model = load(str(folder), device="cpu")
+    assert model.spec is not None
+    vouched, weights = model.spec.weights_hash, dict(model.named_parameters())
+    largest = max(weights.values(), key=torch.Tensor.numel)
+    before = largest.data.clone()
+    largest.data += torch.randn(before.shape[0], 1).matmul(torch.randn(1, before[0].numel())).view(before.shape)  # as LoRA is fused
+    assert model.fingerprint() != vouched
+    largest.data = before
+    assert model.fingerprint() == vouched
+    model.load_state_dict({name: value * 1.5 for name, value in model.state_dict().items()}, assign=True)
+    assert model.fingerprint() != vouched

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from typing import Any, Literal, Self
@@ -158,7 +158,8 @@ class Denoiser(nn.Module, ABC):
     multiple_of: int = 1
     conditional: bool = False
     spec: DenoiserSpec | None = None
-    _written: Mapping[str, int] | None = None  # how often each weight had been written to when the spec was vouched for
+    _vouched: Mapping[str, Tensor] | None = None  # some numbers of each weight, as they were when the spec was vouched for
+    _written: Mapping[str, int] | None = None  # how often each had been written to then
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
@@ -188,6 +189,7 @@ class Denoiser(nn.Module, ABC):
     def vouch(self, spec: DenoiserSpec) -> None:
         """Take a spec whose hash is that of the weights as they stand; once a weight is written to, it is not asked any more."""
         self.spec, self._written = spec, {name: value._version for name, value in self.named_parameters()}
+        self._vouched = {name: value.cpu() for name, value in _some_of(self.named_parameters())}
 
     def fingerprint(self) -> str:
         """What tells it from other denoisers: the hash in its spec or, built in memory or trained on, one over its kind, weights and noise
@@ -202,13 +204,28 @@ class Denoiser(nn.Module, ABC):
         return digest.hexdigest()
 
     def _is_changed(self) -> bool:
-        """Whether a weight was added or written to since the spec was vouched for. Another device or number type counts as no writing."""
-        now = {name: value._version for name, value in self.named_parameters()}
-        return self._written is not None and any(version > self._written.get(name, -1) for name, version in now.items())
+        """Whether a weight was added or written to since the spec was vouched for. Another device or number type counts as no writing.
+
+        Writing through `.data`, as is done to fuse a LoRA, raises no count; it shows in the numbers.
+        """
+        if self._written is None or self._vouched is None:
+            return False
+        if any(value._version > self._written.get(name, -1) for name, value in self.named_parameters()):
+            return True
+        return any(not torch.equal(value.cpu(), self._vouched[name].to(value.dtype)) for name, value in _some_of(self.named_parameters()))
 
     @property
     def device(self) -> torch.device:
         return next((value.device for value in chain(self.parameters(), self.buffers())), self.schedule.alpha.device)
+
+
+def _some_of(weights: Iterable[tuple[str, Tensor]], count: int = 16) -> Iterator[tuple[str, Tensor]]:
+    """So many numbers of each weight, spread over it, whatever its memory format; none of one that holds no numbers yet."""
+    for name, value in weights:
+        if value.is_meta or not value.numel():
+            continue
+        places = torch.linspace(0, value.numel() - 1, min(count, value.numel()), dtype=torch.float64).round().long()
+        yield name, value.detach()[torch.unravel_index(places.to(value.device), value.shape)]
 
 
 def clean_from_output(output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, prediction: Prediction) -> Tensor:
