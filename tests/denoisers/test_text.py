@@ -188,3 +188,18 @@ def test_each_placeholder_takes_its_positions_once(model: StableDenoiser) -> Non
     assert tokens.learned == ((2, "<m>", 0), (3, "<m>", 1), (4, "<m>", 2), (6, "<m>", 0), (7, "<m>", 1), (8, "<m>", 2))
     assert tokens.ids[8 + 1] == tokenizer.eos_token_id
     assert len(tokens.ids) == 77
+
+
+def test_a_mask_ends_behind_the_prompt_where_padding_is_the_end_token(folder: Path) -> None:
+    masked = load(folder, device="cpu", dtype="float32")
+    assert isinstance(masked, StableDenoiser)
+    masked.text_encoder.config.use_attention_mask = True
+    masked.tokenizer.pad_token = masked.tokenizer.eos_token
+    vectors = words(cat_toy=4)
+    prompt = "a photo of a <cat-toy> thing"
+    changed = {"<cat-toy>": torch.cat([vectors["<cat-toy>"][:1], -vectors["<cat-toy>"][1:]])}
+    length = tokenise(masked.tokenizer, prompt, {"<cat-toy>": 4}, 77).length
+    one, other = (masked.embed([prompt], each).embedding for each in (vectors, changed))
+    assert one is not None
+    assert other is not None
+    assert (one[0, length - 1] - other[0, length - 1]).abs().max() > 1e-3  # the end token sees all vectors of the word

@@ -25,9 +25,11 @@ CHUNK = 256  # prompts in one call of the text encoder
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """One prompt as the text encoder reads it. ids: all positions, ends and padding included; learned: (position, placeholder, row)."""
+    """One prompt as the text encoder reads it. ids: all positions, ends and padding included; length: without the padding;
+    learned: (position, placeholder, row)."""
 
     ids: tuple[int, ...]
+    length: int
     learned: tuple[tuple[int, str, int], ...]
 
 
@@ -68,8 +70,8 @@ def tokenise(tokenizer: Any, prompt: str, lengths: Mapping[str, int], limit: int
     ids.append(tokenizer.eos_token_id)
     if len(ids) > limit:
         raise ConfigError(f"the prompt {prompt!r} is {len(ids)} tokens long with its two ends; this model reads {limit}: shorten it")
-    ids += [tokenizer.pad_token_id] * (limit - len(ids))
-    return Tokens(ids=tuple(ids), learned=tuple(learned))
+    padding = [tokenizer.pad_token_id] * (limit - len(ids))
+    return Tokens(ids=(*ids, *padding), length=len(ids), learned=tuple(learned))
 
 
 def encode_prompts(encoder: Any, tokenizer: Any, prompts: Sequence[str], words: Mapping[str, Tensor], limit: int) -> Tensor:
@@ -90,18 +92,18 @@ def encode_prompts(encoder: Any, tokenizer: Any, prompts: Sequence[str], words: 
     for start in range(0, len(tokens), CHUNK):
         chunk = tokens[start : start + CHUNK]
         ids = torch.tensor([token.ids for token in chunk], device=device)
-        mask = _attention_mask(encoder, tokenizer, chunk, device)
+        mask = _attention_mask(encoder, chunk, device)
         with _learned_words(embedding, chunk, words):
             states.append(encoder(ids, attention_mask=mask)[0])
     rows = torch.tensor([distinct[prompt] for prompt in prompts], device=device)
     return torch.cat(states).index_select(0, rows).float()  # (N, limit, D); its gradient, unlike that of [rows], is the same on every run
 
 
-def _attention_mask(encoder: Any, tokenizer: Any, chunk: Sequence[Tokens], device: torch.device) -> Tensor | None:
+def _attention_mask(encoder: Any, chunk: Sequence[Tokens], device: torch.device) -> Tensor | None:
     """None for Stable Diffusion, which attends to padding; a few encoders ask for a mask in their configuration."""
     if not getattr(encoder.config, "use_attention_mask", False):
         return None
-    lengths = torch.tensor([token.ids.index(tokenizer.eos_token_id) + 1 for token in chunk], device=device)
+    lengths = torch.tensor([token.length for token in chunk], device=device)
     return (torch.arange(len(chunk[0].ids), device=device) < lengths.unsqueeze(1)).long()
 
 
