@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.tiny import tiny_stable
@@ -123,6 +125,27 @@ def test_a_name_becomes_a_commit_and_only_needed_files_come(served: Hub, answers
 def test_names_that_are_not_there_say_so(answers: list[object]) -> None:
     assert "no revision 'v9'" in str(answers[1])
     assert "no hub model 'nobody/nothing'" in str(answers[2])
+
+
+def test_a_full_disk_is_no_lost_connection(served: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def full(*_: object, **__: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Api:
+        def model_info(self, *_: object, **__: object) -> object:
+            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in needed_files_of(served)])
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    with pytest.raises(ModelError, match="cannot be stored in the local cache: no space is left") as said:
+        hub.fetch(REPOSITORY, "main", needed_files)
+    assert "reached" not in str(said.value)
+
+
+def needed_files_of(served: Hub) -> list[str]:
+    return [file.relative_to(served.folder).as_posix() for file in served.folder.rglob("*") if file.is_file()]
 
 
 @pytest.mark.usefixtures("answers")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rediffuse.errors import ModelError
+from rediffuse.writing import refusal
 
 NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
 INDEX = "model_index.json"
+STORING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What a disk says, and no network."""
 INDICES = (INDEX, "config.json")  # what says of which kind a folder is: of a pipeline, of a bare network
 
 
@@ -61,6 +65,11 @@ def fetch(name: str, revision: str | None, choose: Callable[[Sequence[str]], lis
     except RepositoryNotFoundError as error:
         raise ModelError(f"there is no hub model {repository!r} that you may read; check the name, or run `hf auth login`") from error
     except (unreachable, OSError) as error:
+        if isinstance(error, OSError) and error.errno in STORING:
+            raise ModelError(
+                f"the hub model {repository} cannot be stored in the local cache: {refusal(error)}. Make room there, or set HF_HOME to "
+                "another place"
+            ) from error
         why = next(iter(str(error).strip().splitlines()), repr(error))
         if cached := _cached(repository, wanted, choose):
             warnings.warn(
