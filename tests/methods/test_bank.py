@@ -256,6 +256,23 @@ def test_a_bank_that_is_made_once_is_read_by_others(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+def test_slots_that_a_killed_writer_touched_do_not_come_again(tmp_path: Path):
+    path = tmp_path / "ring"
+    bank = Bank(diffaug(), rate=1, capacity=8, path=path, spare=0)
+    bank.add(torch.rand(8, 3, 8, 8), torch.arange(8))
+    store = bank._store
+    assert store is not None
+    store.counts[1] = 12  # four more were begun: pictures are there, labels are not
+    store.images[:4] = 7
+    bank.state_dict()
+    del bank, store
+    again = Bank(None, rate=0, path=path)
+    assert again.held == 4
+    assert set(again.draw(200).entry.tolist()) == {4, 5, 6, 7}
+    with pytest.raises(DataError, match="4 to 7"):
+        again.read(again.draw_of(torch.tensor([3])))
+
+
 def test_a_file_has_one_writer(tmp_path: Path):
     """A second one is refused, here and in another process; readers are not; a writer that was killed leaves nothing behind."""
     path = tmp_path / "bank"

@@ -93,11 +93,12 @@ class Bank:
             raise ConfigError("a bank without a method only reads: give rate=0 and the path of a bank that is there")
         self.method, self.rate, self.source, self.flips = method, float(rate), source, flips
         self.warmup, self.padding, self.spare = warmup, padding, spare
-        self.written = 0
+        self.written = self._begun = 0
         self._store: BankStore | None = None
         if self.path is not None and (method is None or self.path.exists()):
             self._store = open_store(self.path, writable=method is not None)
             self.written = int(self._store.counts[0])
+            self._begun = int(self._store.counts[1])
         self.capacity = (CAPACITY if self._store is None else self._store.shape.capacity) if capacity is None else capacity
         self._check_store()
         self.manual_seed(seed)
@@ -105,7 +106,10 @@ class Bank:
     @property
     def held(self) -> int:
         """Pictures that can come again."""
-        return 0 if self._store is None else min(self.written, self.capacity)
+        if self._store is None:
+            return 0
+        torn = max(0, self._begun - self.written)  # a killed writer touched so many slots beyond what it finished
+        return max(0, min(self.written, self.capacity, self._store.shape.slots - torn))
 
     @property
     def lacking(self) -> int:
@@ -119,7 +123,7 @@ class Bank:
 
     def clear(self) -> None:
         """Forget all pictures."""
-        self.written = 0
+        self.written = self._begun = 0
         if self._store is not None:
             self._store.counts.zero_()
 
