@@ -205,12 +205,18 @@ def test_mistakes_are_named():
     photos = take_photos()
     with pytest.raises(ConfigError, match="copies must be at least 1, got 0"):
         settings(copies=0)
+    with pytest.raises(ConfigError, match=r"copies must be a whole number, got 2\.5"):
+        settings(copies=2.5)
     with pytest.raises(ConfigError, match="format must be one of png, webp, jpeg, got 'gif'"):
         settings(format="gif")
     with pytest.raises(ConfigError, match="do not include 'dog'"):
         tabulate(photos, RealGuidance(mixture(("cat",)), ("cat",)), settings())
     with pytest.raises(DataError, match="holds no photos"):
         tabulate(photos.subset([]), METHOD, settings())
+    wide = take_photos(size=(16_400, 2))
+    with pytest.raises(ConfigError, match=r"webp holds up to 16,383 pixels along a side and cat/0\.png has 16,400; choose format png"):
+        tabulate(wide, METHOD, settings(format="webp"))
+    assert tabulate(wide, METHOD, settings(format="webp", size="model"))
     unlabelled = ImageSet.of([Example(id="a", image=picture(0), label=None)], classes=())
     with pytest.raises(DataError, match="without a label"):
         tabulate(unlabelled, METHOD, settings())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -115,6 +117,21 @@ def test_a_preview_is_what_the_run_will_make(make: Make, tmp_path: Path):
         assert np.abs(made[name] - np.asarray(Image.open(folder_ / f"{name}.png"))).max() <= 1
 
 
+def test_ctrl_c_in_the_last_decode_is_not_lost(make: Make, monkeypatch: pytest.MonkeyPatch):
+    model = mixture()
+    decode = model.decode
+
+    def pressed(x: torch.Tensor) -> torch.Tensor:
+        signal.raise_signal(signal.SIGINT)
+        return decode(x)
+
+    monkeypatch.setattr(model, "decode", pressed)
+    with pytest.raises(KeyboardInterrupt, match="24 of 24 images are there"):
+        make(method=Varied(model, CLASSES), copies=4, batch=32)
+    monkeypatch.undo()
+    assert make(method=Varied(mixture(), CLASSES), copies=4, batch=32).complete
+
+
 def test_mistakes_are_named(make: Make):
     photos = take_photos()
     with pytest.raises(ConfigError, match="give side"):
@@ -123,6 +140,10 @@ def test_mistakes_are_named(make: Make):
         generate(photos, 3, "nowhere")  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="batch must be at least 1"):
         make(batch=0)
+    with pytest.raises(ConfigError, match="rate is a number of image steps a second and must be above 0, got 0"):
+        make(rate=0)
+    with pytest.raises(ConfigError, match="no text"):
+        make(name=os.fsdecode(b"caf\xe9"))
     unlabelled = ImageSet.of([Example(id="a", image=picture(0), label=None)], classes=())
     with pytest.raises(DataError, match="without a label"):
         make(unlabelled, method=Varied(mixture(), CLASSES))

@@ -108,6 +108,12 @@ class Counted(Denoiser):
         return self.inner.embed(prompts, words)
 
 
+def test_a_prompt_without_classes_takes_any_label(mixture):
+    assert RealGuidance(mixture, (), prompt="photo").prompts(torch.tensor([0, 3])) == ["a photo"] * 2
+    with pytest.raises(ConfigError, match="label 3 is outside the 3 classes"):
+        RealGuidance(mixture, CLASSES).prompts(torch.tensor([3]))
+
+
 def test_jobs_share_tables_and_conditions(mixture):
     model = Counted(mixture)
     method = DAFusion(model, words())

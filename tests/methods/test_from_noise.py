@@ -48,6 +48,7 @@ def test_samples_are_those_of_the_class():
 
 def test_prompts_by_name_by_word_and_given(mixture):
     assert FromNoise(mixture, CLASSES).prompts(torch.tensor([0, 2])) == ["a photo of a cat", "a photo of a red bird"]
+    assert FromNoise(mixture, ("<x> y",)).prompts(torch.tensor([0])) == ["a photo of a x y"]
     assert FromNoise(mixture, CLASSES, prompt="photo").prompt(1) == "a photo"
     assert FromNoise(mixture, CLASSES, prompt="my {}").prompt(1) == "my dog"
     learned = FromNoise(mixture, words=words())

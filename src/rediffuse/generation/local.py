@@ -56,6 +56,7 @@ class Engine:
     def run(self, plan: Plan, writer: Writer, tick: Tick) -> None:
         """Make every open shard; tick is called with the image steps done since the last time, and may raise to stop."""
         batch, shards, committing = plan.batch, plan.shards(), None
+        self.guided = self.method.guided()  # it embeds the empty prompt: again, with the threads of the plan
         try:
             for number in writer.open_shards():
                 shard, batch = self._fill(number, shards[number], batch, writer, tick)

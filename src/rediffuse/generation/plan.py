@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rediffuse.methods.editing import EditDraw, EditingMethod
 
 FORMATS: Mapping[str, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
+LARGEST: Mapping[str, int] = {"webp": 16_383, "jpeg": 65_500}
+"""Pixels along a side that a format can hold, of those that end before pictures do."""
 SHARD_BATCHES = (4, 32)  # at least and at most
 REAL = -1  # the copy number of a real image
 
@@ -50,10 +52,14 @@ class Settings:
     target_per_class: int | None = None
 
     def __post_init__(self) -> None:
-        if self.copies < 1:
-            raise ConfigError(f"copies must be at least 1, got {self.copies}")
-        if self.target_per_class is not None and self.target_per_class < 1:
-            raise ConfigError(f"target_per_class must be at least 1, got {self.target_per_class}")
+        for name in ("copies", "target_per_class"):
+            value = getattr(self, name)
+            if name == "target_per_class" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}")
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
         for name, allowed in (("fit", FIT_MODES), ("size", ("source", "model")), ("format", tuple(FORMATS))):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
@@ -258,6 +264,13 @@ def _check_photos(photos: ImageSet, method: EditingMethod, settings: Settings) -
         raise ConfigError(f"{method.name} takes no photos; give it noise_sources(classes, count, side)")
     if blank and settings.keep_real:
         raise ConfigError("keep_real keeps the photos, and pictures from noise have none; leave it out")
+    if settings.size == "source" and settings.fit != "crop" and (most := LARGEST.get(settings.format)):
+        large = [(name, max(size)) for name, size in zip(photos.ids, photos.sizes, strict=True) if max(size) > most]
+        if large:
+            raise ConfigError(
+                f"{settings.format} holds up to {most:,} pixels along a side and {large[0][0]} has {large[0][1]:,}; choose format png, or "
+                "size model"
+            )
 
 
 def _method_labels(photos: ImageSet, method: EditingMethod) -> list[int]:

@@ -106,6 +106,8 @@ def generate(
     out, photos = Path(out).expanduser(), open_images(photos)
     if not isinstance(method, EditingMethod):
         raise ConfigError(f"method must be a DAFusion or RealGuidance, got {type(method).__name__}")
+    if rate is not None and not rate > 0:
+        raise ConfigError(f"rate is a number of image steps a second and must be above 0, got {rate}; leave it out to measure it")
     settings = Settings(
         copies=copies, seed=seed, side=_side(method, side), fit=fit, size=size, format=format, keep_real=keep_real,
         target_per_class=target_per_class
@@ -164,6 +166,7 @@ def _make(engine: Engine, plan: Plan, writer: Writer, steps: int, note: Callable
                 interrupt.check()
 
             engine.run(plan, writer, tick)
+            interrupt.check()  # pressed after the last call
     except KeyboardInterrupt:
         writer.finish(time.monotonic() - began)
         stopped = KeyboardInterrupt(f"{writer.made} of {len(plan.variants)} images are there")

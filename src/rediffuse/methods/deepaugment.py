@@ -218,22 +218,24 @@ def bases(normal: Tensor) -> Tensor:
 
 def run_layer(x: Tensor, basis: Tensor, chance: Distortion, strength: float) -> Tensor:
     """Patches into the distorted basis, their answers distorted, and back by the basis as it should be. x: (N, 3, H, W)."""
+    kinds = (chance.weights, chance.activations)  # where they were drawn: asking a device which ones there are would wait for it
     basis, chance = basis.to(x.device), Distortion(**{name: value.to(x.device) for name, value in vars(chance).items()})
     height, width = x.shape[2:]
     margin = SIDE - 1
     padded = F.pad(x, [margin] * 4, mode="reflect")  # so that every pixel lies in as many patches
     patches = F.unfold(padded, SIDE)  # (N, P, H' W')
-    filters = _by_kind(basis, chance, chance.weights, WEIGHTS, strength)
+    filters = _by_kind(basis, chance, kinds[0], WEIGHTS, strength)
     maps = (filters @ patches).view(len(x), FILTERS, height + margin, width + margin)
-    answers = _by_kind(maps, chance, chance.activations, ACTIVATIONS, strength).flatten(2)
+    answers = _by_kind(maps, chance, kinds[1], ACTIVATIONS, strength).flatten(2)
     whole = F.fold(basis.mT @ answers, padded.shape[2:], SIDE)[:, :, margin:-margin, margin:-margin]
     return whole / SIDE**2
 
 
 def _by_kind(values: Tensor, chance: Distortion, kind: Tensor, table: Sequence[Distort], strength: float) -> Tensor:
+    """Each row distorted by its own kind. kind: (N,) on the processor."""
     result = values.clone()
     for index in kind.unique().tolist():
-        rows = (kind == index).nonzero().flatten()
+        rows = (kind == index).nonzero().flatten().to(values.device)
         result[rows] = table[index](values[rows], chance.index(rows), strength)
     return result
 

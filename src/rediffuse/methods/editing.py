@@ -185,8 +185,8 @@ class EditingMethod(Method[EditDraw]):
 
     def prompts(self, labels: Tensor) -> list[str]:
         """One prompt a label."""
-        wrong = [label for label in labels.tolist() if not 0 <= label < max(1, len(self.classes))]
-        if wrong:
+        wrong = [label for label in labels.tolist() if not 0 <= label < len(self.classes)]
+        if wrong and self.classes:  # without classes the prompt names none
             raise ConfigError(f"label {wrong[0]} is outside the {len(self.classes)} classes of {type(self).__name__}")
         return [self.prompt(label) for label in labels.tolist()]
 

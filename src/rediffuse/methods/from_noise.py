@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
-from rediffuse.concepts.prompts import GENERATION_TEMPLATE
+from rediffuse.concepts.prompts import GENERATION_TEMPLATE, as_words
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError
 from rediffuse.methods.editing import BATCH, GUIDANCE_SCALE, SOLVER, STEPS, EditDraw, EditingMethod
@@ -88,7 +88,7 @@ class FromNoise(EditingMethod):
 
     def prompt(self, label: int) -> str:
         name = self.classes[label]
-        return self.template.replace("{}", name if self.concepts is None else self.concepts.placeholder(name))
+        return self.template.replace("{}", as_words(name) if self.concepts is None else self.concepts.placeholder(name))
 
     def tables(self, draw: EditDraw) -> list[StepTable]:
         return [from_noise(self.model.schedule, self.solver, self.steps, end=self.end)] * len(draw)
