@@ -33,12 +33,18 @@ def test_copies_are_found_and_strangers_are_not(tmp_path: Path) -> None:
         folder = tmp_path / "photos" / "ab"[place % 2]
         folder.mkdir(parents=True, exist_ok=True)
         picture(place).save(folder / f"{place}.png")
-    assert duplicates.main(["--data", str(tmp_path / "photos"), "--shots", "6", "--out", str(tmp_path)]) == 0
+    for split, first in (("train", 20), ("test", 30)):
+        for place in range(first, first + 6):
+            folder = tmp_path / "flat" / split / "ab"[place % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            picture(place).save(folder / f"{place}.png")
+    flat = ["--flat", str(tmp_path / "flat"), "--flat-shots", "1"]
+    assert duplicates.main(["--data", str(tmp_path / "photos"), "--shots", "6", *flat, "--out", str(tmp_path)]) == 0
     found = read_result(tmp_path / "bench_duplicates.json")
     assert [row["change"] for row in found.rows] == list(duplicates.CHANGES)
     assert found.rows[0]["found"] == found.rows[1]["found"] == found.rows[0]["nearest_is_the_source"] == 1
     assert all(0 <= row["low"] <= row["found"] <= row["high"] <= 1 for row in found.rows)
-    assert found.headline["false_pairs"].value == 0
+    assert found.headline["false_pairs"].value == found.headline["false_pairs_flat"].value == 0
 
 
 def test_what_is_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

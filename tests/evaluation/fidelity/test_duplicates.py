@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,9 +56,26 @@ def test_copies_are_found_and_look_alikes_are_not() -> None:
     assert [name for name, pair in found.items() if pair.mirrored] == ["mirror"]
     assert (found["same"].rms, found["mirror"].rms) == (0, 0)
     assert found["noisy"].rms == pytest.approx(4 / 255, rel=0.15)
-    loose = near_duplicates(changed, originals, extractor=coarse, taken=TAKEN, cosine=-1, rms=1, neighbours=2)
+    loose = near_duplicates(changed, originals, extractor=coarse, taken=TAKEN, cosine=-1, rms=1, share=math.inf, neighbours=2)
     assert len(loose) == 2 * len(changed)
     assert [pair.cosine for pair in loose] == sorted((pair.cosine for pair in loose), reverse=True)
+
+
+def test_flat_pictures_of_one_colour_are_no_copies() -> None:
+    generator = np.random.default_rng(0)
+    grounds = [np.array([30, 80, 60]) + generator.normal(0, 4, (16, 16, 3)).cumsum(0) / 2 for _ in range(8)]
+    flat = [
+        Example(id=f"f{row}", image=Image.fromarray(each.clip(0, 255).astype(np.uint8)), label=None) for row, each in enumerate(grounds)
+    ]
+    first, second = (ImageSet.of(flat[part], classes=(), name="flat") for part in (slice(0, 4), slice(4, 8)))
+    given = {"extractor": coarse, "taken": TAKEN}
+    assert len(near_duplicates(first, second, **given, share=math.inf)) == 16  # type: ignore[arg-type]
+    assert near_duplicates(first, second, **given) == ()  # type: ignore[arg-type]
+    noisy = [replace(each, image=each.image.point([max(0, level - 1) for level in range(256)] * 3)) for each in first]  # a level darker
+    found = near_duplicates(ImageSet.of(noisy, classes=(), name="darker"), first, **given)  # type: ignore[arg-type]
+    assert {(pair.first, pair.second) for pair in found} == {(name, name) for name in first.ids}
+    plain = ImageSet.of([replace(flat[0], image=Image.new("RGB", (16, 16), "green"))], classes=(), name="plain")
+    assert [pair.share for pair in near_duplicates(plain, plain, **given)] == [0]  # type: ignore[arg-type]
 
 
 def test_neighbours_are_those_of_a_plain_sort_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

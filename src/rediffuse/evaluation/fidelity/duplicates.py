@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from rediffuse.evaluation.kept import Kept, fingerprint
 
 COSINE = 0.85
 RMS = 0.12
+SHARE = 0.8
+"""Of the pictures' own spread: two pictures of one colour that have nothing else in common differ by at least 1."""
 NEIGHBOURS = 10
 ROWS = 1024
 COLUMNS = 8192
@@ -33,6 +36,7 @@ class Duplicate:
         first, second: ids.
         cosine: of their features, -1 to 1.
         rms: root mean square of the difference of their pixels in [0, 1], at the size that features are taken at.
+        share: rms as a share of the spread of the more varied of the two: the standard deviation of its pixels about its own mean colour.
         mirrored: whether the second is mirrored in that.
         identical: whether both have the same pixels as files.
     """
@@ -41,6 +45,7 @@ class Duplicate:
     second: str
     cosine: float
     rms: float
+    share: float
     mirrored: bool
     identical: bool
 
@@ -56,6 +61,7 @@ def near_duplicates(
     taken: Taken | None = None,
     cosine: float = COSINE,
     rms: float = RMS,
+    share: float = SHARE,
     neighbours: int = NEIGHBOURS,
     keep: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
@@ -63,8 +69,8 @@ def near_duplicates(
 ) -> tuple[Duplicate, ...]:
     """Pairs of pictures whose features and pixels are both close, the closest features first.
 
-    Features find candidates (they forgive a crop, a codec, a mirror); pixels throw out what only shows the same thing. For a look at
-    what resembles, not what is copied, take rms=1.
+    Features find candidates (they forgive a crop, a codec, a mirror); pixels throw out what only shows the same thing, or is as flat and
+    of the same colour. For a look at what resembles, not what is copied, take rms=1 and share=inf.
 
     Args:
         first, second: sets, such as made pictures and the test split.
@@ -72,11 +78,13 @@ def near_duplicates(
         taken: how features are taken; None takes `Taken()`.
         cosine: least similarity of features, in [-1, 1].
         rms: largest difference of pixels, in [0, 1]; 1 takes all candidates.
+        share: largest difference as a share of the pictures' own spread, above 0; infinity takes all candidates.
         neighbours: candidates of each picture of the first set, at most.
         keep, identity, progress: as in `measure.measure_fidelity`.
     """
-    if not -1 <= cosine <= 1 or not 0 <= rms <= 1 or neighbours < 1:
-        raise ConfigError(f"cosine must be in [-1, 1], rms in [0, 1], neighbours at least 1, got {cosine}, {rms} and {neighbours}")
+    if not -1 <= cosine <= 1 or not 0 <= rms <= 1 or neighbours < 1 or not share > 0:
+        told = f"{cosine}, {rms}, {share} and {neighbours}"
+        raise ConfigError(f"cosine must be in [-1, 1], rms in [0, 1], share above 0, neighbours at least 1, got {told}")
     judge, how = Judged.open(DEFAULT, name=DEFAULT) if extractor is None else extractor, taken or Taken()
     kept = None
     if keep is not None:
@@ -91,7 +99,7 @@ def near_duplicates(
     theirs = take_features(second, judge, how, kept=kept, name="second", progress=from_(len(first))).values
     found = []
     for row, candidates in similar(ours, theirs, cosine, neighbours):
-        found += [pair for pair in _looked_at(first, second, row, candidates, how) if pair.rms <= rms]
+        found += [pair for pair in _looked_at(first, second, row, candidates, how) if pair.rms <= rms and pair.share <= share]
     return tuple(sorted(found, key=lambda pair: (-pair.cosine, pair.first, pair.second)))
 
 
@@ -122,14 +130,21 @@ def _looked_at(first: ImageSet, second: ImageSet, row: int, candidates: list[tup
     for other, likeness in candidates:
         theirs = fit.to_model(second[other].image)[0]
         straight, mirrored = (float((ours - view).square().mean().sqrt()) for view in (theirs, theirs.flip(-1)))
+        spread, nearest = max(_spread(ours), _spread(theirs)), min(straight, mirrored)
         found.append(
             Duplicate(
                 first=first.ids[row],
                 second=second.ids[other],
                 cosine=likeness,
-                rms=min(straight, mirrored),
+                rms=nearest,
+                share=nearest / spread if spread else (0.0 if nearest == 0 else math.inf),
                 mirrored=mirrored < straight,
                 identical=first.digests[row] == second.digests[other],
             )
         )
     return found
+
+
+def _spread(image: Tensor) -> float:
+    """Standard deviation of (3, H, W) about its mean colour."""
+    return float((image - image.mean((1, 2), keepdim=True)).square().mean().sqrt())
