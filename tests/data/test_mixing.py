@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +42,24 @@ def what(mixed, index):
     red, green = (int(value) for value in (image[:2, 0, 0] * 255).round())
     assert label == red % 2
     return red, None if green == 255 else green
+
+
+def test_copies_of_other_pictures_of_the_same_names_stay_out(real, synthetic):
+    known = {f"r{i}": digest for i, digest in enumerate(real.digests)}
+    made = ImageSet(
+        [replace(record, source_digest=known[record.source]) for record in synthetic._records], classes=synthetic.classes, name="made"
+    )
+    assert Mixed(real, made).copies == Mixed(real, synthetic).copies
+    other = [Example(id=f"r{i}", image=flat(i, 255 if i < 2 else 7), label=i % 2) for i in range(REAL)]
+    assert [len(own) for own in Mixed(ImageSet.of(other, classes=["a", "b"]), made).copies] == [COPIES, COPIES, 0, 0, 0, 0]
+    none = ImageSet.of([replace(example, image=flat(9, 9)) for example in real], classes=["a", "b"])
+    with pytest.raises(DataError, match="share names such as 'r0', but the pictures are others"):
+        Mixed(none, made)
+
+
+def test_one_index_is_asked_for(real):
+    with pytest.raises(TypeError, match="takes one index"):
+        Mixed(real, None)[0:2]
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 0.8])

@@ -7,6 +7,7 @@ import pickle
 import threading
 from copy import deepcopy
 
+import numpy as np
 import pytest
 
 from rediffuse.data import Example, ImageSet, decoding, folder
@@ -45,6 +46,10 @@ def test_subsets_keep_classes_and_order(collect):
     assert part[0].image.tobytes() == images[4].image.tobytes()
     with pytest.raises(DataError, match="twice"):
         images.subset([1, 1])
+    for mask in ([True, False] * 2, np.array([True, False])):
+        with pytest.raises(TypeError, match="got a mask"):
+            images.subset(mask)
+    assert images.subset(np.flatnonzero([False, True])).ids == ("cat/1",)
 
 
 def test_images_given_out_are_copies(collect):

@@ -82,6 +82,7 @@ class Entry:
     label: int | None
     source: str | None = None
     copy: int = -1
+    source_digest: str | None = None
 
 
 def decode(
@@ -226,7 +227,8 @@ def _open(entry: Entry, room: _Room) -> Record | Rejected:
         payload = _Held.of(image, pixels, room)
     digest = hash_pixels(image.width, image.height, pixels)
     return Record(
-        id=entry.id, payload=payload, label=entry.label, digest=digest, size=_shared(image.size), source=entry.source, copy=entry.copy
+        id=entry.id, payload=payload, label=entry.label, digest=digest, size=_shared(image.size), source=entry.source, copy=entry.copy,
+        source_digest=entry.source_digest,
     )  # fmt: skip
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, SupportsIndex
 
 import torch
 from torch.utils.data import Dataset
 
 from rediffuse.data.images import to_tensor
+from rediffuse.data.open import open_images
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError
 
@@ -23,9 +26,9 @@ class Mixed(Dataset[tuple[Any, int]]):
     a pass (as the paper's does, with replacement) gives pairs (draw, index) instead, and each draw chooses anew.
 
     Args:
-        real: the labelled set.
+        real: the labelled set, or its path.
         synthetic: images whose `source` is the id of a real one, such as a run's folder; None mixes nothing in. Those of other
-            sources are left out.
+            sources are left out, and where a run says what its sources were, those of another picture of the same id are too.
         alpha: probability of a synthetic image, in [0, 1].
         transform: takes the PIL image, real or synthetic alike; without it images are float32 (3, H, W) in [0, 1].
         seed: of the choice.
@@ -37,14 +40,15 @@ class Mixed(Dataset[tuple[Any, int]]):
 
     def __init__(
         self,
-        real: ImageSet,
-        synthetic: ImageSet | None,
+        real: ImageSet | str | Path,
+        synthetic: ImageSet | str | Path | None,
         alpha: float = 0.5,
         transform: Callable[[Any], Any] | None = None,
         seed: int = 0,
     ) -> None:
         if not 0 <= alpha <= 1:
             raise ConfigError(f"alpha is the probability of a synthetic image and must be in [0, 1], got {alpha}")
+        real, synthetic = open_images(real), None if synthetic is None else open_images(synthetic)
         if None in real.labels:
             raise DataError(
                 f"{real.name} has images without a label; sort the images into one folder a class, or give a table of file and label"
@@ -83,9 +87,11 @@ class Mixed(Dataset[tuple[Any, int]]):
 
     def __getitem__(self, index: int | tuple[int, int]) -> tuple[Any, int]:
         epoch, place = index if isinstance(index, tuple) else (None, index)
+        if not isinstance(place, SupportsIndex):
+            raise TypeError(f"Mixed takes one index, or a pair (draw, index), got {type(place).__name__}")
         if not -len(self) <= place < len(self):
             raise IndexError(f"index {place} is outside a set of {len(self)} images")
-        place %= len(self)
+        place = operator.index(place) % len(self)
         image = self.example(place, epoch).image
         label = self.real.labels[place]
         if label is None:
@@ -102,7 +108,16 @@ def _copies(real: ImageSet, synthetic: ImageSet | None) -> tuple[tuple[int, ...]
         source = synthetic.sources[row]
         if source is not None:
             rows.setdefault(source, []).append(row)
-    found = tuple(tuple(rows.get(name, ())) for name in real.ids)
+    of = synthetic.source_digests
+    found = tuple(
+        tuple(row for row in rows.get(name, ()) if of[row] in (None, digest)) for name, digest in zip(real.ids, real.digests, strict=True)
+    )
+    if not any(found) and any(name in rows for name in real.ids):
+        name = next(name for name in real.ids if name in rows)
+        raise DataError(
+            f"no image of {synthetic.name} was made from one of {real.name}: they share names such as {name!r}, but the pictures are "
+            "others; mix a run with the set that it was made from"
+        )
     if not any(found):
         example = next(iter(rows), None)
         wanted = f"they name sources such as {example!r}" if example is not None else "none of them names a source"

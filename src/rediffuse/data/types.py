@@ -68,7 +68,10 @@ class PixelPayload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One row of an ImageSet: what is known of an image without holding it decoded, in half a kilobyte."""
+    """One row of an ImageSet: what is known of an image without holding it decoded, in less than a kilobyte.
+
+    source_digest: of the real image that a synthetic one was made from, where that is known.
+    """
 
     id: str
     payload: Payload
@@ -77,6 +80,7 @@ class Record:
     size: tuple[int, int]
     source: str | None = None
     copy: int = -1
+    source_digest: str | None = None
 
 
 class ImageSet(Sequence[Example]):
@@ -86,7 +90,8 @@ class ImageSet(Sequence[Example]):
 
     Attributes:
         classes: true class names; a label is an index into them. () when unlabelled.
-        ids, labels, digests, sizes, sources, copies: one value an image. Digests are `pixels_sha256`, sizes (width, height).
+        ids, labels, digests, sizes, sources, copies, source_digests: one value an image. Digests are `pixels_sha256`, sizes (width,
+            height); the digest of a source is None where it is not known.
         rejected: what could not be read, with reasons. Subsets carry the whole list.
         flips: whether a horizontal flip keeps the label.
         name: for humans.
@@ -112,6 +117,7 @@ class ImageSet(Sequence[Example]):
         self.sizes: tuple[tuple[int, int], ...] = tuple(record.size for record in self._records)
         self.sources: tuple[str | None, ...] = tuple(record.source for record in self._records)
         self.copies: tuple[int, ...] = tuple(record.copy for record in self._records)
+        self.source_digests: tuple[str | None, ...] = tuple(record.source_digest for record in self._records)
         _check(self)
 
     @classmethod
@@ -148,7 +154,13 @@ class ImageSet(Sequence[Example]):
         return Example(id=record.id, image=_read(record), label=record.label, source=record.source, copy=record.copy)
 
     def subset(self, rows: Sequence[int]) -> ImageSet:
-        """The images at these rows, in their order; classes and the rejected list stay. A row given twice is an error."""
+        """The images at these rows, in their order; classes and the rejected list stay. A row given twice is an error.
+
+        Raises TypeError for a mask: give the rows where it is true.
+        """
+        rows = list(rows)
+        if any(isinstance(row, bool) or type(row).__name__ in ("bool", "bool_") for row in rows):  # numpy's two names
+            raise TypeError("subset takes row numbers, got a mask; give the rows where it is true: numpy.flatnonzero(mask)")
         records = [self._records[operator.index(row)] for row in rows]
         return ImageSet(records, classes=self.classes, name=self.name, flips=self.flips, rejected=self.rejected)
 

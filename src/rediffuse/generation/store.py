@@ -61,6 +61,7 @@ class Run(ImageSet):
         if not self.manifest.num_rows:
             raise DataError(f"{self.folder} has no finished image yet; continue it with the command that began it: {self.info['command']}")
         rows = self.manifest.select(["file_name", "source_id", "label", "copy"]).to_pylist()
+        digests = source_digests(self.folder)
         reasons = [_refusal(self.folder / IMAGES, row["file_name"]) for row in rows]
         found = decode(
             [
@@ -70,6 +71,7 @@ class Run(ImageSet):
                     label=row["label"],
                     source=None if row["copy"] == REAL else row["source_id"],
                     copy=row["copy"],
+                    source_digest=None if row["copy"] == REAL else digests.get(row["source_id"]),
                 )
                 for row, reason in zip(rows, reasons, strict=True)
                 if reason is None
@@ -134,6 +136,21 @@ def read_plan(folder: Path) -> tuple[Variant, ...]:
     if strange:
         raise PlanError(f"{folder / PLAN} names {strange[0]!r}, which is no file in {IMAGES}/; it was changed or damaged")
     return planned
+
+
+def source_digests(folder: Path) -> dict[str, str]:
+    """pixels_sha256 of the sources by their ids, as the plan names them; of pictures from noise, or without a plan, there are none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = pq.read_table(folder / PLAN, columns=["source_id", "source_sha256"])
+    except FileNotFoundError:
+        return {}
+    except (pa.ArrowException, OSError) as error:
+        raise PlanError(f"{folder / PLAN} cannot be read: {error}; it was changed or damaged") from error
+    names, digests = (columns.column(name).to_pylist() for name in ("source_id", "source_sha256"))
+    return {name: digest for name, digest in zip(names, digests, strict=True) if digest}
 
 
 def _is_inside(name: Any) -> bool:
