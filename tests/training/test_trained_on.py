@@ -26,13 +26,14 @@ def test_photos_are_known_again_by_their_pixels(tmp_path: Path) -> None:
     assert read_learned(tmp_path) == set(taught.digests)
     stored = json.loads((tmp_path / FILE_NAME).read_text(encoding="utf-8"))["pixels_sha256"]
     assert stored == sorted(set(taught.digests))
-    assert flattery(tmp_path, "net", grey(9, 2, 1)).startswith("2 of these 3 photos taught net;")
-    assert flattery(tmp_path, "net", grey(8, 9)) == ""
+    learned = read_learned(tmp_path)
+    assert flattery(learned, "net", grey(9, 2, 1)).startswith("2 of these 3 photos taught net;")
+    assert flattery(learned, "net", grey(8, 9)) == ""
 
 
 def test_without_a_note_nothing_is_known(tmp_path: Path) -> None:
     assert read_learned(tmp_path) == frozenset()
-    assert flattery(tmp_path, "net", grey(1)) == ""
+    assert flattery(frozenset(), "net", grey(1)) == ""
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 2, "pixels_sha256": []}', '{"version": 1, "pixels_sha256": [1]}'])

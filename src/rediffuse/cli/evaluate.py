@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +13,6 @@ from rediffuse.cli import terminal
 from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, check_own, load_model
 from rediffuse.data.outputs import EVALUATION_KIND
 from rediffuse.errors import ConfigError
-from rediffuse.progress import counted
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
@@ -133,7 +132,9 @@ def prepare(
         settings=None,
         keep=out / "work",
     )
-    return flattered(because(bench, reason, common.quiet), specs)
+    for line in bench.notes:
+        terminal.note(line, style="yellow")  # --quiet does not keep that back
+    return because(bench, reason, common.quiet)
 
 
 def check_wanted(suite: Suite, denoiser: str | None, near: Sequence[str], far: Sequence[str], train: str | None) -> None:
@@ -180,35 +181,6 @@ def because(bench: Bench, reason: str, quiet: bool) -> Bench:
         return bench
     terminal.note(f"Without {', '.join(lost)}: {reason}.", quiet=quiet, style="yellow")
     return replace(bench, skipped=tuple(replace(each, reason=reason) if each.part in lost else each for each in bench.skipped))
-
-
-def flattered(bench: Bench, specs: Sequence[str]) -> Bench:
-    """The bench, which says of classifiers that they learned from photos that judge them; --quiet does not keep that back."""
-    from rediffuse.training.model_folders import model_folder
-    from rediffuse.training.trained_on import flattery
-
-    asking = bench.asking
-    check_never_seen({**asking.near, **asking.far}, specs, [model.name for model in asking.models])
-    told = [flattery(model_folder(spec), model.name, asking.data) for spec, model in zip(specs, asking.models, strict=True)]
-    notes = tuple(line for line in told if line)
-    for line in notes:
-        terminal.note(line, style="yellow")
-    return replace(bench, notes=(*bench.notes, *notes))
-
-
-def check_never_seen(unknown: Mapping[str, ImageSet], specs: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse as unknown what a classifier is known to have learned from. Raises ConfigError."""
-    from rediffuse.training.model_folders import model_folder
-    from rediffuse.training.trained_on import read_learned
-
-    for spec, model in zip(specs, names, strict=True):
-        learned = read_learned(model_folder(spec))
-        for name, images in unknown.items():
-            if count := sum(digest in learned for digest in images.digests):
-                raise ConfigError(
-                    f"{count:,} of {counted(len(images), 'photo')} of the unknown set {name!r} taught {model}: what is called unknown is "
-                    "known; give photos of other things with --near or --far"
-                )
 
 
 def run(bench: Bench, quiet: bool) -> Evaluation:

@@ -151,7 +151,7 @@ def predict(
     ensemble = views.build(classifier, denoiser, common.seed, batch)
     images = open_any(data, split, common.quiet)
     numbers = None if denoiser is None or denoiser.spec is None else dict(denoiser.spec.options)["dtype"]  # what auto has come to here
-    tell_learned(model, classifier.classes, images)
+    tell_learned(model, classifier, images)
     if told := generated(data, split):
         terminal.note(f"{told}: what is right of them says nothing of photos.", style="yellow")
     describe(ensemble, side, len(images), common.quiet)
@@ -217,14 +217,13 @@ def open_any(data: str, split: str | None, quiet: bool) -> ImageSet:
     return images
 
 
-def tell_learned(model: str, classes: tuple[str, ...], images: ImageSet) -> None:
+def tell_learned(model: str, classifier: Classifier, images: ImageSet) -> None:
     """Say of how many photos with known labels the classifier learned from them; --quiet does not keep that back."""
-    from rediffuse.training.model_folders import model_folder
     from rediffuse.training.trained_on import flattery
 
-    known = meant(images, classes)
+    known = meant(images, classifier.classes)
     judged = [row for row, label in enumerate(images.labels) if label is not None and images.classes[label] in known]
-    if line := flattery(model_folder(model), Path(model).name or model, images.subset(judged)):
+    if line := flattery(classifier.learned, Path(model).name or model, images.subset(judged)):
         terminal.note(line, style="yellow")
 
 

@@ -73,8 +73,7 @@ def train(
         holdout: without --test: share of each class that is held out.
     """
     from rediffuse.data.splits import few_shot
-    from rediffuse.training.fit import fit_classifier, mode_of
-    from rediffuse.training.trained_on import write_learned
+    from rediffuse.training.fit import digests_of, fit_classifier, mode_of
 
     views.check()
     robust = views != NO_VIEWS or budget != USUAL
@@ -108,8 +107,8 @@ def train(
         tell_side(classifier, trained, side, None, common)
     if first:
         accuracy = judge(trained, held, side, fit, common.quiet)
+        trained.learned = frozenset([*known, *images.digests, *further, *digests_of(mixed)])
         trained.save(out)
-        write_learned(out, [*known, *images.digests, *further, *copies_in(mixed)])
         for left in LEFT:
             (out / left).unlink(missing_ok=True)
         tell(accuracy, out, held, common.quiet)
@@ -170,16 +169,6 @@ def mix(images: ImageSet, held: ImageSet, synthetic: str | None, alpha: float, c
     return mixed
 
 
-def copies_in(mixed: Mixed | ImageSet) -> list[str]:
-    """Digests of the generated images that may stand in for a photo; not those whose photo is held out."""
-    from rediffuse.data.mixing import Mixed
-
-    if not isinstance(mixed, Mixed) or mixed.synthetic is None:
-        return []
-    digests = mixed.synthetic.digests
-    return [digests[row] for own in mixed.copies for row in own]
-
-
 def learned_before(level: str, held: ImageSet) -> Collection[str]:
     """Digests of the photos that the classifier knows at the start, where its folder names them; says so of held-out ones."""
     from rediffuse.training.backbones import FROM_RANDOM
@@ -188,10 +177,10 @@ def learned_before(level: str, held: ImageSet) -> Collection[str]:
 
     if level in FROM_RANDOM:
         return ()
-    folder = model_folder(level)
-    if flatters := flattery(folder, level, held):
+    learned = read_learned(model_folder(level))
+    if flatters := flattery(learned, level, held):
         terminal.note(flatters, style="yellow")
-    return read_learned(folder)
+    return learned
 
 
 def judge(trained: Classifier, held: ImageSet, size: int, fit: Literal["pad", "crop", "squash"], quiet: bool) -> Accuracy:

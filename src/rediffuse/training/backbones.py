@@ -17,6 +17,8 @@ from rediffuse.quiet import quiet
 from rediffuse.training.augment import generator_of
 from rediffuse.training.model_folders import model_folder, read_config
 from rediffuse.training.preprocessing import Preprocessing
+from rediffuse.training.trained_on import FILE_NAME as LEARNED
+from rediffuse.training.trained_on import read_learned, write_learned
 from rediffuse.writing import whole, writing
 
 SCRATCH = "scratch"
@@ -49,13 +51,15 @@ UNSAVED = ".saving"
 
 
 class Classifier(nn.Module):
-    """A transformers image classifier with its preprocessing and the names of its classes.
+    """An image classifier with its preprocessing and the names of its classes.
 
     Choose `fit_classifier` to make one and `Classifier.load` to use a saved one. `save` writes a plain transformers folder, which
     `AutoModelForImageClassification` and `AutoImageProcessor` read.
 
     Attributes:
-        model: the transformers module; its head has one output a class.
+        model: a transformers module whose head has one output a class, or any other module (B, 3, height, width) -> logits (B, classes),
+            which can be trained and judged, but is not saved as a folder.
+        learned: digests (`pixels_sha256`) of the pictures that it is known to have learned from; `save` keeps them beside it.
         preprocessing: what it wants pictures to be.
         classes: names, in label order.
     Shape: (B, 3, H, W) in [0, 1] -> logits (B, classes).
@@ -65,6 +69,12 @@ class Classifier(nn.Module):
         super().__init__()
         self.model, self.preprocessing, self.classes = model, preprocessing, tuple(classes)
         self.knows_nothing = False  # weights are random still
+        self.learned: frozenset[str] = frozenset()
+        self.is_plain = not (hasattr(model, "config") and hasattr(model, "save_pretrained"))  # none of transformers'
+
+    def __repr__(self) -> str:
+        wants, kind = self.preprocessing, type(self.model).__name__
+        return f"Classifier({kind}: {len(self.classes)} classes, input {wants.height} x {wants.width}, {self.device})"
 
     @property
     def device(self) -> torch.device:
@@ -85,7 +95,13 @@ class Classifier(nn.Module):
 
     def from_input(self, inputs: Tensor) -> Tensor:
         """Logits of pictures that are preprocessed already."""
-        logits: Tensor = self.model(pixel_values=inputs).logits
+        found = self.model(inputs) if self.is_plain else self.model(pixel_values=inputs)
+        logits: Tensor = found if isinstance(found, Tensor) else found.logits
+        if logits.shape != (len(inputs), len(self.classes)):
+            raise ModelError(
+                f"{type(self.model).__name__} gives {tuple(logits.shape)} where logits of {len(inputs)} pictures and {len(self.classes)} "
+                "classes are asked for; give it one output a class"
+            )
         return logits
 
     @torch.no_grad()
@@ -120,9 +136,15 @@ class Classifier(nn.Module):
         All is written under `UNSAVED` first and config.json put in its place last: a folder that has it is whole.
 
         Raises:
+            ConfigError: the network is none of transformers'.
             DataError: the disk is full or refuses; what was begun is removed.
         """
-        target = Path(folder)
+        if self.is_plain:
+            raise ConfigError(
+                f"{type(self.model).__name__} is none of transformers' networks, which alone are saved as a folder; keep its weights: "
+                "torch.save(classifier.model.state_dict(), FILE)"
+            )
+        target = Path(folder).expanduser()
         partial = target / UNSAVED
         with writing(target):
             partial.mkdir(parents=True, exist_ok=True)
@@ -130,10 +152,13 @@ class Classifier(nn.Module):
                 with quiet():
                     self.model.save_pretrained(partial, safe_serialization=True)  # type: ignore[operator]  # a transformers module
                 self.preprocessing.save(partial)
+                if self.learned:
+                    write_learned(partial, self.learned)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-            (target / "config.json").unlink(missing_ok=True)  # of an older one
+            for older in ("config.json", LEARNED):
+                (target / older).unlink(missing_ok=True)
             for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
                 with whole(target / file.name, file):
                     pass  # it is written already; what is left is to sync and rename it
@@ -148,8 +173,9 @@ class Classifier(nn.Module):
         names = config.get("id2label") or {}
         if not names:
             raise ModelError(f"{path} names no classes (id2label in config.json); it is no classifier")
-        model = _pretrained(path, None)
-        return cls(model, Preprocessing.read(path, config), [names[key] for key in sorted(names, key=int)])
+        found = cls(_pretrained(path, None), Preprocessing.read(path, config), [names[key] for key in sorted(names, key=int)])
+        found.learned = read_learned(path)
+        return found
 
 
 def open_backbone(level: str, classes: Sequence[str], *, seed: int = 0, size: int = 64) -> Classifier:
@@ -172,6 +198,7 @@ def open_backbone(level: str, classes: Sequence[str], *, seed: int = 0, size: in
     folder = model_folder(level)
     config = read_config(folder)
     classifier = Classifier(_pretrained(folder, classes), Preprocessing.read(folder, config), classes)
+    classifier.learned = read_learned(folder)
     start_head(classifier.head, seed)
     return classifier
 

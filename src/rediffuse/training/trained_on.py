@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rediffuse.data.types import ImageSet
-from rediffuse.errors import ModelError
+from rediffuse.errors import ConfigError, ModelError
 from rediffuse.progress import counted
 from rediffuse.writing import write_json
 
@@ -45,14 +45,29 @@ def read_learned(folder: Path) -> frozenset[str]:
     return frozenset(digests)
 
 
-def flattery(folder: Path, name: str, images: ImageSet) -> str:
+def learned_by(network: object) -> frozenset[str]:
+    """Digests of the pictures that a network is known to have learned from: a `Classifier` says so, others do not."""
+    found = getattr(network, "learned", None)
+    return found if isinstance(found, frozenset) else frozenset()
+
+
+def check_unseen(unknown: Mapping[str, ImageSet], name: str, learned: Collection[str]) -> None:
+    """Refuse as unknown what a classifier of this name is known to have learned from. unknown: sets by name. Raises ConfigError."""
+    for own, images in unknown.items():
+        if count := sum(digest in learned for digest in images.digests):
+            raise ConfigError(
+                f"{count:,} of {counted(len(images), 'photo')} of the unknown set {own!r} taught {name}: what is called unknown is known; "
+                "give photos of other things (--near, --far)"
+            )
+
+
+def flattery(learned: Collection[str], name: str, images: ImageSet) -> str:
     """What is to be said where a classifier is judged by photos that it learned from; empty where none is known to be among them.
 
     Args:
-        folder: of the classifier. name: as it is called.
+        learned: digests of all that taught it. name: as it is called.
         images: all that judge it.
     """
-    learned = read_learned(folder)
     count = sum(digest in learned for digest in images.digests)
     if not count:
         return ""

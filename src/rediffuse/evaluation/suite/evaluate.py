@@ -23,13 +23,14 @@ from rediffuse.evaluation.suite.keeping import Keeping
 from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation, Skipped
 from rediffuse.evaluation.suite.settings import Suite, SuiteSettings
+from rediffuse.training.trained_on import check_unseen, flattery, learned_by
 
 Watch = Callable[[str], Progress | None]
 """Called with the name of a part that begins; gives what is to be called with (done, in all)."""
 
 
 def evaluate(
-    models: Sequence[Judged],
+    models: Judged | Sequence[Judged],
     data: ImageSet,
     *,
     suite: Suite = "robust",
@@ -73,6 +74,7 @@ def evaluate(
         ModelError: another number of outputs than classes, NaN logits.
     """
     check_hours(hours)
+    models = [models] if isinstance(models, Judged) else models
     bench = Bench.prepare(
         models, data, suite=suite, size=size, fit=fit, denoiser=denoiser, near=near, far=far, train=train, images=images, seed=seed,
         settings=settings, keep=keep,
@@ -117,8 +119,8 @@ class Bench:
         keep: str | Path | None,
     ) -> Bench:
         """Check all that can be checked before any work. Args and Raises as in `evaluate`."""
-        told = {} if settings is None else {name: getattr(settings, name) for name in settings.__dataclass_fields__}
-        own = SuiteSettings(**{**told, "suite": suite, "size": size, "fit": fit, "seed": seed})
+        named_so = {} if settings is None else {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+        own = SuiteSettings(**{**named_so, "suite": suite, "size": size, "fit": fit, "seed": seed})
         given = chosen(data, images, seed)
         groups = named(data.name, near, far)
         asking = Asking(models=models, data=given, settings=own, denoiser=denoiser, near=groups[0], far=groups[1], train=train)
@@ -127,7 +129,9 @@ class Bench:
         lost = {part.part for part in skipped}
         parts = tuple(build(asking, name) for name in own.parts if name not in lost)
         keeping = Keeping(asking=asking, folder=None if keep is None else Path(keep))
-        return cls(asking=asking, parts=parts, skipped=tuple(skipped), keeping=keeping)
+        told = (flattery(learned_by(model.network), model.name, given) for model in models)
+        notes = tuple(line for line in told if line)
+        return cls(asking=asking, parts=parts, skipped=tuple(skipped), keeping=keeping, notes=notes)
 
     def price(self) -> Cost:
         """What is still to be done. Measures for a few seconds."""
@@ -205,7 +209,10 @@ def check(asking: Asking) -> None:
         if own.size % step:
             raise ConfigError(f"the denoiser takes sides that are multiples of {step}, got --size {own.size}")
     if asking.near or asking.far:
-        check_unknown(asking.data, {**asking.near, **asking.far}, asking.train)
+        unknown = {**asking.near, **asking.far}
+        check_unknown(asking.data, unknown, asking.train)
+        for model in models:
+            check_unseen(unknown, model.name, learned_by(model.network))
     if asking.train is not None and (shared := set(asking.train.digests) & set(asking.data.digests)):
         first = next(name for name, digest in zip(asking.data.ids, asking.data.digests, strict=True) if digest in shared)
         raise DataError(f"{len(shared)} images of {asking.data.name} are also training images, such as {first}; judge by others")
