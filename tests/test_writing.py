@@ -141,7 +141,7 @@ def test_other_refusals_are_said_and_mistakes_are_not_hidden(tmp_path: Path) -> 
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match=r"it cannot be written \(Not a directory\)|it cannot be written \(File exists\)"):
         write_json(tmp_path / "file" / "a.json", 1)
-    with pytest.raises(DataError, match=r"tokens.*cannot be written"):
+    with pytest.raises(DataError, match=r"concepts.*cannot be written"):
         Concepts(words={"cat": torch.ones(1, 4)}).save(tmp_path / "file" / "words")
     with pytest.raises(RuntimeError, match="shape"), writing(tmp_path):
         raise RuntimeError("shape")

@@ -91,6 +91,14 @@ def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path, monkeypatch: pyt
         entropy_curve(models(), IMAGES, mixture(classes=4), FEW, size=SIZE, seed=1, keep=tmp_path / "kept")
 
 
+def test_few_images_have_no_interval() -> None:
+    found = entropy_curve(models(), IMAGES.subset(range(9)), mixture(classes=4), FEW, size=SIZE)
+    assert (found.mean("net 0")[0].low, found.mean("net 0")[0].basis) == (None, "too few test images")
+    assert found.difference("net 1", "net 0")[0].high is None
+    whole = entropy_curve(models(), IMAGES, mixture(classes=4), FEW, size=SIZE)
+    assert whole.mean("net 0")[0].low is not None
+
+
 def test_pairs_and_files(tmp_path: Path) -> None:
     found = entropy_curve(models(), IMAGES, mixture(classes=4), FEW, size=SIZE)
     ours, theirs = found.mean("net 1")[2].value, found.mean("net 0")[2].value

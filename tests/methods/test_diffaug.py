@@ -255,3 +255,8 @@ def test_levels_of_test_time():
     views = method.apply(images, method.draw_at(found.t, stream()))
     assert torch.equal(views[0], images[0])
     assert all(not torch.equal(view, images[0]) for view in views[1:])
+
+
+def test_of_no_images_there_are_no_views():
+    none = torch.rand(0, 3, 8, 8)
+    assert DiffAug(oracle(size=8))(none).shape == none.shape

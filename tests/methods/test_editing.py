@@ -237,6 +237,15 @@ def test_methods_are_found_by_either_spelling():
 
 
 def test_mistakes_are_named(mixture):
+    for wrong, message in (
+        (lambda: DAFusion("tiny-imagenet-64", words()), "takes a model as rediffuse.load gives it.*got 'tiny-imagenet-64'"),
+        (lambda: DAFusion(mixture, "words/"), "takes words as rediffuse.learn gives them, got 'words/'"),
+        (lambda: DAFusion(mixture, words(), strengths=0.5), "takes strengths, such as .*got 0.5"),
+        (lambda: RealGuidance(mixture, 3), "takes class names, such as .*got 3"),
+        (lambda: RealGuidance(mixture, "cat"), "takes class names, such as .*got 'cat'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            wrong()
     with pytest.raises(ConfigError, match=r"strength must be in \(0, 1\], got 1.3"):
         RealGuidance(mixture, CLASSES, 1.3)
     with pytest.raises(ConfigError, match="one of ddim"):
@@ -258,3 +267,10 @@ def test_mistakes_are_named(mixture):
     method = RealGuidance(mixture, CLASSES)
     with pytest.raises(DataError, match="from -1"):
         method.apply(torch.full((1, 3, 8, 8), -1.0), method.draw(1, stream(), labels=torch.zeros(1)))
+
+
+def test_a_method_and_a_model_are_one_line(mixture):
+    for shown in (mixture, DAFusion(mixture, words()), RealGuidance(mixture, CLASSES)):
+        assert "\n" not in repr(shown)
+        assert len(repr(shown)) < 400
+    assert "strengths=[0.25, 0.5, 0.75, 1.0]" in repr(DAFusion(mixture, words()))

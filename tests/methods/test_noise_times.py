@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -211,3 +212,17 @@ def test_mistakes_are_named():
         levels(LINEAR, (0, 1000), 32)
     with pytest.raises(ConfigError, match="reference_size is in pixels"):
         levels(LINEAR, (50,), 32, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halves(NoiseTimes):
+    """A law of one's own."""
+
+    def quantile(self, share: Tensor, schedule: NoiseSchedule) -> Tensor:
+        return 0.1 + 2 * (share >= 0.5).double()
+
+
+def test_a_law_of_ones_own_goes_by_the_name_of_its_class():
+    assert Halves().settings() == {"law": "Halves", "stratified": False}
+    drawn = Halves(stratified=True).draw(10, SCHEDULES["linear"], None, torch.Generator(), None)
+    assert len(set(drawn.tolist())) == 2

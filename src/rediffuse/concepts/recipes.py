@@ -132,6 +132,6 @@ def find_recipe(recipe: str | InversionRecipe) -> InversionRecipe:
     """A recipe by its name, or as it came."""
     if isinstance(recipe, InversionRecipe):
         return recipe
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(f"no recipe {recipe!r} for learning words; there are {', '.join(RECIPES)}, or give an InversionRecipe")
     return RECIPES[recipe]

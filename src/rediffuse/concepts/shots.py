@@ -63,7 +63,9 @@ class Shots:
 
 
 def check_photos(photos: Photos) -> None:
-    """Raise DataError unless every photo has a label and every class a photo."""
+    """Raise DataError unless every photo has a label and every class a photo, ConfigError for what is no set of photos."""
+    if not all(hasattr(photos, name) for name in ("classes", "labels", "fitted")):
+        raise ConfigError(f"learn takes a labelled set, such as rediffuse.data.open_images(PATH) gives, got {photos!r:.60}")
     if not photos.classes or any(label is None for label in photos.labels):
         raise DataError(f"{photos.name} has photos without a label; sort them into one folder a class, or give a table of file and label")
     empty = [name for label, name in enumerate(photos.classes) if label not in photos.labels]

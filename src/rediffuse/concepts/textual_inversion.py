@@ -26,7 +26,7 @@ from rediffuse.concepts.recipes import RECIPES, InversionRecipe, find_recipe
 from rediffuse.concepts.shots import Photos, check_photos, encode_shots, photos_digest
 from rediffuse.concepts.starts import check_start, choose_starts
 from rediffuse.concepts.state import LearningState
-from rediffuse.denoisers.base import Denoiser
+from rediffuse.denoisers.base import Denoiser, check_denoiser
 from rediffuse.denoisers.memory import Room
 from rediffuse.errors import ConfigError, ModelError
 from rediffuse.progress import Bar, notes
@@ -55,7 +55,8 @@ def learn(
     Args:
         photos: a labelled set, such as `data.folder` or `data.few_shot` gives; every class needs a photo.
         model: a text-to-image denoiser, as `load` gives it. It comes back as it was.
-        recipe: `fast` (200 samples a class), `paper_agnostic`, `paper_full`, or settings of one's own.
+        recipe: `fast` (200 samples a class, after a look at 500 to choose a start where the model lists its words), `paper_agnostic`,
+            `paper_full`, or an InversionRecipe of one's own.
         seed: decides times, noise, templates and flips, for each class by its name; the same seed and photos, the same words.
         batch: samples in one denoiser call; left out, see `default_batch`. Less needs less memory and gives the same words up to
             rounding, so a checkpoint may be continued with another. When memory runs out, the batch is halved.
@@ -231,6 +232,7 @@ def _task(
 
 
 def _check_model(model: Denoiser) -> None:
+    check_denoiser(model, "learn")
     if not model.conditional or not hasattr(model, "word_vectors"):
         raise ConfigError(
             f"{type(model).__name__} takes no prompts and can learn no words; use a text-to-image model such as tiny-imagenet-64"

@@ -214,9 +214,22 @@ class Denoiser(nn.Module, ABC):
             return True
         return any(not torch.equal(value.cpu(), self._vouched[name].to(value.dtype)) for name, value in _some_of(self.named_parameters()))
 
+    def __repr__(self) -> str:
+        name = "in memory" if self.spec is None else self.spec.name
+        weights = sum(value.numel() for value in self.parameters()) / 1e6
+        side = "any size" if self.size is None else f"{self.size} pixels"
+        asks = "prompts or labels" if self.conditional else "nothing"
+        return f"{type(self).__name__}({name}: {side}, {weights:.1f} M weights, conditioned on {asks}, {self.device})"
+
     @property
     def device(self) -> torch.device:
         return next((value.device for value in chain(self.parameters(), self.buffers())), self.schedule.alpha.device)
+
+
+def check_denoiser(model: object, who: str) -> None:
+    """Raise ConfigError, in the name of who asks, unless it is a model."""
+    if not isinstance(model, Denoiser):
+        raise ConfigError(f"{who} takes a model as rediffuse.load gives it, such as load('tiny-imagenet-64'), got {model!r:.60}")
 
 
 def _some_of(weights: Iterable[tuple[str, Tensor]], count: int = 16) -> Iterator[tuple[str, Tensor]]:

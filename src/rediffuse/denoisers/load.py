@@ -124,6 +124,8 @@ def locate(spec: DenoiserSpec) -> tuple[Path, str | None]:
         return path.resolve(), None
     if path.is_file():
         return _checked_file(path.resolve()), None
+    if (Path(str(files("rediffuse"))) / "weights" / name / "config.json").is_file() and "/" not in name:
+        raise ModelError(f"{name} is a classifier, not a diffusion model; give it as a classifier (--classifier, level=, Judged.open)")
     bundle = f"bundled models: {', '.join(known) or 'none'}"
     if hub.parse(name) is None:
         raise ModelError(f"there is no model {name!r}: no such folder or file ({bundle}; {HUB_FORM})")

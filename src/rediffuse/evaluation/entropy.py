@@ -28,7 +28,7 @@ from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.judged import Judged, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks, numbers_of
 from rediffuse.evaluation.saved import Content, Saved
-from rediffuse.evaluation.statistics import Interval, basis_of_runs, t_interval
+from rediffuse.evaluation.statistics import FEW, MIN_IMAGES, Interval, basis_of_runs, t_interval
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
 from rediffuse.evaluation.test_time.ensembles import image_seeds
 
@@ -220,4 +220,6 @@ def _block(judged: Sequence[Judged], part: ImageSet, maker: DiffAugEnsemble, sha
 
 def _over_images(values: NDArray[np.float32]) -> Interval:
     found = t_interval(values.tolist())
+    if values.size < MIN_IMAGES:
+        return Interval(value=found.value, basis=FEW)
     return Interval(value=found.value, low=found.low, high=found.high, basis=basis_of_runs(1))

@@ -78,6 +78,11 @@ class DAFusion(EditingMethod):
         classes: Sequence[str] | None = None,
         batch: int = BATCH,
     ) -> None:
+        if not hasattr(words, "placeholder"):
+            raise ConfigError(
+                f"DAFusion takes words as rediffuse.learn gives them, got {words!r:.60}; saved ones come back by "
+                "rediffuse.concepts.concepts.Concepts.load(FOLDER)"
+            )
         classes = words.classes if classes is None else tuple(classes)
         for name in classes:
             words.placeholder(name)  # a class without a word is an error now, not in the middle of a run

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
-from rediffuse.denoisers.base import Condition, Denoiser
+from rediffuse.denoisers.base import Condition, Denoiser, check_denoiser
 from rediffuse.errors import ConfigError
 from rediffuse.methods.base import Draw, Method, check_images, plain
 from rediffuse.sampling.guided import ClassifierFree
@@ -114,6 +114,12 @@ class EditingMethod(Method[EditDraw]):
         batch: int,
     ) -> None:
         super().__init__()
+        who = type(self).__name__
+        check_denoiser(model, who)
+        if isinstance(classes, str) or not isinstance(classes, Iterable):
+            raise ConfigError(f"{who} takes class names, such as ('cat', 'dog'), got {classes!r:.60}")
+        if not isinstance(strengths, Iterable):
+            raise ConfigError(f"{who} takes strengths, such as (0.5,), got {strengths!r:.60}")
         if not model.conditional:
             raise ConfigError(f"{type(self).__name__} needs a model that takes prompts, got {type(model).__name__}; load tiny-imagenet-64")
         if solver not in SOLVERS:
@@ -138,6 +144,11 @@ class EditingMethod(Method[EditDraw]):
         if strange:
             self.notes = (*self.notes, strange)
             warnings.warn(strange, stacklevel=3)
+
+    def __repr__(self) -> str:
+        told = {name: value for name, value in self.settings().items() if name not in ("method", "classes")}
+        options = ", ".join(f"{name}={value!r}" for name, value in told.items())
+        return f"{type(self).__name__}({self.model!r}, {len(self.classes)} classes, {options})"
 
     takes_source = True
     """Whether anything of the source is left in what is made."""

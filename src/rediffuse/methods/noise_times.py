@@ -30,13 +30,20 @@ RAW = -1
 class NoiseTimes(ABC):
     """Base of the laws.
 
+    A law of one's own is a frozen dataclass with `quantile`; where it is saved it goes by the name of its class.
+
     Args:
         stratified: one draw from each of `count` equal shares of the law, in random order. The law of each sample stays the same; the
             mean over a batch varies less.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     stratified: bool = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in vars(cls):  # a law of one's own
+            cls.name = cls.__name__
 
     @abstractmethod
     def quantile(self, share: Tensor, schedule: NoiseSchedule) -> Tensor:

@@ -111,6 +111,9 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: p
         run(models, replace(ASKED, neighbours=4), keep=tmp_path / "kept")
     with pytest.raises(ConfigError, match="another call"):
         run([judged(0), judged(2, name="net 1")], keep=tmp_path / "kept")
+    with pytest.raises(ConfigError, match="training images at hand, got 500"):
+        run(models, replace(ASKED, neighbours=500), keep=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_unknown_sets_that_cannot_be_are_refused() -> None:

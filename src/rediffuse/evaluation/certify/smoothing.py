@@ -49,6 +49,8 @@ class Smoothing:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.sigmas, Sequence):
+            raise ConfigError(f"sigmas are noise levels, such as (0.25, 0.5), got {self.sigmas!r}")
         if not self.sigmas or len(set(self.sigmas)) != len(self.sigmas):
             raise ConfigError(f"sigmas must be one noise level or several different ones, got {self.sigmas}")
         for sigma in self.sigmas:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from rediffuse.checking import check_hours
+from rediffuse.data.open import open_images
 from rediffuse.data.types import ImageSet
-from rediffuse.denoisers.base import Denoiser
+from rediffuse.denoisers.base import Denoiser, check_denoiser
 from rediffuse.errors import RediffuseError
 from rediffuse.evaluation.few_shot.bench import Bench
 from rediffuse.evaluation.few_shot.comparison import Comparison
@@ -24,8 +25,8 @@ LARGEST = 224
 
 
 def compare(
-    images: ImageSet,
-    test: ImageSet | None,
+    images: ImageSet | str | Path,
+    test: ImageSet | str | Path | None,
     model: Denoiser | None,
     *,
     out: str | Path,
@@ -51,7 +52,7 @@ def compare(
     or levels in the same folder.
 
     Args:
-        images: labelled photos that shots are taken from.
+        images: labelled photos that shots are taken from, or their path.
         test: labelled photos that judge, and choose nothing. None holds out a quarter of each class.
         model: the text-to-image denoiser; None where no arm makes copies.
         out: folder of the comparison: cells, words, images, comparison.json and tables.
@@ -78,6 +79,9 @@ def compare(
         DataError: too few photos of a class, no labels, or test photos that are all among the photos to train on.
         PlanError: `out` holds another comparison.
     """
+    images, test = open_images(images), None if test is None else open_images(test)
+    if model is not None:
+        check_denoiser(model, "compare")
     chosen = replace(Making() if making is None else making, copies=copies)
     side = min(getattr(model, "size", None) or 64, LARGEST) if size is None else size
     settings = make_settings(

@@ -28,6 +28,12 @@ def react_threshold(features: Tensor, percentile: float = REACT_PERCENTILE) -> f
     return float(np.percentile(features.numpy(), percentile))
 
 
+def check_neighbours(k: int, images: int) -> None:
+    """Raise ConfigError unless so many training images have a k-th nearest."""
+    if not 1 <= k <= images:
+        raise ConfigError(f"neighbours must be 1 to the {images} training images at hand, got {k}; give more images or fewer neighbours")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Neighbours:
     """Unit training features, and how far a query's k-th nearest is.
@@ -44,10 +50,7 @@ class Neighbours:
     @classmethod
     def of(cls, features: Tensor, k: int = NEIGHBOURS) -> Neighbours:
         """From training features (N, D). Raises ConfigError where there are fewer than k."""
-        if not 1 <= k <= len(features):
-            raise ConfigError(
-                f"neighbours must be 1 to the {len(features)} training images at hand, got {k}; give more images or fewer neighbours"
-            )
+        check_neighbours(k, len(features))
         return cls(bank=F.normalize(features.float(), dim=1), k=k)
 
     def score(self, features: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks, kept_images
 from rediffuse.evaluation.ood import scores as rules
 from rediffuse.evaluation.ood.asking import Asked, features_of, score_batch
-from rediffuse.evaluation.ood.reference import Reference
+from rediffuse.evaluation.ood.reference import Reference, check_neighbours
 from rediffuse.evaluation.ood.sets import check_unknown
 
 BLOCK = 1024
@@ -94,6 +94,8 @@ def score_sets(
     sets = _named(known, near or {}, far or {})
     check_unknown(known, {name: images for name, _, images in sets[1:]}, train)
     bank = _bank(train, asked)
+    if bank is not None and "knn" in asked.scores:
+        check_neighbours(asked.neighbours, len(bank))  # before the folder is claimed
     settings = {
         "size": asked.size,
         "fit": asked.fit,
