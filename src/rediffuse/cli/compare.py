@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from rediffuse.cli.pair import NO_JUDGE, check_pair, open_pair
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rediffuse.cli.large import Work
     from rediffuse.evaluation.few_shot.settings import Making
 
 WHAT = Group("What is compared", sort_key=2)
@@ -73,10 +74,10 @@ def compare(
         copies: of each photo.
         alpha: probability that a copy stands in for its photo; auto chooses it by cross-validation on the shots.
     """
-    from rediffuse.cli.large import Work, guard, guard_opened
+    from rediffuse.cli.large import guard, guard_opened
     from rediffuse.cli.outcome import show
     from rediffuse.evaluation.few_shot.compare import compare as run
-    from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GUIDANCE, SHOTS
+    from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, SHOTS
     from rediffuse.reports.page import write_page
 
     redrawing.check()
@@ -92,14 +93,7 @@ def compare(
     }  # fmt: skip
     check_asked(shots or SHOTS, view, asking)
     makes = bool(set(arms) & set(GENERATED))
-
-    def price(_: int, classes: int) -> Work:
-        asked = shots or SHOTS
-        made = sum(max(asked) if arm == REAL_GUIDANCE else sum(asked) for arm in arms if arm in GENERATED) * classes * seeds * copies
-        words = classes * seeds * len(asked) * (DA_FUSION in arms)
-        return Work(images=made, calls=redrawing.calls, samples=words * learning.find().samples_per_class)
-
-    named = model if makes else MODEL
+    named, price = model if makes else MODEL, pricing(arms, shots or SHOTS, seeds, copies, redrawing, learning)
     guard(data, named, price, common)
     images, held = open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet)
     guard_opened(images, named, price, common)
@@ -113,6 +107,21 @@ def compare(
     show(found)
     terminal.say(f"\nThe page: {page}")
     return 1 if found.missing() else 0
+
+
+def pricing(
+    arms: Sequence[Arm], shots: Sequence[int], seeds: int, copies: int, redrawing: Redrawing, learning: Learning
+) -> Callable[[int, int], Work]:  # fmt: skip
+    """From (photos, classes) to what a comparison makes and learns."""
+    from rediffuse.cli.large import Work
+    from rediffuse.evaluation.few_shot.settings import DA_FUSION, GENERATED, REAL_GUIDANCE
+
+    def price(_: int, classes: int) -> Work:
+        made = sum(max(shots) if arm == REAL_GUIDANCE else sum(shots) for arm in arms if arm in GENERATED) * classes * seeds * copies
+        words = classes * seeds * len(shots) * (DA_FUSION in arms)
+        return Work(images=made, calls=redrawing.calls, samples=words * learning.find().samples_per_class)
+
+    return price
 
 
 def check_asked(shots: tuple[int, ...], view: int | None, asking: Mapping[str, Any]) -> None:

@@ -106,13 +106,17 @@ def train(
             )  # fmt: skip
         tell_side(classifier, trained, side, None, common)
     if first:
-        accuracy = judge(trained, held, side, fit, common.quiet)
         trained.learned = frozenset([*known, *images.digests, *further, *digests_of(mixed)])
-        trained.save(out)
-        for left in LEFT:
-            (out / left).unlink(missing_ok=True)
-        tell(accuracy, out, held, common.quiet)
+        finish(trained, judge(trained, held, side, fit, common.quiet), held, out, common.quiet)
     return 0
+
+
+def finish(trained: Classifier, accuracy: Accuracy, held: ImageSet, out: Path, quiet: bool) -> None:
+    """Save the classifier, remove what a kill would have gone on from, and say the figures."""
+    trained.save(out)
+    for left in LEFT:
+        (out / left).unlink(missing_ok=True)
+    tell(accuracy, out, held, quiet)
 
 
 def check_out(out: Path) -> None:

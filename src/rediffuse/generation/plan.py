@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from rediffuse.methods.editing import EditDraw, EditingMethod
 
 FORMATS: Mapping[str, str] = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}
-LARGEST: Mapping[str, int] = {"webp": 16_383, "jpeg": 65_500}
-"""Pixels along a side that a format can hold, of those that end before pictures do."""
+LARGEST: Mapping[str, int] = {"webp": 16_383, "jpeg": 65_500}  # pixels along a side that these hold
 SHARD_BATCHES = (4, 32)  # at least and at most
 REAL = -1  # the copy number of a real image
 
