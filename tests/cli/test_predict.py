@@ -27,7 +27,8 @@ from rediffuse.evaluation.test_time.dda import DDA, DDASettings
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
 from rediffuse.evaluation.test_time.ensembles import Ensemble, image_seeds
 from rediffuse.evaluation.test_time.predictions import Predictions
-from rediffuse.training.backbones import Classifier, open_backbone
+from rediffuse.training.backbones import open_backbone
+from rediffuse.training.classifier import Classifier
 
 NAMES = ("cat", "dog", "red bird")
 

@@ -12,7 +12,7 @@ from tests.training.toys import resnet_folder
 
 from rediffuse.cli.pair import split_names
 from rediffuse.data import digits, few_shot, open_images
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.preprocessing import Preprocessing
 from rediffuse.training.trained_on import read_learned, write_learned
 

@@ -13,7 +13,7 @@ from tests.tiny_pixel import tiny_pixel
 from tests.training.toys import resnet_folder
 
 from rediffuse.data import folder
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.trained_on import read_learned
 
 BRIEF = ("--size", 16, "--batch", 8, "--epochs", 1)

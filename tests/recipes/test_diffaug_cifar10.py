@@ -33,7 +33,7 @@ from rediffuse.recipes.robust.nets import NETS, Lowered, lower_head, open_net
 from rediffuse.recipes.robust.sets import SHIFTED, UNCLEAR, natural_images, shift_of
 from rediffuse.recipes.robust.table import MEASURES, gain_rows, headline_of, kept_share, rows_of, too_weak
 from rediffuse.recipes.robust.trained import opened
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
 from rediffuse.training.objectives import Extra, plain
 from rediffuse.training.settings import TrainSettings

@@ -20,7 +20,8 @@ from rediffuse.methods.augmix import AugMix
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import DiffAug
 from rediffuse.training.augment import CropViews, StandardViews
-from rediffuse.training.backbones import Classifier, open_backbone
+from rediffuse.training.backbones import open_backbone
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.loop import fit_network
 from rediffuse.training.objectives import Extra, Objective
 from rediffuse.training.pool import PixelBank, pool_of

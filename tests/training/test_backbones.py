@@ -14,7 +14,8 @@ from tests.training import toys
 from torch import nn
 
 from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.training.backbones import Classifier, evaluating, open_backbone, parse_level
+from rediffuse.training.backbones import open_backbone, parse_level
+from rediffuse.training.classifier import Classifier, evaluating
 from rediffuse.training.preprocessing import Preprocessing
 
 IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from rediffuse.denoisers.schedules import linear_betas
 from rediffuse.methods.augmix import AugMix
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import DiffAug
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.cost import StepClock, operations_of, step_cost
 from rediffuse.training.objectives import Extra, Objective, plain
 from rediffuse.training.preprocessing import Preprocessing

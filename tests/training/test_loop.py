@@ -23,7 +23,8 @@ from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.augmix import AugMix
 from rediffuse.methods.bank import Bank
 from rediffuse.training.augment import CropViews, generator_of
-from rediffuse.training.backbones import Classifier, open_backbone
+from rediffuse.training.backbones import open_backbone
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.loop import fit_network
 from rediffuse.training.objectives import Extra, Objective, plain
 from rediffuse.training.pool import PixelBank, Pool, pool_of

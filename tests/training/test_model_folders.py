@@ -18,7 +18,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ASK = """
 import sys, warnings
 from rediffuse.errors import ModelError
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.model_folders import model_folder
 for spec in sys.argv[1:]:
     with warnings.catch_warnings(record=True) as said:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from rediffuse.denoisers.precision import trunk_region
 from rediffuse.errors import ConfigError
-from rediffuse.training.backbones import Classifier, open_backbone
+from rediffuse.training.backbones import open_backbone
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.numbers import forward_numbers, wrong_in_bfloat16
 from rediffuse.training.procedure import Procedure
 

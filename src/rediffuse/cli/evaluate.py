@@ -154,7 +154,7 @@ def choose_denoiser(asked: str | None, network: object, size: int | None, suite:
     """(denoiser, side of the photos, why there is no denoiser): as asked for, else the bundled one where it knows photos of that side."""
     from rediffuse.cli.predict import fits, usual_size
     from rediffuse.evaluation.suite.settings import NEEDS_DENOISER, PARTS
-    from rediffuse.training.backbones import Classifier
+    from rediffuse.training.classifier import Classifier
 
     given = None if asked in (None, NO_DENOISER) else load_model(str(asked), common)
     if size is None and not isinstance(network, Classifier):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rediffuse.denoisers.base import Denoiser
     from rediffuse.evaluation.test_time.ensembles import Ensemble
     from rediffuse.evaluation.test_time.predictions import Predictions
-    from rediffuse.training.backbones import Classifier
+    from rediffuse.training.classifier import Classifier
 
 VIEWS = Group("Views", sort_key=5)
 OWNERS = {
@@ -168,7 +168,7 @@ def predict(
 def open_classifier(model: str) -> tuple[Classifier, dict[str, Any]]:
     """The classifier, and what tells it from others."""
     from rediffuse.denoisers.load import weights_hash
-    from rediffuse.training.backbones import Classifier
+    from rediffuse.training.classifier import Classifier
     from rediffuse.training.model_folders import model_folder
 
     folder = model_folder(model)
@@ -193,7 +193,7 @@ def usual_size(classifier: Classifier, denoiser: Denoiser | None) -> int:
 
 def usual_fit(network: object) -> Literal["pad", "crop", "squash"]:
     """How photos of other shapes became squares in the training of a classifier that says so, else padded."""
-    from rediffuse.training.backbones import Classifier
+    from rediffuse.training.classifier import Classifier
 
     said = network.preprocessing.fit if isinstance(network, Classifier) else None
     return said or "pad"  # type: ignore[return-value]  # it is read as one of these

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rediffuse.denoisers.base import Denoiser
     from rediffuse.methods.bank import Bank
     from rediffuse.methods.base import Method
-    from rediffuse.training.backbones import Classifier
+    from rediffuse.training.classifier import Classifier
     from rediffuse.training.fit import TrainSet
     from rediffuse.training.objectives import Extra, Objective
     from rediffuse.training.pool import Pool

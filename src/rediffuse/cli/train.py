@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from rediffuse.data.mixing import Mixed
     from rediffuse.data.types import ImageSet
     from rediffuse.evaluation.accuracy import Accuracy
-    from rediffuse.training.backbones import Classifier
+    from rediffuse.training.classifier import Classifier
 
 HELD_OUT = Group("Held out", sort_key=2)
-UNSAVED = ".saving"  # as `training.backbones` calls it
+UNSAVED = ".saving"  # as `training.classifier` calls it
 LEFT = (UNFINISHED, f"{UNFINISHED}.partial")
 """What an interrupted training may leave."""
 

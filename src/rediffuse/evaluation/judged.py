@@ -13,8 +13,8 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.kept import numbers_of
 from rediffuse.evaluation.matching import match_classes
-from rediffuse.training.backbones import Classifier, evaluating
 from rediffuse.training.checkpoint import weights_hash
+from rediffuse.training.classifier import Classifier, evaluating
 from rediffuse.training.preprocessing import Preprocessing
 
 CHUNK = 128

@@ -41,7 +41,7 @@ from rediffuse.methods.da_fusion import DAFusion
 from rediffuse.methods.editing import EditingMethod
 from rediffuse.methods.real_guidance import RealGuidance
 from rediffuse.recipes.bundled.common import tell
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 

@@ -34,7 +34,7 @@ from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.methods.real_guidance import RealGuidance
 from rediffuse.recipes.bundled.common import tell
 from rediffuse.recipes.learning_budget import STRENGTHS, copies, recognised
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 
 SET = "tiny-imagenet-base"
 

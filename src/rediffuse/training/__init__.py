@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rediffuse.training.augment import CropViews, StandardViews
-    from rediffuse.training.backbones import Classifier, open_backbone
+    from rediffuse.training.backbones import open_backbone
+    from rediffuse.training.classifier import Classifier
     from rediffuse.training.fit import fit_classifier
     from rediffuse.training.loop import fit_network
     from rediffuse.training.objectives import Extra, Objective
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from rediffuse.training.settings import TrainSettings
 
 _LAZY = {
-    "Classifier": "backbones",
+    "Classifier": "classifier",
     "CropViews": "augment",
     "Extra": "objectives",
     "Objective": "objectives",
@@ -49,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

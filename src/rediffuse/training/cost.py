@@ -15,7 +15,7 @@ from rediffuse.denoisers.base import Denoiser
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import DiffAug
 from rediffuse.progress import counted, roughly
-from rediffuse.training.backbones import Classifier, evaluating
+from rediffuse.training.classifier import Classifier, evaluating
 from rediffuse.training.objectives import Extra, Objective
 
 PASSES = 3

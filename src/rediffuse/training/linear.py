@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError
 from rediffuse.training.augment import generator_of
-from rediffuse.training.backbones import CHUNK, Classifier, Progress, start_head
+from rediffuse.training.backbones import start_head
+from rediffuse.training.classifier import CHUNK, Classifier, Progress
 from rediffuse.training.pool import PixelBank, Pool
 from rediffuse.training.settings import LINEAR, TrainSettings
 

@@ -15,8 +15,8 @@ from rediffuse.denoisers.precision import trunk_region
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.bank import Bank
 from rediffuse.training.augment import StandardViews, ViewLaw, generator_of
-from rediffuse.training.backbones import Classifier, Progress, seeded
 from rediffuse.training.checkpoint import keep_checkpoint, read_checkpoint, weights_hash
+from rediffuse.training.classifier import Classifier, Progress, seeded
 from rediffuse.training.ema import Ema
 from rediffuse.training.numbers import forward_numbers
 from rediffuse.training.objectives import Objective, Views, plain, terms_of

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
-from rediffuse.training.backbones import Classifier, evaluating
+from rediffuse.training.classifier import Classifier, evaluating
 from rediffuse.training.procedure import Procedure
 
 

@@ -13,7 +13,7 @@ from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.diffaug import part_of
 from rediffuse.training.augment import ViewLaw, generator_of
-from rediffuse.training.backbones import to_unit
+from rediffuse.training.classifier import to_unit
 from rediffuse.training.objectives import Extra, Objective, Views
 from rediffuse.training.preprocessing import resize
 

@@ -19,7 +19,8 @@ from rediffuse.evaluation.few_shot.cells import CellResult, CellStore
 from rediffuse.evaluation.few_shot.settings import AUTO_ALPHAS, PIXELS, Cell, CompareSettings
 from rediffuse.progress import Bar
 from rediffuse.training.augment import StandardViews
-from rediffuse.training.backbones import SCRATCH, Classifier, open_backbone
+from rediffuse.training.backbones import SCRATCH, open_backbone
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.linear import FeatureBank, fit_head
 from rediffuse.training.loop import fit_network
 from rediffuse.training.pool import PixelBank, Pool, labels_of

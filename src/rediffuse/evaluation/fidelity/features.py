@@ -16,8 +16,8 @@ from rediffuse.evaluation.fidelity.inception import SPLITS, ClassSums
 from rediffuse.evaluation.judged import Judged, batches
 from rediffuse.evaluation.kept import Kept, in_blocks
 from rediffuse.lock import Lock
-from rediffuse.training.backbones import evaluating
 from rediffuse.training.checkpoint import weights_hash
+from rediffuse.training.classifier import evaluating
 
 BLOCK = 4096
 """Images that are kept together."""

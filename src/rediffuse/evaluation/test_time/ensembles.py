@@ -17,7 +17,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.evaluation.test_time.predictions import Predictions
 from rediffuse.evaluation.test_time.sharing import SharedViews
 from rediffuse.methods.base import check_images
-from rediffuse.training.backbones import evaluating
+from rediffuse.training.classifier import evaluating
 
 Reduce = Literal["probabilities", "logits"]
 Progress = Callable[[int, int], None]
@@ -40,7 +40,7 @@ class Ensemble(nn.Module, ABC):
         settings: plain values, for results.
         shared: where views lie that ensembles of other classifiers have asked for too; None makes all anew.
     Args:
-        classifier: (B, 3, H, W) in [0, 1] -> logits (B, K), such as `training.backbones.Classifier`.
+        classifier: (B, 3, H, W) in [0, 1] -> logits (B, K), such as `training.classifier.Classifier`.
         seed: of all noise.
         chunk: views in one call; bounds memory whatever the number of images and members.
     """

@@ -18,7 +18,7 @@ from rediffuse.methods.augmix import AugMix
 from rediffuse.methods.bank import Bank
 from rediffuse.methods.deepaugment import DeepAugment
 from rediffuse.methods.diffaug import DiffAug
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
 from rediffuse.training.objectives import Extra, Objective, augmix, deepaugment, plain
 from rediffuse.training.presets import usual_severity

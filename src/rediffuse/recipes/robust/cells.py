@@ -22,7 +22,7 @@ from rediffuse.recipes.robust.corrupted import read_corrupted
 from rediffuse.recipes.robust.nets import Budget
 from rediffuse.recipes.robust.sets import NATURAL, Shift, Split
 from rediffuse.training.augment import CropViews
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.loop import fit_network
 from rediffuse.training.objectives import Objective
 from rediffuse.training.pool import Pool

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from rediffuse.denoisers.precision import Float32Linear, trunk_region
-from rediffuse.training.backbones import CIFAR_RESNET, CIFAR_VIT, Classifier, open_backbone, seeded
+from rediffuse.training.backbones import CIFAR_RESNET, CIFAR_VIT, open_backbone
+from rediffuse.training.classifier import Classifier, seeded
 from rediffuse.training.preprocessing import Preprocessing
 from rediffuse.training.presets import usual
 from rediffuse.training.procedure import Procedure, steps_of

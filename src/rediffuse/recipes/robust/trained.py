@@ -24,7 +24,7 @@ from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN
 from rediffuse.recipes.robust.bench import SEEDS
 from rediffuse.recipes.robust.cells import Cell
 from rediffuse.recipes.robust.nets import NETS, NETS_FOLDER, Lowered
-from rediffuse.training.backbones import Classifier
+from rediffuse.training.classifier import Classifier
 from rediffuse.training.procedure import Numbers, Procedure
 
 MORE = ("images", "entropy_images", "seeds", "selection", "draws", "bank")
