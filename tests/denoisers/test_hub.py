@@ -139,9 +139,13 @@ def test_a_full_disk_is_no_lost_connection(served: Hub, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    monkeypatch.setattr(hub, "_cached", lambda *_: None)
     with pytest.raises(ModelError, match="cannot be stored in the local cache: no space is left") as said:
         hub.fetch(REPOSITORY, "main", needed_files)
     assert "reached" not in str(said.value)
+    monkeypatch.setattr(hub, "_cached", lambda *_: (served.folder, COMMIT))
+    with pytest.warns(UserWarning, match=r"nothing can be downloaded \(no space is left\), so .* from the local cache"):
+        assert hub.fetch(REPOSITORY, "main", needed_files) == (served.folder, COMMIT)
 
 
 def needed_files_of(served: Hub) -> list[str]:

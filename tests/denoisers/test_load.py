@@ -190,5 +190,10 @@ def test_weights_written_through_data_are_found_out(folder: Path) -> None:
     assert model.fingerprint() != vouched
     largest.data = before
     assert model.fingerprint() == vouched
+    model.half()
+    assert model.fingerprint() == vouched
+    next(model.parameters()).data = next(model.parameters()).data.to(torch.float8_e5m2)  # as layerwise casting keeps them
+    assert model.fingerprint() == vouched
+    model = load(str(folder), device="cpu")
     model.load_state_dict({name: value * 1.5 for name, value in model.state_dict().items()}, assign=True)
     assert model.fingerprint() != vouched

@@ -255,7 +255,6 @@ def test_a_bank_that_is_made_once_is_read_by_others(tmp_path: Path):
     assert going_on.written == 32
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 def test_slots_that_a_killed_writer_touched_do_not_come_again(tmp_path: Path):
     path = tmp_path / "ring"
     bank = Bank(diffaug(), rate=1, capacity=8, path=path, spare=0)
@@ -273,6 +272,7 @@ def test_slots_that_a_killed_writer_touched_do_not_come_again(tmp_path: Path):
         again.read(again.draw_of(torch.tensor([3])))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
 def test_a_file_has_one_writer(tmp_path: Path):
     """A second one is refused, here and in another process; readers are not; a writer that was killed leaves nothing behind."""
     path = tmp_path / "bank"

@@ -110,7 +110,7 @@ def learning_seconds(file: Path) -> float:
 
 def _deciding(task: Mapping[str, Any]) -> dict[str, Any]:
     """What of a task decides its words. Photos count by their pixels and models by their weights, not by what they are called."""
-    model, photos = dict(task["model"]), dict(task["photos"])
+    model, photos = dict(task.get("model", {})), dict(task.get("photos", {}))
     photos.pop("name", None)
     if model.get("weights_hash"):
         model.pop("name", None)

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def _train(
         starts = room.fit(lambda slots: choose_starts(model, recipe, shots, seed=seed, batch=slots, bar=bar))
         state = LearningState.begin([start.rows for start in starts], [start.to_settings() for start in starts])
         if file is not None:
-            state.save(file, task)  # the choice may have cost more calls than the learning will
+            # The choice may have cost more calls than the learning will.
+            replace(state, seconds=time.monotonic() - began).save(file, task)
     room.batch = min(room.batch, per_step)
     rows = nn.Parameter(state.rows.to(model.device))  # (classes, vectors, D)
     optimizer = state.optimizer(rows, recipe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -15,6 +16,7 @@ from rediffuse.data.images import to_tensor
 from rediffuse.data.open import open_images
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.progress import counted
 
 
 class Mixed(Dataset[tuple[Any, int]]):
@@ -28,7 +30,7 @@ class Mixed(Dataset[tuple[Any, int]]):
     Args:
         real: the labelled set, or its path.
         synthetic: images whose `source` is the id of a real one, such as a run's folder; None mixes nothing in. Those of other
-            sources are left out, and where a run says what its sources were, those of another picture of the same id are too.
+            sources are left out; where a run says what its sources were, those of another picture of the same id too, with a warning.
         alpha: probability of a synthetic image, in [0, 1].
         transform: takes the PIL image, real or synthetic alike; without it images are float32 (3, H, W) in [0, 1].
         seed: of the choice.
@@ -112,11 +114,17 @@ def _copies(real: ImageSet, synthetic: ImageSet | None) -> tuple[tuple[int, ...]
     found = tuple(
         tuple(row for row in rows.get(name, ()) if of[row] in (None, digest)) for name, digest in zip(real.ids, real.digests, strict=True)
     )
-    if not any(found) and any(name in rows for name in real.ids):
-        name = next(name for name in real.ids if name in rows)
+    strange = [name for name, own in zip(real.ids, found, strict=True) if len(own) < len(rows.get(name, ()))]
+    if strange and not any(found):
         raise DataError(
-            f"no image of {synthetic.name} was made from one of {real.name}: they share names such as {name!r}, but the pictures are "
+            f"no image of {synthetic.name} was made from one of {real.name}: they share names such as {strange[0]!r}, but the pictures are "
             "others; mix a run with the set that it was made from"
+        )
+    if strange:
+        warnings.warn(
+            f"copies in {synthetic.name} of {counted(len(strange), 'image')}, such as {strange[0]!r}, were made from other pictures of "
+            f"these names than those of {real.name}, and are left out",
+            stacklevel=3,
         )
     if not any(found):
         example = next(iter(rows), None)

@@ -15,7 +15,7 @@ NAME = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<r
 COMMIT = re.compile(r"[0-9a-f]{40}")
 INDEX = "model_index.json"
 STORING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-"""What a disk says, and no network."""
+"""What a disk says, hardly ever a network."""
 INDICES = (INDEX, "config.json")  # what says of which kind a folder is: of a pipeline, of a bare network
 
 
@@ -65,19 +65,19 @@ def fetch(name: str, revision: str | None, choose: Callable[[Sequence[str]], lis
     except RepositoryNotFoundError as error:
         raise ModelError(f"there is no hub model {repository!r} that you may read; check the name, or run `hf auth login`") from error
     except (unreachable, OSError) as error:
-        if isinstance(error, OSError) and error.errno in STORING:
-            raise ModelError(
-                f"the hub model {repository} cannot be stored in the local cache: {refusal(error)}. Make room there, or set HF_HOME to "
-                "another place"
-            ) from error
-        why = next(iter(str(error).strip().splitlines()), repr(error))
+        stored = isinstance(error, OSError) and error.errno in STORING
+        why = refusal(error) if stored else next(iter(str(error).strip().splitlines()), repr(error))
         if cached := _cached(repository, wanted, choose):
+            what = "nothing can be downloaded" if stored else "the hub cannot be reached"
             warnings.warn(
-                f"the hub cannot be reached ({why}), so {repository} is taken from the local cache: commit {cached[1]}, the last "
-                f"that is known of {wanted}",
+                f"{what} ({why}), so {repository} is taken from the local cache: commit {cached[1]}, the last that is known of {wanted}",
                 stacklevel=2,
             )
             return cached
+        if stored:
+            raise ModelError(
+                f"the hub model {repository} cannot be stored in the local cache: {why}. Make room there, or set HF_HOME to another place"
+            ) from error
         raise ModelError(
             f"the hub model {repository} at {wanted} is not in the local cache and the hub cannot be reached ({why}); connect once to "
             "download it, or give a folder"

@@ -148,7 +148,7 @@ class Method(nn.Module, ABC, Generic[D]):
                 f"{type(self).__name__} takes tensors in [0, 1], got {type(images).__name__}; make it one: pixels / 255, channels first"
             )
         batch = images if images.ndim == 4 else images.unsqueeze(0)
-        views = self.apply(batch, self._draw_for(batch, rest)) if len(batch) else check_images(batch)  # of none there are none
+        views = self.apply(batch, self._draw_for(batch, rest))
         views = views if images.ndim == 4 else views.squeeze(0)
         return (views, *rest) if rest else views
 

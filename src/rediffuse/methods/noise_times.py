@@ -30,7 +30,8 @@ RAW = -1
 class NoiseTimes(ABC):
     """Base of the laws.
 
-    A law of one's own is a frozen dataclass with `quantile`; where it is saved it goes by the name of its class.
+    A law of one's own is a frozen dataclass with `quantile`. It is told from others by the name of its class and its fields, so another
+    formula wants another name; `law_from` knows those of this module alone.
 
     Args:
         stratified: one draw from each of `count` equal shares of the law, in random order. The law of each sample stays the same; the

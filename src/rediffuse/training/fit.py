@@ -18,7 +18,8 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.precision import resolve_device
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.training.augment import StandardViews
-from rediffuse.training.backbones import FROM_RANDOM, SCRATCH, Classifier, Progress, open_backbone
+from rediffuse.training.backbones import FROM_RANDOM, SCRATCH, open_backbone
+from rediffuse.training.classifier import Classifier, Progress
 from rediffuse.training.linear import features, fit_head
 from rediffuse.training.loop import fit_network
 from rediffuse.training.objectives import Objective
@@ -61,7 +62,8 @@ def fit_classifier(
             of others are taken for places among them.
         level: what the network knows at the start: "scratch", "resnet-64", ...; see `backbones.open_backbone`. Or a network of one's
             own, (B, 3, size, size) in [-1, 1] -> logits, which is trained in place; a `Classifier` of it says another normalisation.
-        mode: "linear" (a head on frozen features) or "whole"; None takes linear where the network knows something.
+        mode: "linear" (a head on frozen features) or "whole"; None takes linear where level names weights, whole for random ones and for
+            a network of one's own.
         steps, batch, learning_rate, weight_decay: None takes the mode's own (`settings.DEFAULTS`).
         objective: of mode "whole": which views a step looks at, `objectives.base(DiffAug(...))` for one; default: the clean one.
         seed: of the start, the draws and the augmentation.
@@ -92,18 +94,25 @@ def fit_classifier(
     mirrored = own_flips if flips is None else flips
     start = _own(level, classes, size) if isinstance(level, nn.Module) else open_backbone(level, classes, seed=seed, size=size)
     start = start.to(resolve_device(device))
-    start.learned |= digests_of(train_set)
+    if chosen == "linear" and start.knows_nothing:
+        raise ConfigError("mode linear needs features that know something, and these weights are random; choose mode whole")
+    taught = start.learned | digests_of(train_set)
     if chosen == "linear":
         start.remember(max(pool.items.shape[-2:]), pool.fit)
-        return with_head(start, replace(pool, items=features(start, pool.items, mirrored, progress)), settings, seed)
-    views = StandardViews(flips=mirrored)
-    return fit_network(
-        start, pool, settings=settings, views=views, objective=objective, seed=seed, checkpoint=checkpoint, progress=progress
-    )
+        trained = with_head(start, replace(pool, items=features(start, pool.items, mirrored, progress)), settings, seed)
+    else:
+        views = StandardViews(flips=mirrored)
+        trained = fit_network(
+            start, pool, settings=settings, views=views, objective=objective, seed=seed, checkpoint=checkpoint, progress=progress
+        )
+    trained.learned = taught
+    return trained
 
 
 def _own(network: nn.Module, classes: Sequence[str], size: int) -> Classifier:
     """A network of the caller's, as it is trained here. Raises ConfigError for a Classifier of other classes."""
+    if len(classes) < 2:
+        raise DataError(f"a classifier needs at least two classes, got {len(classes)}: {', '.join(map(repr, classes)) or 'none'}")
     if not isinstance(network, Classifier):
         return Classifier(network, Preprocessing(height=size, width=size), classes)
     if network.classes != tuple(classes):
@@ -126,6 +135,8 @@ def mode_of(level: str | nn.Module, mode: Mode | None = None) -> Mode:
 
 def with_head(classifier: Classifier, pool: Pool, settings: TrainSettings, seed: int) -> Classifier:
     """Put a head learned on features into a classifier, in place."""
+    if classifier.head.bias is None:
+        raise ConfigError("mode linear learns a head with a bias, and the last linear layer of this network has none; choose mode whole")
     learned = fit_head(pool, len(classifier.classes), settings=settings, seed=seed)
     with torch.no_grad():
         classifier.head.weight.copy_(learned.weight)

@@ -166,17 +166,19 @@ def aligned_copies(real: ImageSet, made: ImageSet, bank: PixelBank) -> Tensor:
     without their suffix.
 
     Raises:
-        DataError: an image without a copy, or with several.
+        DataError: an image without a copy, with several, or with one that is known to be of another picture.
     """
     rows: dict[str, list[int]] = {}
     for row, (name, source) in enumerate(zip(made.ids, made.sources, strict=True)):
         rows.setdefault(_stem(name) if source is None else _stem(source), []).append(row)
     chosen = []
-    for name in real.ids:
+    for name, digest in zip(real.ids, real.digests, strict=True):
         own = rows.get(_stem(name), [])
         if len(own) != 1:
             what = "has no copy" if not own else f"has {len(own)} copies"
             raise DataError(f"{name} of {real.name} {what} in {made.name}; each image needs one, under the same name")
+        if made.source_digests[own[0]] not in (None, digest):
+            raise DataError(f"the copy of {name} in {made.name} was made from another picture of that name than the one of {real.name}")
         chosen.append(own[0])
     return bank.of(made)[chosen]
 

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, ModelError
 from rediffuse.progress import counted
@@ -45,10 +47,10 @@ def read_learned(folder: Path) -> frozenset[str]:
     return frozenset(digests)
 
 
-def learned_by(network: object) -> frozenset[str]:
-    """Digests of the pictures that a network is known to have learned from: a `Classifier` says so, others do not."""
-    found = getattr(network, "learned", None)
-    return found if isinstance(found, frozenset) else frozenset()
+def learned_by(network: nn.Module) -> frozenset[str]:
+    """Digests of the pictures that a network is known to have learned from: a `Classifier` in it says so, others do not."""
+    said = (getattr(part, "learned", None) for part in network.modules())
+    return frozenset().union(*(found for found in said if isinstance(found, frozenset)))
 
 
 def check_unseen(unknown: Mapping[str, ImageSet], name: str, learned: Collection[str]) -> None:
