@@ -62,9 +62,9 @@ def test_an_attack_compares_like_with_like(found: Evaluation) -> None:
 
 
 def curve(*last: float, classes: tuple[int, int] = (3, 3)) -> EntropyCurve:
-    """Two models whose entropy on four images ends about there."""
+    """Two models whose entropy on twelve images ends about there."""
     rise = np.linspace(0, 1, 5, dtype=np.float32)
-    entropies = np.stack([np.stack([rise * end + 0.001 * image for image in range(4)]) for end in last])
+    entropies = np.stack([np.stack([rise * end + 0.001 * image for image in range(12)]) for end in last])
     return EntropyCurve(times=(0, 250, 500, 750, 999), sigma=(0, 1, 2, 3, 4), models=("a", "b"), classes=classes, entropies=entropies)
 
 
