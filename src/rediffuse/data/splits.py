@@ -11,7 +11,7 @@ from rediffuse.errors import ConfigError, DataError
 from rediffuse.progress import counted
 
 
-def few_shot(images: ImageSet, n: int, seed: int, *, allow_fewer: bool = False) -> ImageSet:
+def few_shot(images: ImageSet, n: int, seed: int = 0, *, allow_fewer: bool = False) -> ImageSet:
     """n images of each class: the first n of a permutation that seed, class name and ids alone decide.
 
     So fewer shots of a seed lie within more shots of it, whatever the order of the files; a new photo moves none of the others.
@@ -35,7 +35,7 @@ def few_shot(images: ImageSet, n: int, seed: int, *, allow_fewer: bool = False) 
     return images.subset(rows)
 
 
-def holdout(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def holdout(images: ImageSet, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
     """Cut a set in two, class by class: (what stays, the share held out), both in the set's order.
 
     A class of two or more images has at least one on either side; a single image stays.

@@ -9,7 +9,7 @@ Expected: not measured yet. The same command goes on where the last one stopped,
 another choice begins anew. Its tables (1 MB) lie in --store, where another machine finds them, and several processes may share the sigmas:
 one with `--sigmas 0.5 --out elsewhere`, one with the others; the full command then puts them together.
 Time: 500 pictures of 1,100 draws at 3 sigmas ask the denoiser 1.65 million times and the nets 20 million times: about 10 hours of one core
-with AVX512 (2.6 pictures a minute in float32). An accelerator takes 10,100 draws of each. Tables
+with AVX512 (2.6 pictures a minute in float32), twice that with AVX2 alone. An accelerator takes 10,100 draws of each. Tables
 that were begun in bfloat16 or float32 (`--dtype`) go on in it alone.
 """
 
