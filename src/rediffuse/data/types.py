@@ -176,7 +176,7 @@ class ImageSet(Sequence[Example]):
         missing = sorted({self.classes[label] for label in self.labels if label is not None} - set(places))
         if missing:
             raise DataError(
-                f"{self.name} holds classes that the other set lacks: {', '.join(map(repr, missing[:5]))}; rename or remove them"
+                f"{self.name} holds classes that the other list lacks: {', '.join(map(repr, missing[:5]))}; rename or remove them"
             )
         records = [replace(record, label=None if record.label is None else places[self.classes[record.label]]) for record in self._records]
         return ImageSet(records, classes=classes, name=self.name, flips=self.flips, rejected=self.rejected)
