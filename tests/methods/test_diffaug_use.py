@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
+from rediffuse.denoisers.load import load
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods import find_method, from_settings
+from rediffuse.methods.augmix import AugMix
+from rediffuse.methods.deepaugment import DeepAugment
 from rediffuse.methods.diffaug import DiffAug, DiffAugDraw
 from rediffuse.methods.noise_times import LogNormal, Range, Uniform
 
@@ -46,6 +49,16 @@ def test_the_frozen_denoiser_is_no_part_of_a_model_that_holds_it():
     assert copy.deepcopy(held)[0].denoiser is not model
 
 
+@pytest.mark.parametrize("method", [DiffAug(network()), AugMix(3), DeepAugment()])
+def test_models_that_hold_one_are_initialised_as_others_are(method: nn.Module):
+    seen: list[nn.Module] = []
+    held = nn.Sequential(method, nn.Conv2d(3, 2, 1))
+    assert held.apply(seen.append) is held
+    assert seen == [method, held[1], held]  # the frozen denoiser is not among them
+    with pytest.raises(TypeError, match="draw"):
+        method.apply(pictures(2))
+
+
 def test_the_denoiser_follows_to_a_device_and_keeps_its_numbers():
     model = network(torch.bfloat16)
     before = {name: value.dtype for name, value in model.named_parameters()}
@@ -54,6 +67,16 @@ def test_the_denoiser_follows_to_a_device_and_keeps_its_numbers():
     assert set(before.values()) == {torch.bfloat16, torch.float32}
     held.to("meta")
     assert {value.device.type for value in model.parameters()} == {"meta"}
+
+
+def test_pieces_of_the_bundled_model_are_the_whole_within_rounding():
+    diffaug = DiffAug(load("cifar10-32", device="cpu", dtype="float32"), per_sample=True)
+    t = torch.tensor([20, 300, 500, 764, 900, 984])
+    images, draw = pictures(6, size=32), diffaug.draw_at(t, stream(4))
+    whole = diffaug.apply(images, draw)
+    apart = torch.cat([diffaug.apply(images[k : k + 1], draw.index([k])) for k in range(6)])
+    worst = (whole - apart).abs().amax((1, 2, 3))
+    assert (worst <= 5e-6 * (1 + diffaug.denoiser.schedule.ratio[t])).all(), worst
 
 
 class Transformed(Dataset[Any]):

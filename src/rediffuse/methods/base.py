@@ -10,8 +10,9 @@ import hashlib
 import os
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import wraps
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -109,6 +110,11 @@ class Method(nn.Module, ABC, Generic[D]):
     built_on: ClassVar[tuple[str, ...]] = ()
     """BibTeX of the methods that this one is made of."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "apply" in vars(cls):
+            cls.apply = _beside_modules(cls.apply)  # type: ignore[method-assign]
+
     def __init__(self) -> None:
         super().__init__()
         self._seed = secrets.randbits(63)
@@ -135,8 +141,11 @@ class Method(nn.Module, ABC, Generic[D]):
         """Decide by chance what happens to each sample. labels: (B,) int64, where the method needs them."""
 
     @abstractmethod
-    def apply(self, images: Tensor, draw: D) -> Tensor:  # type: ignore[override]  # not the apply(fn) of torch modules
-        """Do what was drawn: a pure function. images: float (B, 3, H, W) in [0, 1]; returns the same shape."""
+    def apply(self, images: Tensor, draw: D) -> Tensor:  # type: ignore[override]
+        """Do what was drawn: a pure function. images: float (B, 3, H, W) in [0, 1]; returns the same shape.
+
+        With a function alone it is the `apply(fn)` of torch modules, which models call on all that they hold.
+        """
 
     def forward(self, images: Tensor, *rest: Any) -> Any:
         """Draw and apply.
@@ -155,6 +164,18 @@ class Method(nn.Module, ABC, Generic[D]):
     def _draw_for(self, images: Tensor, rest: tuple[Any, ...]) -> D:
         """The draw of `forward`, which knows the batch itself and all that came with it."""
         return self.draw(len(images))
+
+
+def _beside_modules(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """A method's `apply` that still is the one of torch modules where a function comes alone."""
+
+    @wraps(apply)
+    def either(self: Method[Any], images: Any, *draw: Any, **named: Any) -> Any:
+        if callable(images) and not (draw or named):
+            return nn.Module.apply(self, images)
+        return apply(self, images, *draw, **named)
+
+    return either
 
 
 def check_images(images: Tensor, multiple_of: int = 1) -> Tensor:
