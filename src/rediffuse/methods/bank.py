@@ -209,10 +209,12 @@ class Bank:
 
     @property
     def made_by(self) -> str:
-        """What the pictures are: the denoiser, the method's settings and the source, as JSON."""
+        """What the pictures are: the denoiser and its numbers, the method's settings and the source, as JSON."""
         if self.method is None:
             return "" if self._store is None else self._store.shape.made_by
-        made = {"source": self.source, "denoiser": self.method.denoiser.fingerprint(), **self.method.settings()}
+        denoiser = self.method.denoiser
+        numbers = str(getattr(denoiser, "dtype", torch.float32)).removeprefix("torch.")  # of which its fingerprint says nothing
+        made = {"source": self.source, "denoiser": denoiser.fingerprint(), "numbers": numbers, **self.method.settings()}
         return json.dumps(made, sort_keys=True)
 
     def _shape(self, images: Tensor) -> BankShape:
