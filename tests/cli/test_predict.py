@@ -76,13 +76,13 @@ def test_the_table_is_what_the_classifier_says(rediffuse: Callable[..., Ended], 
 
 @pytest.mark.parametrize("kind", ["diffaug", "dda", "dda-se"])
 def test_an_ensemble_is_that_of_the_library(rediffuse: Callable[..., Ended], net: Path, denoiser: Path, photos: Path, kind: str) -> None:
-    short = ("--dda-steps", 3, "--dda-guidance", 1.5) if kind != "diffaug" else ()
+    short = ("--dda-steps", 3, "--dda-guidance", 1.5, "--dda-factor", 2) if kind != "diffaug" else ()
     ended = rediffuse("predict", net, photos, "--ensemble", kind, "--denoiser", denoiser, "--seed", 5, *short, "--dtype", "float32")
     assert ended.status == 0, ended.err
     classifier, model = Classifier.load(net), load(denoiser, device="cpu", dtype="float32")
     ensemble: Ensemble = DiffAugEnsemble(classifier, model, seed=5)
     if kind != "diffaug":
-        ensemble = DDA(classifier, model, DDASettings(steps=3, guidance=1.5, self_ensemble=kind == "dda-se"), seed=5)
+        ensemble = DDA(classifier, model, DDASettings(steps=3, guidance=1.5, factor=2, self_ensemble=kind == "dda-se"), seed=5)
     expected = ensemble.predict(seen(photos), image_seeds(5, folder(photos).digests))
     assert [float(row["probability"]) for row in rows()] == pytest.approx(expected.confidence.tolist(), abs=1e-5)
     assert [row["predicted"] for row in rows()] == [NAMES[place] for place in expected.predicted.tolist()]
@@ -308,6 +308,7 @@ class TestStopped:
         (("--step", 25), "--step belongs to --ensemble diffaug, got --ensemble none"),
         (("--ensemble", "dda", "--denoiser", "nowhere", "--t-max", 0), "--t-max belongs to --ensemble diffaug, got --ensemble dda"),
         (("--dda-guidance", 0), "--dda-guidance belongs to --ensemble dda"),
+        (("--dda-factor", 2), "--dda-factor belongs to --ensemble dda"),
         (("--early-exit",), "--early-exit belongs to --ensemble diffaug"),
         (("--out", "predictions.txt"), "predictions.txt"),
         (("--batch", 0), "--batch must be at least 1, got 0"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VIEWS = Group("Views", sort_key=5)
 OWNERS = {
     "step": "diffaug", "t_max": "diffaug", "reduce": "diffaug", "early_exit": "diffaug",
-    "dda_start": "dda", "dda_steps": "dda", "dda_guidance": "dda",
+    "dda_start": "dda", "dda_steps": "dda", "dda_guidance": "dda", "dda_factor": "dda",
 }  # fmt: skip
 """Option -> the ensemble that it belongs to."""
 LISTED = 10
@@ -58,6 +58,9 @@ class Views:
     dda_start: Annotated[int | None, Parameter(help="dda: noise time to start from. [default: 500]")] = None
     dda_steps: Annotated[int | None, Parameter(help="dda: steps back. [default: 50]")] = None
     dda_guidance: Annotated[float | None, Parameter(help="dda: how strongly the photo holds; 0 lets go. [default: 3]")] = None
+    dda_factor: Annotated[
+        int | None, Parameter(help="dda: what of the photo holds: all that is left at a side so many times smaller. [default: 4]")
+    ] = None
 
     def check(self) -> None:
         """Raise ConfigError where options are missing or belong to another ensemble, before any work."""
@@ -82,7 +85,7 @@ class Views:
             return None
         from rediffuse.evaluation.test_time.dda import DDASettings
 
-        told = {"start": self.dda_start, "steps": self.dda_steps, "guidance": self.dda_guidance}
+        told = {"start": self.dda_start, "steps": self.dda_steps, "guidance": self.dda_guidance, "factor": self.dda_factor}
         chosen: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
         return DDASettings(self_ensemble=self.ensemble == "dda-se", **chosen)
 
