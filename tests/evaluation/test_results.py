@@ -24,8 +24,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     stored = json.loads(path.read_text())
     assert set(stored) == {"name", "command", "commit", "date", "hardware", "seconds", "notes", "headline", "rows"}
     assert stored["headline"] == {
-        "gain": {"value": gain.value, "low": gain.low, "high": gain.high},
-        "seconds_each": {"value": 2.0, "low": None, "high": None},
+        "gain": {"value": gain.value, "low": gain.low, "high": gain.high, "basis": "seeds"},
+        "seconds_each": {"value": 2.0, "low": None, "high": None, "basis": ""},
     }
     found = read_result(path)
     assert found.rows == rows

@@ -55,8 +55,12 @@ def test_gains_are_points_with_a_verdict_and_seconds_are_a_time() -> None:
         "gain_kept_bank": Figure(value=0.9, low=0.8, high=1.1),
         "ece_gain": Figure(value=-0.02, low=-0.03, high=-0.01),
         "exchange": Figure(value=0.1, low=0.0, high=0.2),
+        "gain_seeds": Figure(value=0.02, low=0.01, high=0.03, basis="seeds"),
+        "gain_images": Figure(value=0.02, low=0.01, high=0.03, basis="one training run"),
     }
     drawn = render_page(page("demo"), [result("demo", figures)])
+    assert "| gain_seeds | +2.0 points: helps | +1.0 to +3.0 |" in drawn
+    assert "| gain_images | +2.0 points, one training run | +1.0 to +3.0 |" in drawn  # no verdict on the method from one
     assert "| gain_ours | -1.1 points: hurts | -2.1 to -0.2 |" in drawn
     assert "| wall_seconds | 3 min 13 s |  |" in drawn
     assert "| gain_x | 0.5 |  |" in drawn  # nothing is said without an interval

@@ -18,15 +18,19 @@ from rediffuse.writing import write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A quoted figure; the interval is None where there is none."""
+    """A quoted figure; the interval is None where there is none.
+
+    basis: what the interval is over, as in `statistics.Interval`; "" where the file does not say.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
+    basis: str = ""
 
     @classmethod
     def of(cls, interval: Interval) -> Figure:
-        return cls(value=interval.value, low=interval.low, high=interval.high)
+        return cls(value=interval.value, low=interval.low, high=interval.high, basis=interval.basis)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ BLOCK = re.compile(r"(?P<open><!--[ ]results:(?P<spec>[^\n]*?)[ ]-->)(?P<body>.*
 MARK = re.compile(r"<!--\s*/?\s*results\b")
 POINTS = re.compile(r"(?!(ece|adaptive_ece|brier|nll)_)(?!.*kept)(.*_)?(gain5?|change)(_.*)?")
 """Keys of differences of which more is better, as shares; what a cheaper way keeps is a part of another figure."""
+SEEDS, UNKNOWN_BASIS = "seeds", ("", "none")
 LEVELS = {"scratch": "scratch", "forty": "forty", "resnet64": "resnet-64"}  # end of a headline key -> as the level is called
 BASELINES = {"gain_over_standard_": "over standard", "gain_over_real_guidance_": "over real guidance"}
 
@@ -101,9 +102,7 @@ def _said(key: str, figure: Figure) -> dict[str, str]:
         ends = "" if figure.low is None or figure.high is None else f"{duration(figure.low)} to {duration(figure.high)}"
         return {"value": duration(figure.value), "interval": ends}
     if POINTS.fullmatch(key) and figure.low is not None:
-        points, _, word = _gain(figure).partition(": ")
-        value, _, ends = points.removesuffix(")").partition(" (")
-        return {"value": f"{value}: {word}", "interval": ends}
+        return {"value": f"{100 * figure.value:+.1f} points{_word(figure)}", "interval": _ends(figure, "{:+.1f}", 100)}
     return {"value": f"{figure.value:.4g}", "interval": _ends(figure, "{:.4g}")}
 
 
@@ -140,8 +139,14 @@ def _gains(results: Sequence[Result], options: Mapping[str, str]) -> str:
 def _gain(figure: Figure) -> str:
     """In points of accuracy, with the verdict in words."""
     ends = _ends(figure, "{:+.1f}", 100)
-    word = verdict(Interval(value=figure.value, low=figure.low, high=figure.high))
-    return f"{100 * figure.value:+.1f} points{f' ({ends})' if ends else ''}: {word}"
+    return f"{100 * figure.value:+.1f} points{f' ({ends})' if ends else ''}{_word(figure)}"
+
+
+def _word(figure: Figure) -> str:
+    """A verdict on the method, behind a colon; how many trainings there were, where test images alone were drawn again."""
+    if figure.basis not in UNKNOWN_BASIS and figure.basis != SEEDS:
+        return f", {figure.basis}"
+    return f": {verdict(Interval(value=figure.value, low=figure.low, high=figure.high))}"
 
 
 def _ends(figure: Figure, form: str, scale: float = 1) -> str:
