@@ -18,14 +18,16 @@ from tests.tiny_pixel import tiny_pixel
 
 from rediffuse.data.open import open_images
 from rediffuse.denoisers.load import load
+from rediffuse.denoisers.wiener import WienerDenoiser
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.corruptions.apply import corrupt
 from rediffuse.evaluation.corruptions.constants import ALL, COMMON
 from rediffuse.evaluation.test_time.dda import DDASettings
+from rediffuse.methods.diffaug import DiffAug, make_noise
 from rediffuse.recipes import diffaug_cheaper, diffaug_cifar10
 from rediffuse.recipes.diffaug_cifar10 import asked_net, main, unlike
 from rediffuse.recipes.robust.arms import ARMS, BANKS, CHEAPER, CONTROLS, FULL, PLAIN_FLOPS, REPEATED, equal_flops
-from rediffuse.recipes.robust.banks import make_bank
+from rediffuse.recipes.robust.banks import digest_of, make_bank
 from rediffuse.recipes.robust.bench import cells_of, claimed, missing_of, named, options, run_cells
 from rediffuse.recipes.robust.cells import Cell, CellStore, Diary, Judgement, keys_of
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
@@ -33,12 +35,18 @@ from rediffuse.recipes.robust.nets import NETS, Lowered, lower_head, open_net
 from rediffuse.recipes.robust.sets import SHIFTED, UNCLEAR, natural_images, shift_of
 from rediffuse.recipes.robust.table import MEASURES, gain_rows, headline_of, kept_share, rows_of, too_weak
 from rediffuse.recipes.robust.trained import opened
+from rediffuse.training.augment import generator_of
 from rediffuse.training.classifier import Classifier
 from rediffuse.training.cost import PASSES, denoiser_operations, step_cost
 from rediffuse.training.objectives import Extra, plain
 from rediffuse.training.settings import TrainSettings
 
 CLASSES = [str(k) for k in range(10)]
+
+
+def stream_of(written: int) -> torch.Generator:
+    """The chance of a bank's filling at that picture."""
+    return torch.Generator().manual_seed(generator_of("fill", written).initial_seed())
 
 
 def test_an_arm_and_its_control_look_at_equally_many_views() -> None:
@@ -76,14 +84,26 @@ def test_banks_share_times_and_noise(tmp_path: Path) -> None:
     labels = torch.arange(6)
     banks = {name: make_bank(name, tmp_path / f"{name}.bank", denoiser, images, labels, draws=2) for name in BANKS}
     assert {bank.written for bank in banks.values()} == {12}
-    # Noise alone holds x + sigma z: the noisier an entry, the farther it is from its photo, and what a filter leaves follows the noise.
-    far = {
-        name: [float((bank._shown().images[k].float() - images[k % 6].float()).square().mean()) for k in range(12)]
-        for name, bank in banks.items()
-    }
-    assert np.corrcoef(far["noise"], far["linear"])[0, 1] > 0.5
+    schedule, unit = denoiser.schedule, images.float() / 127.5 - 1
+    wiener = WienerDenoiser.fit(images, schedule)
+    for first in (0, 6):
+        drawn = DiffAug(denoiser).draw(6, stream_of(first), size=32)  # once, for all three
+        noisy = schedule.add_noise(unit, make_noise(drawn, unit.shape[1:], torch.device("cpu")), drawn.t)
+        ratio = schedule.ratio[drawn.t].float().view(-1, 1, 1, 1)
+        back = {
+            "noise": noisy * (1 + ratio**2).sqrt(),
+            "linear": wiener(noisy, drawn.t),
+            "diffaug": denoiser(noisy, drawn.t),
+        }  # noise: / alpha
+        for name, bank in banks.items():
+            wanted = (255 * (back[name] / 2 + 0.5).clamp(0, 1)).round()
+            assert float((bank._shown().images[first : first + 6].float() - wanted).abs().max()) <= 1, name
     again = make_bank("noise", tmp_path / "noise.bank", denoiser, images, labels, draws=2)
     assert torch.equal(again._shown().images, banks["noise"]._shown().images)
+    other = make_bank("noise", tmp_path / "other.bank", denoiser, images, labels, draws=2)
+    assert other.written == 12
+    digests = [digest_of(tmp_path / f"{name}.bank") for name in ("noise", "other", "linear")]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_corrupted_copies_are_made_once_and_read_as_published(tmp_path: Path) -> None:
@@ -123,7 +143,8 @@ def test_gains_are_paired_with_each_control(tmp_path: Path) -> None:
     weak = [replace(run, cell=replace(run.cell, net="cifar-vit")) for run in runs]
     quoted = headline_of([*strong, *weak], labels)
     assert set(quoted) == {
-        "corruption5_gain", "gain_over_noise_only", "gain_without_noise_group", "gain_over_plain_without_noise_group", "clean_change",
+        "corruption5_gain", "gain_over_noise_only", "gain5_over_noise_only", "gain_without_noise_group",
+        "gain_over_plain_without_noise_group", "clean_change",
     }  # fmt: skip
     assert quoted["corruption5_gain"].value == pytest.approx(0.08)
     assert quoted["gain_over_noise_only"].value == pytest.approx(0.05)
@@ -145,6 +166,14 @@ def test_cells_of_other_means_are_told(tmp_path: Path) -> None:
         "cells of resnet-14 differ in batch: 128, 64",
         "cells of resnet-14 differ in numbers: bfloat16, float32",
     ]
+    views = [
+        replace(judgement(arm, seed, 0.9), facts=facts)
+        for seed, (arm, facts) in enumerate(
+            [("plain", {}), ("noise", {}), ("noise", {"views of noise": "ab"}), ("diffaug", {"views of diffaug": "cd"})]
+        )
+    ]
+    assert unlike(views) == ["cells of resnet-14 differ in views of noise: not noted, ab"]
+    assert unlike(views[2:]) == []
 
 
 def test_nets_have_seeds_of_their_own_and_results_names_of_their_own() -> None:
@@ -153,6 +182,10 @@ def test_nets_have_seeds_of_their_own_and_results_names_of_their_own() -> None:
     assert [(cell.net, cell.seed) for cell in cells_of(given)] == [("resnet-14", 0), ("resnet-14", 1), ("cifar-vit", 0)]
     assert named("x", given) == "reduced_x"
     assert named("x", parser.parse_args([])) == "x"
+    assert named("x", parser.parse_args(["--denoiser", "other.pt"])) == "reduced_x"
+    parser.add_argument("--dda-pictures", type=int, default=100)
+    assert named("x", parser.parse_args(["--dda-pictures", "200"])) == "x"
+    assert named("x", parser.parse_args(["--dda-pictures", "0"])) == "reduced_x"
     assert named("x", parser.parse_args(["--seeds", "5", "--net", "resnet-14", "cifar-vit:1"])) == "x"
     assert named("x", parser.parse_args(["--net", "cifar-vit:1", "--pictures", "9"])) == "reduced_x_cifar-vit"
     for wrong in ("resnet-15", "resnet-14:0", "resnet-14:two"):

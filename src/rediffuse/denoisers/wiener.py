@@ -1,6 +1,7 @@
-"""The linear denoiser: exactly right for images that are stationary and Gaussian, and otherwise the best filter there is.
+"""A linear denoiser: exactly right for images that are stationary and Gaussian, and otherwise the best filter that treats all places alike.
 
-The control that a network is held against: what it gains beyond this filter is what it knows of images besides their spectrum.
+The control that a network is held against: what it gains beyond this filter is what it knows of images besides their spectrum. A linear
+map that knows where in an image it is does some .3 dB better on photos of 32 pixels.
 Reference: Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time Series, MIT Press 1949.
 """
 

@@ -50,7 +50,7 @@ def score(part: Judgements, metric: str) -> float:
 
 
 def change(found: Calibrations, ours: Sequence[str], theirs: Sequence[str], metric: str, *, scaled: bool = False) -> Interval:
-    """A figure of some nets less that of others of the same seeds, a mean over seeds; test pictures drawn again, the same for all.
+    """A figure of some nets less that of others of the same seeds, a mean over seeds; n - 1 of n test pictures drawn again.
 
     An error of bins grows with chance, and so does each drawn one: of the difference that cancels where both are calibrated alike.
     """
@@ -64,7 +64,7 @@ def change(found: Calibrations, ours: Sequence[str], theirs: Sequence[str], metr
     def mean(rows: Any) -> float:
         return float(np.mean([score(a.index(rows), metric) - score(b.index(rows), metric) for a, b in pairs]))
 
-    drawn = [mean(generator.integers(0, found.images, found.images)) for _ in range(RESAMPLES)]
+    drawn = [mean(generator.integers(0, found.images, found.images - 1)) for _ in range(RESAMPLES)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(value=mean(np.arange(found.images)), low=float(low), high=float(high), runs=len(pairs), basis=basis_of_runs(len(pairs)))
 

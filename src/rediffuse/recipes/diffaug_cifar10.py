@@ -4,14 +4,16 @@
 
 Shows: accuracy on clean and corrupted test pictures (the 15 corruptions of CIFAR-10-C, made here) of nine ways to train: plain; plain for
 as many operations as DiffAug costs, denoiser included; noise alone; a Wiener filter in the denoiser's place; DiffAug; AugMix and
-DeepAugment, each with one more clean view or with DiffAug. Arms see the same pictures in the same order, equally many views and steps. The
-gain that counts is that of DiffAug over noise alone, and without the noise group; since noise alone hurts there, the smallest of its gains
-over noise, filter and plain is what diffusion adds. Denoiser and classifiers learn from 45,000 pictures;
-choices are made on the 5,000 others and on the 4 corruptions that are not reported. Four views a picture are made once by each of
-network, filter and noise, with the same times and noise, and shared by all arms and seeds. Beside them stands a natural shift: Tiny
-ImageNet's pictures of CIFAR-10's things. Then some nets are asked at test time through the DiffAug ensemble and through DDA.
+DeepAugment, each with one more clean view or with DiffAug. An arm and what it is held against see the same pictures in the same order,
+equally many views and steps, but for the second plain, which takes more steps. *deepaugment* distorts a small network with random weights
+at each step, where the published one distorts two trained ones beforehand. The gain that counts is that of DiffAug over noise alone, and
+without the noise group; since noise alone hurts there, the smallest of its gains over noise, filter and plain is what this network adds to
+them. Denoiser and classifiers learn from 45,000 pictures; choices are made on the 5,000 others and on the 4 corruptions that are not
+reported. Four views a picture are made once by each of network, filter and noise, with the same times and noise, and shared by all arms
+and seeds. Beside them stands a natural shift: Tiny ImageNet's pictures of CIFAR-10's things. Then some nets are asked at test time through
+the DiffAug ensemble and through DDA.
 The net is smaller than the ResNet-20 of this literature (62 MFLOP a picture for its 82), because 27 of them must fit a processor;
-`--net cifar-resnet` is the usual kind. The bundled denoiser takes 1.7 GFLOP a call.
+`--net cifar-resnet` is the usual kind. The bundled denoiser takes 1.7 GFLOP a call (.86 G multiply-adds).
 Expected: not measured yet. The same command goes on where the last one stopped, cell by cell, and no cell begins that would pass --hours
 by the longest of those finished (the very first begins in any case); a net whose plain arm stays below 85 % is given up (--weak goes on
 with it), and no figure of it is quoted. Time: 21 hours of one core with AVX512-BF16 for 27 cells
@@ -43,7 +45,7 @@ from rediffuse.evaluation.test_time.sharing import SharedViews
 from rediffuse.progress import Bar, counted
 from rediffuse.recipes.robust import ensembles
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN, SIZE
-from rediffuse.recipes.robust.bench import Bench, cells_of, missing_of, named, nets_of, open_bench, open_store, options, run_cells
+from rediffuse.recipes.robust.bench import ASKED, Bench, cells_of, missing_of, named, nets_of, open_bench, open_store, options, run_cells
 from rediffuse.recipes.robust.cells import Judgement
 from rediffuse.recipes.robust.sets import natural_images, test_images
 from rediffuse.recipes.robust.table import corruption_rows, gain_rows, headline_of, rows_of, too_weak
@@ -115,8 +117,10 @@ def unlike(judgements: Sequence[Judgement]) -> list[str]:
     found = []
     for net in dict.fromkeys(run.cell.net for run in judgements):
         runs = [run for run in judgements if run.cell.net == net]
-        for name in (*sorted({field.name for field in fields(TrainSettings)} - {"steps"}), "numbers"):
-            values = dict.fromkeys(str(run.facts.get(name)) for run in runs)
+        banks = sorted({name for run in runs for name in run.facts if name.startswith("views of ")})
+        for name in (*sorted({field.name for field in fields(TrainSettings)} - {"steps"}), "numbers", *banks):
+            own = [run for run in runs if name not in banks or ARMS[run.cell.arm].bank == name.removeprefix("views of ")]
+            values = dict.fromkeys(str(run.facts.get(name, "not noted")) for run in own)
             if len(values) > 1:
                 found.append(f"cells of {net} differ in {name}: {', '.join(values)}")
     return found
@@ -150,6 +154,7 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
     notes.append(
         "noise is that of DiffAug's own law, not the noise that would be best alone; plain-flops pays for denoiser calls, not training"
     )
+    notes.append("deepaugment distorts a small random network; the published one distorts two trained ones, and made its pictures before")
     notes.append("seconds are those of training; in the tables of ensembles natural is a mean over pictures, elsewhere over classes")
     device, headline = str(bench.device), headline_of(judgements, bench.truth) | more
     return write_result(
@@ -159,8 +164,12 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = options(NAME, __doc__, ARMS)
-    parser.add_argument("--ensemble-pictures", type=int, default=500, help="test pictures for the DiffAug ensemble; 0 for none")
-    parser.add_argument("--dda-pictures", type=int, default=100, help="test pictures for DDA and, beside it, for the ensemble; 0 for none")
+    parser.add_argument(
+        "--ensemble-pictures", type=int, default=ASKED["ensemble_pictures"], help="test pictures for the DiffAug ensemble; 0 for none"
+    )
+    parser.add_argument(
+        "--dda-pictures", type=int, default=ASKED["dda_pictures"], help="test pictures for DDA and, beside it, for the ensemble; 0 for none"
+    )
     parser.add_argument("--dda-guidance", type=float, default=DDASettings().guidance, help="of DDA, as `dda_guidance` finds it best")
     parser.add_argument("--dda-factor", type=int, default=DDASettings().factor, help="of DDA's low-pass filter; found likewise")
     given = parser.parse_args(arguments)

@@ -1,4 +1,6 @@
-"""The arms of the DiffAug experiment: equal pictures, equal views, equal steps; only what a view is differs.
+"""The arms of the DiffAug experiment: an arm and its controls have equal pictures, views and steps; only what a view is differs.
+
+AugMix and DeepAugment look at more views than plain and are controls of their own; plain-flops takes more steps.
 
 Reference: Sastry, Dumpala, Oore. NeurIPS 2024, arXiv 2306.09192; the controls noise and linear are this project's.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,3 +40,9 @@ def make_bank(
     fill_bank(bank, images, labels, draws, (SIZE, SIZE), progress=progress)
     del bank  # and with it the right to write: trainings in other processes read the same file
     return Bank(None, rate=0, path=file)
+
+
+def digest_of(file: Path) -> str:
+    """Of a bank that is filled: the views of another machine or of other numbers have another one."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]

@@ -25,7 +25,7 @@ from rediffuse.progress import Bar, roughly
 from rediffuse.recipes.bundled.common import read_pictures
 from rediffuse.recipes.cifar10_split import HELD, read_split
 from rediffuse.recipes.robust.arms import PLAIN, PLAIN_FLOPS, SIZE, Arm, equal_flops
-from rediffuse.recipes.robust.banks import make_bank
+from rediffuse.recipes.robust.banks import digest_of, make_bank
 from rediffuse.recipes.robust.cells import TEST, Cell, CellStore, Judgement, judge, train
 from rediffuse.recipes.robust.corrupted import make_corrupted
 from rediffuse.recipes.robust.nets import NETS, NETS_FOLDER, SMALL, SMALL_SHAPE, Budget, budget_of, fold_norms, lower_head, open_net
@@ -35,6 +35,9 @@ from rediffuse.training.pool import Pool
 
 SEEDS, EPOCHS, DRAWS = 3, 15.0, 4
 """Of the recipe; with less of any a result is a reduced one."""
+DENOISER = "cifar10-32"
+ASKED = {"ensemble_pictures": 500, "dda_pictures": 100}
+"""Test pictures for what is asked at test time, where a recipe asks any."""
 STORE = (
     "folder of finished cells and of their nets, by default --work; what lies in it is enough for another machine to go on, so one under "
     "version control carries an experiment over machines"
@@ -70,13 +73,20 @@ class Bench:
         arm = self.arms[cell.arm]
         if arm.online is not None:
             return arm.build(arm.online(self.denoiser, cell.seed))
-        name = arm.bank
-        if name is None:
+        if (name := arm.bank) is None:
             return arm.build(None)
         with claimed(self.work / "banks" / f"{name}.lock"), Bar(unit="views") as bar:
             bar.stage(f"views by {name}", self.draws * len(self.train[0]))
-            bank = make_bank(name, self.work / "banks" / f"{name}.bank", self.denoiser, *self.train, self.draws, bar.report)
+            bank = make_bank(name, self.bank_file(name), self.denoiser, *self.train, self.draws, bar.report)
         return arm.build(Extra(method=bank, draws=self.draws))
+
+    def bank_file(self, name: str) -> Path:
+        return self.work / "banks" / f"{name}.bank"
+
+    def views_of(self, cell: Cell) -> dict[str, str]:
+        """What tells the shared views of a cell from such as were made again elsewhere, once they are there."""
+        name = None if self.arms[cell.arm].online is not None else self.arms[cell.arm].bank
+        return {} if name is None else {f"views of {name}": digest_of(self.bank_file(name))}
 
     def run(self, cell: Cell) -> Judgement:
         """Train and judge one classifier."""
@@ -91,7 +101,11 @@ class Bench:
             diary = train(classifier, pool, objective, budget, cell.seed, checkpoint, bar.report)
         numbers = budget.procedure.numbers(self.device)
         facts = {"seconds": diary.seconds, "loss": diary.losses, "views": objective.samples, **asdict(budget.settings)}
-        facts |= {"commit": commit(), "numbers": str(numbers).removeprefix("torch."), "hardware": hardware(str(self.device))}
+        facts |= self.views_of(cell) | {
+            "commit": commit(),
+            "numbers": str(numbers).removeprefix("torch."),
+            "hardware": hardware(str(self.device)),
+        }
         lower_head(classifier)
         classifier.model.half()  # what is judged is what is kept, in half the room
         classifier.save(self.store / NETS_FOLDER / cell.name)
@@ -257,8 +271,10 @@ def named(name: str, given: argparse.Namespace) -> str:
     """Of the result: what departs from the recipe and another net than its own have names of their own, so that nothing is written over."""
     net, seeds = nets_of(given)[0]
     less = given.arms != given.every_arm or seeds < SEEDS or given.epochs < EPOCHS or given.draws < DRAWS
+    less = less or given.pictures is not None or given.held != HELD or given.denoiser != DENOISER
+    less = less or any(getattr(given, key, count) < count for key, count in ASKED.items())
     other = "" if net == NETS[0] else f"_{net}"
-    return f"{'reduced_' if less or given.pictures is not None or given.held != HELD else ''}{name}{other}"
+    return f"{'reduced_' if less else ''}{name}{other}"
 
 
 def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.ArgumentParser:
@@ -270,7 +286,7 @@ def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.Ar
     parser.add_argument(
         "--data", type=Path, default=sets, help="folder of the sets; it holds cifar10, and tiny-imagenet-base for the natural shift"
     )
-    parser.add_argument("--denoiser", default="cifar10-32", help="unconditional pixel model that has seen nothing but the 45,000")
+    parser.add_argument("--denoiser", default=DENOISER, help="unconditional pixel model that has seen nothing but the 45,000")
     parser.add_argument("--net", nargs="+", metavar="NET[:SEEDS]", default=[NETS[0]], help=f"of {', '.join(NETS)}")
     parser.add_argument("--arms", nargs="+", choices=list(arms), default=list(arms))
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many, at least: further ones that are finished count too")

@@ -149,8 +149,10 @@ def kept_share(
 QUOTED: Mapping[str, tuple[str, str, str]] = {
     "corruption5_gain": (DIFFAUG, PLAIN, "corrupted_5"),
     "gain_over_noise_only": (DIFFAUG, NOISE, "corrupted"),
+    "gain5_over_noise_only": (DIFFAUG, NOISE, "corrupted_5"),
     "gain_without_noise_group": (DIFFAUG, NOISE, "without_noise"),
     "gain_over_linear": (DIFFAUG, LINEAR, "corrupted"),
+    "gain5_over_linear": (DIFFAUG, LINEAR, "corrupted_5"),
     "gain_over_linear_without_noise_group": (DIFFAUG, LINEAR, "without_noise"),
     "gain_over_plain_without_noise_group": (DIFFAUG, PLAIN, "without_noise"),
     "gain_equal_flops": (DIFFAUG, PLAIN_FLOPS, "corrupted"),
