@@ -81,6 +81,25 @@ def test_rows_are_chosen_by_value_and_columns_by_name() -> None:
     assert "shares" not in drawn.split("-->", 1)[1]
 
 
+def test_a_grid_is_one_figure_of_two_keys() -> None:
+    rows = [
+        {"table": "corruptions", "arm": arm, "corruption": name, "severity": severity, "accuracy": share}
+        for arm, share in (("plain", 0.5), ("ours", 0.75))
+        for name in ("fog", "snow")
+        for severity in (1, 5)
+    ]
+    found = [replace(SPEED, rows=[*rows, {"table": "corruptions", "arm": "late", "corruption": "snow", "severity": 5, "accuracy": 1.0}])]
+    drawn = render_page(page("bench_toy grid table=corruptions severity=5 down=corruption across=arm value=accuracy"), found)
+    assert "| corruption | plain | ours | late |\n|---|---:|---:|---:|\n| fog | 0.5 | 0.75 |  |\n| snow | 0.5 | 0.75 | 1 |\n" in drawn
+    for marker, words in (
+        ("down=corruption across=arm value=accuracy", "several rows of corruption fog and arm plain"),
+        ("severity=5 down=corruption across=arm", "lacks 'value'"),
+        ("severity=5 down=corruption across=net value=accuracy", "a row without 'net'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            render_page(page(f"bench_toy grid {marker}"), found)
+
+
 def test_rows_of_another_table_are_left_out_by_the_first_column() -> None:
     body = render_page(page("bench_rows rows columns=share,arm"), [TABLE]).split("-->", 1)[1]
     assert "| 1 | all |" in body

@@ -10,6 +10,7 @@ A page holds pairs of markers; what stands between them is replaced, everything 
 NAME is a file of the results folder without its ending, or a pattern such as compare_*. VIEW is one of
     headline   the quoted figures with their intervals (left out, this one is meant)
     rows       the full table; KEY=VALUE takes the rows that hold it, columns=a,b,c those columns in that order, of the rows that have an a
+    grid       one figure of the table: down=KEY a line, across=KEY a column, value=KEY; other KEY=VALUE take rows, as above
     gains      of comparisons: one line a set and level, what the method gains over each baseline, and the verdict
 A note that begins in bold stands above the table, the others below it.
 With --check nothing is written and a page that is not up to date is an error. Seconds, on any machine.
@@ -108,10 +109,7 @@ def _said(key: str, figure: Figure) -> dict[str, str]:
 
 def _rows(results: Sequence[Result], options: Mapping[str, str]) -> str:
     wanted = {key: value for key, value in options.items() if key != "columns"}
-    rows = [row for result in results for row in result.rows if all(str(row.get(key)) == value for key, value in wanted.items())]
-    if not rows:
-        asked = " and ".join(f"{key}={value}" for key, value in wanted.items())
-        raise DataError(f"no row of {results[0].name} has {asked or 'anything in it'}")
+    rows = _taken(results, wanted)
     every = list(dict.fromkeys(key for row in rows for key in row if key not in wanted))
     columns = options["columns"].split(",") if "columns" in options else every
     unknown = [column for column in columns if column not in every]
@@ -120,6 +118,34 @@ def _rows(results: Sequence[Result], options: Mapping[str, str]) -> str:
     if "columns" in options:
         rows = [row for row in rows if columns[0] in row]
     return render_table(rows, {column: column.replace("_", " ") for column in columns})
+
+
+def _taken(results: Sequence[Result], wanted: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """The rows that hold all of that. Raises DataError where none does."""
+    rows = [row for result in results for row in result.rows if all(str(row.get(key)) == value for key, value in wanted.items())]
+    if not rows:
+        asked = " and ".join(f"{key}={value}" for key, value in wanted.items())
+        raise DataError(f"no row of {results[0].name} has {asked or 'anything in it'}")
+    return rows
+
+
+def _grid(results: Sequence[Result], options: Mapping[str, str]) -> str:
+    try:
+        down, across, value = (options[key] for key in ("down", "across", "value"))
+    except KeyError as error:
+        raise ConfigError(f"the view grid takes down=, across= and value=, and lacks {error}") from error
+    lines: dict[str, dict[str, Any]] = {}
+    for row in _taken(results, {key: wanted for key, wanted in options.items() if key not in ("down", "across", "value")}):
+        unknown = [key for key in (down, across, value) if key not in row]
+        if unknown:
+            raise ConfigError(f"{results[0].name} has a row without {unknown[0]!r}; its columns are {', '.join(row)}")
+        line = lines.setdefault(str(row[down]), {down: row[down]})
+        if str(row[across]) in line:
+            raise ConfigError(
+                f"{results[0].name} has several rows of {down} {row[down]} and {across} {row[across]}; take some by KEY=VALUE"
+            )
+        line[str(row[across])] = row[value]
+    return render_table(list(lines.values()))
 
 
 def _gains(results: Sequence[Result], options: Mapping[str, str]) -> str:
@@ -175,7 +201,12 @@ def _origin(result: Result) -> str:
     return f"`results/{result.name}.json`: {'; '.join(parts)}.  "
 
 
-VIEWS: Mapping[str, Callable[[Sequence[Result], Mapping[str, str]], str]] = {"headline": _headline, "rows": _rows, "gains": _gains}
+VIEWS: Mapping[str, Callable[[Sequence[Result], Mapping[str, str]], str]] = {
+    "headline": _headline,
+    "rows": _rows,
+    "grid": _grid,
+    "gains": _gains,
+}
 
 
 def render_files(pages: Iterable[Path], folder: Path, *, check: bool = False) -> list[Path]:
