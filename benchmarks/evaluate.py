@@ -20,7 +20,7 @@ from benchmarks.common import Measured, options, run
 from benchmarks import certify, corruptions
 from rediffuse.errors import ConfigError
 
-HEADLINE = ("certify_speedup", "corruptions_seconds", "corruptions_speedup")
+HEADLINE = ("certify_speedup", "certify_speedup_float32", "certify_speedup_one_classifier", "corruptions_seconds", "corruptions_speedup")
 
 
 def benchmark(given: argparse.Namespace) -> Measured:

@@ -31,7 +31,7 @@ def test_a_short_run_writes_its_result(tmp_path: Path, capsys: pytest.CaptureFix
     assert [(row["arm"], row["draws"], len(row["all_seconds"])) for row in result["rows"]] == [
         ("together", 36, 2), ("float32", 36, 2), ("alone", 36, 2), ("published", 36, 2),
     ]  # fmt: skip
-    assert set(result["headline"]) == {"certify_speedup", "speedup_float32", "speedup_one_classifier"}
+    assert set(result["headline"]) == {"certify_speedup", "certify_speedup_float32", "certify_speedup_one_classifier"}
     assert str(tmp_path) not in result["command"]
     assert "certify_speedup" in capsys.readouterr().out
     assert main(["--model", "no such model", "--out", str(tmp_path)]) == 2

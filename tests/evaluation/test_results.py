@@ -80,6 +80,7 @@ def test_a_value_that_json_lacks_leaves_the_old_file(tmp_path: Path) -> None:
 def test_tables_are_markdown(tmp_path: Path) -> None:
     rows = [{"arm": "a|b", "shots": 1, "accuracy": 0.123456}, {"arm": "c", "shots": 2}]
     assert render_table(rows).splitlines() == ["| arm | shots | accuracy |", "|---|---:|---:|", "| a\\|b | 1 | 0.1235 |", "| c | 2 |  |"]
+    assert render_table([{"seeds": [0.123456, -1.0]}]).splitlines()[2] == "| 0.1235, -1 |"
     assert render_table(rows, {"shots": "n"}).splitlines() == ["| n |", "|---:|", "| 1 |", "| 2 |"]
     path = write_result("toy", {"gain": t_interval([0.1, 0.3]), "one": 1.0}, rows, 1, folder=tmp_path)
     lines = render_headline(read_result(path)).splitlines()

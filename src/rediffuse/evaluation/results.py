@@ -183,4 +183,6 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.4g}"
+    if isinstance(value, list) and all(isinstance(each, int | float) for each in value):
+        return ", ".join(map(_cell, value))
     return str(value).replace("|", "\\|").replace("\n", " ")
