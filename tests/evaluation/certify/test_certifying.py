@@ -132,6 +132,47 @@ def test_kill_and_resume_gives_the_same_numbers(tmp_path: Path, chunk: int) -> N
     assert done.seconds == pytest.approx(whole.seconds, abs=1e-4)
 
 
+@pytest.mark.parametrize("chunk", [50, 180])  # several calls an image; three images a call
+def test_a_short_or_lost_table_takes_nothing_from_the_others(tmp_path: Path, chunk: int) -> None:
+    plan = replace(PLAN, sigmas=(0.3,))
+    models = [half_space(SIZE, seed=seed, name=name) for seed, name in enumerate(("one", "two", "three"))]
+
+    def run() -> tuple[list[int], list[int]]:
+        """(draws that each model saw, images that were told as done), where the tables end as they should."""
+        for model in models:
+            model.network.seen.clear()  # type: ignore[operator, union-attr]
+        told: list[int] = []
+        certify(models, IMAGES, mixture(size=SIZE), plan, size=SIZE, chunk=chunk, keep=tmp_path / "run",
+                progress=lambda done, _: told.append(done))  # fmt: skip
+        return [sum(map(len, model.network.seen)) for model in models], told  # type: ignore[arg-type]
+
+    def said(name: str) -> list[tuple[int, int, float]]:
+        return [(row.index, row.predict, row.radius) for row in read_rows(tmp_path / "run" / f"{name}-0.3.tsv")]
+
+    assert run()[0] == [600, 600, 600]
+    files = {model.name: tmp_path / "run" / f"{model.name}-0.3.tsv" for model in models}
+    bytes_of, whole = {name: file.read_bytes() for name, file in files.items()}, {name: said(name) for name in files}
+
+    files["two"].unlink()
+    draws, told = run()
+    assert draws == [0, 600, 0]
+    assert told[0] == 0
+    assert told[-1] == 10
+    assert said("two") == whole["two"]
+    assert all(files[name].read_bytes() == bytes_of[name] for name in ("one", "three"))
+
+    # A kill after the first model's line of the seventh image, and a table that lost more.
+    for name, rows in (("one", 7), ("two", 6), ("three", 3)):
+        files[name].write_text("".join(files[name].read_text().splitlines(keepends=True)[: 1 + rows]))
+    first = files["one"].read_text()
+    draws, told = run()
+    assert draws == ([180, 240, 420] if chunk == 50 else [240, 240, 420])  # of three images together none is kept without the others
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (3, 10)
+    assert {name: said(name) for name in files} == whole
+    assert chunk == 180 or files["one"].read_text().startswith(first)
+
+
 def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
     certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=tmp_path / "run")
     before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}

@@ -63,7 +63,8 @@ def certify(
         fit: how other shapes become that square, before the noise.
         chunk: draws in one call, at most; default: 64 on a processor, 256 elsewhere.
         keep: folder of one table a model and sigma, in the published format, written image by image. The same call continues from it
-            with the same noise; another is refused. Further sigmas may join later, also from other processes at the same time.
+            with the same noise; another is refused. Further sigmas may join later, also from other processes at the same time. A table
+            that is missing or shorter is filled again, and its model alone is asked for it.
         progress: called with (images done, images in all), counting an image once for each sigma.
     Raises:
         ConfigError: a denoiser, size, sigma or folder that does not fit.
@@ -135,38 +136,39 @@ class _Work:
         group = max(1, self.chunk // self.plan.total)
         files = None if home is None else self._files(home, smoother.sigma)
         rows: list[list[Certificate]] = [[] for _ in self.judged] if files is None else self._left(files, group)
-        done = len(rows[0])
+        done = min(map(len, rows))
         tick(done)
         for start in range(done, len(self.images), group):
-            fresh = self._fresh(start, self.images[start : start + group], smoother)
-            for place, own in enumerate(fresh):
+            lacking = [place for place, own in enumerate(rows) if len(own) <= start]  # all, unless a table was lost or a kill fell between
+            fresh = self._fresh(lacking, start, self.images[start : start + group], smoother)
+            for place, own in zip(lacking, fresh, strict=True):
                 rows[place] += own
                 if files is not None:
                     append(files[place], own)
-            tick(len(rows[0]))
+            tick(min(map(len, rows)))
         return rows
 
     def _files(self, home: Path, sigma: float) -> list[Path]:
         return [home / f"{name}-{sigma}.tsv" for name in folder_names([model.name for model in self.judged])]
 
     def _left(self, files: Sequence[Path], group: int) -> list[list[Certificate]]:
-        """What all tables hold of whole groups; what else they hold is cut off."""
+        """What each table holds of whole groups; what else it holds is cut off. A shorter table takes nothing from the others."""
         found = [finished(file, labels) for file, labels in zip(files, self.truth, strict=True)]
-        done = min(len(each) for each in found)
-        done = done if done == len(self.images) else done // group * group
-        for file, each in zip(files, found, strict=True):
-            rewrite(file, each[:done])
-        return [each[:done] for each in found]
+        left = [each if len(each) == len(self.images) else each[: len(each) // group * group] for each in found]
+        for file, each in zip(files, left, strict=True):
+            rewrite(file, each)
+        return left
 
-    def _fresh(self, start: int, part: ImageSet, smoother: Smoother) -> list[list[Certificate]]:
-        """New certificates of each model for a group of images."""
+    def _fresh(self, places: Sequence[int], start: int, part: ImageSet, smoother: Smoother) -> list[list[Certificate]]:
+        """New certificates for a group of images, of the models at these places. Draws are a function of the image, not of who asks."""
         began = time.perf_counter()
         pictures = torch.stack([self.shape.to_model(example.image)[0] for example in part]).to(self.device)
-        counts = count(self.judged, pictures, part.digests, smoother, self.plan, self.chunk)
+        counts = count([self.judged[place] for place in places], pictures, part.digests, smoother, self.plan, self.chunk)
         took = (time.perf_counter() - began) / len(part)
         made = []
-        for labels, (selection, estimation) in zip(self.truth, counts, strict=True):
-            found = zip(labels[start : start + len(part)], *decide(selection, estimation, smoother.sigma, self.plan.alpha), strict=True)
+        for place, (selection, estimation) in zip(places, counts, strict=True):
+            labels = self.truth[place][start : start + len(part)]
+            found = zip(labels, *decide(selection, estimation, smoother.sigma, self.plan.alpha), strict=True)
             made.append(
                 [
                     Certificate(index=start + k, label=label, predict=int(predict), radius=float(reach), seconds=took)

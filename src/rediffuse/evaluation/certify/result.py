@@ -103,7 +103,7 @@ class Certified(Saved):
 
     @property
     def seconds(self) -> float:
-        """That all certificates took, also those of an earlier life."""
+        """That all certificates took, also those of an earlier life; not what other models took for tables that were lost."""
         timed = self.timed or self.models[:1]  # an image's time is that of all models of a call
         return sum(row.seconds for series in self.series if series.model in timed for row in series.rows)
 

@@ -29,7 +29,7 @@ class Certificate:
     """What is certain of an image.
 
     index: place in its set; label: true class; predict: the smoothed classifier's, or ABSTAIN (-1); radius: L2 on [0, 1] images;
-    seconds: that it took, all models together.
+    seconds: that it took, all models together that were asked.
     """
 
     index: int
