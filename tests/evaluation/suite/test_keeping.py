@@ -12,12 +12,15 @@ import pytest
 from tests.evaluation.suite.test_unknown import Headless
 from tests.evaluation.suite.toys import DATA, FAR, MODELS, NAMES, NEAR, SHORT, asked, blocks, network, timeless
 
+from rediffuse.evaluation import attacking, calibrating, entropy
 from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.ood import scoring
 from rediffuse.evaluation.suite import evaluate as room
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.cost import Rates
 from rediffuse.evaluation.suite.evaluate import Bench
 from rediffuse.evaluation.suite.settings import PARTS
+from rediffuse.evaluation.test_time import predicting
 
 FIRST, SECOND = MODELS
 RATES = Rates(classifier=1.0, denoiser=10.0, corrupted=1.0)
@@ -107,6 +110,20 @@ def test_those_asked_together_go_on_together(tmp_path: Path, monkeypatch: pytest
     ]
     other = Judged(third.network, NAMES, name="first")  # of one's name and another's weights
     assert done(bench([other, SECOND], tmp_path)) == {names.CERTIFICATES: 0}
+
+
+def test_classifiers_in_another_order_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (attacking, calibrating, entropy, scoring, predicting):
+        monkeypatch.setattr(module, "BLOCK", 2)  # so that every part keeps what it did
+    found = bench(MODELS, tmp_path).run()
+    turned = bench(MODELS[::-1], tmp_path)
+    assert set(done(turned).values()) == {1}
+    with counted(*MODELS) as calls:
+        again = turned.run()
+    assert again.skipped == ()
+    assert max(calls) <= 1  # the look that scores of unknown inputs are chosen by
+    assert again.accuracy == found.accuracy
+    assert timeless(again.to_json()) == timeless(bench(MODELS[::-1], None).run().to_json())
 
 
 def test_a_further_set_costs_its_own_images_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rediffuse.data.names import slug
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.evaluation import adversarial
@@ -52,7 +53,7 @@ def accuracy(asking: Asking) -> Part:
     def run(keep: Path | None, progress: Progress | None) -> Mapping[str, Accuracy]:
         found = {}
         for place, model in enumerate(asking.models):
-            folder, told = None if keep is None else keep.with_name(f"{keep.name}-{place}"), model.identity()
+            folder, told = None if keep is None else keep.with_name(f"{keep.name}-{slug(model.name)}"), model.identity()
             said = predict_images(
                 Plain(model.as_module()), asking.data, keep=folder, identity=told, progress=part_of(progress, place, len(asking.models)),
                 **asking.where,
