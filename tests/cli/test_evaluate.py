@@ -15,6 +15,7 @@ from tests.tiny_pixel import tiny_pixel
 
 from rediffuse.cli.evaluate import parse_places
 from rediffuse.data import open_images
+from rediffuse.data.splits import chosen
 from rediffuse.errors import ConfigError
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.trained_on import write_learned
@@ -235,6 +236,31 @@ def test_what_taught_a_classifier_is_not_unknown(rediffuse: Callable[..., Ended]
     write_learned(taught, open_images(strangers).digests[:2])
     ended = rediffuse("evaluate", taught, photos, "--far", strangers, "--denoiser", "none", "--dry-run")
     refused(ended, "2 of 5 photos of the unknown set", "strangers' taught learned: what is called unknown is known")
+
+
+def test_the_few_unknown_photos_that_are_known_are_left_out_and_named(
+    rediffuse: Callable[..., Ended], photos: Path, strangers: Path, tmp_path: Path
+) -> None:
+    """One that taught the classifier, and a test photo that --images does not choose; told on the terminal, in the file and on the page."""
+    many = fill(tmp_path / "many", {"other": 200}, (32, 32), first=300)
+    (judge,) = chosen(open_images(photos), 1, 0).ids
+    other = next(name for name in open_images(photos).ids if name != judge)
+    shutil.copy(photos.parent / other, many / "other" / "own.png")
+    taught = net(tmp_path / "learned", 5)
+    write_learned(taught, open_images(many).digests[10:11])
+    words = ["evaluate", taught, photos, "--near", many, "--far", strangers, "--denoiser", "none", "--size", 32, "--quiet"]
+    ended = rediffuse(*words, "--images", 1)
+    assert ended.status == 0, ended.err
+    said = "2 of 201 images of the unknown set"
+    assert ended.err.count(said) == 1
+    found = json.loads(Path("evaluation/evaluation.json").read_text(encoding="utf-8"))
+    (note,) = found["notes"]
+    assert note.startswith(said)
+    assert "other/own.png" in note
+    assert {row["images"] for row in found["unknown"]["rows"] if row["group"] == "near"} == {199}
+    assert said in Path("evaluation/report.html").read_text(encoding="utf-8")
+    again = rediffuse(*words, "--images", 1, "--dry-run")
+    assert "unknown inputs: 1 images, done" in again.out
 
 
 def test_photos_become_squares_as_in_the_training(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:

@@ -53,10 +53,14 @@ def learned_by(network: nn.Module) -> frozenset[str]:
     return frozenset().union(*(found for found in said if isinstance(found, frozenset)))
 
 
-def check_unseen(unknown: Mapping[str, ImageSet], name: str, learned: Collection[str]) -> None:
-    """Refuse as unknown what a classifier of this name is known to have learned from. unknown: sets by name. Raises ConfigError."""
+def check_unseen(unknown: Mapping[str, ImageSet], name: str, learned: Collection[str], share: float = 0.0) -> None:
+    """Refuse as unknown what a classifier of this name is known to have learned from. Raises ConfigError.
+
+    Args:
+        unknown: sets by name. share: of a set that may be among what taught it, as the caller leaves it out.
+    """
     for own, images in unknown.items():
-        if count := sum(digest in learned for digest in images.digests):
+        if (count := sum(digest in learned for digest in images.digests)) > share * len(images):
             raise ConfigError(
                 f"{count:,} of {counted(len(images), 'photo')} of the unknown set {own!r} taught {name}: what is called unknown is known; "
                 "give photos of other things (--near, --far)"

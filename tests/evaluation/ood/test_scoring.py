@@ -12,13 +12,14 @@ from tests.evaluation.ood.toys import CLASSES, Rectified, judged, noise
 from tests.training.toys import striped
 from torch import Tensor, nn
 
-from rediffuse.data.types import ImageSet
+from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.judged import Judged, batches
 from rediffuse.evaluation.ood import scores as rules
 from rediffuse.evaluation.ood import scoring
 from rediffuse.evaluation.ood.asking import Asked, askable
 from rediffuse.evaluation.ood.reference import Reference
+from rediffuse.evaluation.ood.result import judge
 from rediffuse.evaluation.ood.scoring import Scored, score_sets
 from rediffuse.evaluation.ood.sets import without_classes
 
@@ -141,6 +142,32 @@ def test_unknown_sets_that_cannot_be_are_refused() -> None:
         run([judged(0), judged(0)])
     with pytest.raises(DataError, match="no label"):
         run([judged()], train=noise(30, seed=9))
+
+
+def mixed(other: ImageSet, *own: Example) -> ImageSet:
+    """A set with some of the classifier's own pictures first, under names of their own."""
+    first = [replace(example, id=f"own-{place}", label=None) for place, example in enumerate(own)]
+    return ImageSet.of([*first, *other], classes=(), name=other.name)
+
+
+def test_the_classifiers_own_pictures_are_left_out_of_an_unknown_set_and_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "BLOCK", 40)
+    clean = noise(396, seed=6)
+    alone = run([judged()], near={"grey": clean}, keep=tmp_path / "kept")
+    assert alone.notes == ()
+    near = {"grey": mixed(clean, KNOWN[0], TRAIN[5], KNOWN[7], KNOWN[3])}
+    found = run(counted := [judged()], near=near, keep=tmp_path / "kept")
+    assert counted[0].network.calls == 0  # what is really asked about is the same
+    assert found.sets[1].values.shape[1] == 396
+    assert torch.equal(found.sets[1].values, alone.sets[1].values)
+    assert found.notes == (
+        "4 of 400 images of the unknown set 'grey' are also among the classifier's own (own-0, own-1, own-2, ...) and left out",
+    )
+    assert judge(found, resamples=10).content().notes[-1] == found.notes[0]
+    one = run([judged()], replace(ASKED, scores=("msp",)), near={"grey": mixed(clean, KNOWN[0])}, far=None, train=None)
+    assert one.notes == ("1 of 397 images of the unknown set 'grey' is also among the classifier's own (own-0) and left out",)
+    with pytest.raises(DataError, match=r"4 of 399 images of the unknown set 'grey' are also among the classifier's own, such as own-0"):
+        run([judged()], near={"grey": mixed(clean[1:], KNOWN[0], TRAIN[5], KNOWN[7], KNOWN[3])})
 
 
 def test_networks_that_cannot_be_asked_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks, kept_images
 from rediffuse.evaluation.ood import scores as rules
 from rediffuse.evaluation.ood.asking import Asked, features_of, score_batch
 from rediffuse.evaluation.ood.reference import Reference, check_neighbours
-from rediffuse.evaluation.ood.sets import check_unknown
+from rediffuse.evaluation.ood.sets import without_own
 
 BLOCK = 1024
 """Images whose scores are kept together."""
@@ -80,19 +80,22 @@ def score_sets(
     Args:
         models: of the same classes or not, each with a name of its own.
         known: test images of the classes that they learned; labels are not asked for.
-        near, far: sets by name of unknown images; near ones resemble what is known.
+        near, far: sets by name of unknown images; near ones resemble what is known. The few that are the classifiers' own pictures are
+            left out, and noted.
         train: their training images, labelled; None where no score asks for any.
         keep: folder for finished blocks; the same call again continues from it, and other sets may join. The caller removes it
             (`kept.forget`).
         progress: called with (images done, images in all).
     Raises:
-        DataError: an empty set, one that shares pictures with `known` or `train`, no training images where a score asks for them.
+        DataError: an empty set, one that shares many pictures with `known` or `train` (`sets.SHARED`), no training images where a score
+            asks for them.
         ModelError: NaN logits; negative features under ReAct, ASH or SCALE.
         ConfigError: a bank that does not fit, kept blocks of another call.
     """
     began, judged = time.monotonic(), check_models(models)
     sets = _named(known, near or {}, far or {})
-    check_unknown(known, {name: images for name, _, images in sets[1:]}, train)
+    rest, aside = without_own(known, {name: images for name, _, images in sets[1:]}, train)
+    sets = [(name, group, rest.get(name, images)) for name, group, images in sets]
     bank = _bank(train, asked)
     if bank is not None and "knn" in asked.scores:
         check_neighbours(asked.neighbours, len(bank))  # before the folder is claimed
@@ -116,7 +119,7 @@ def score_sets(
         sets=tuple(found),
         seconds=time.monotonic() - began,
         settings=settings,
-        notes=left_out(lost),
+        notes=(*aside, *left_out(lost)),
     )
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import DataError
+from rediffuse.progress import are, counted
+
+SHARED = 0.01
+"""Of an unknown set: pictures that collections from the same sources share by chance, CIFAR-10 and CIFAR-100 two of them. More of them mean
+that both show the same things."""
+NAMED = 3
+"""Pictures that a note names, at most."""
 
 
 def without_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:
@@ -35,10 +42,18 @@ def without_classes(images: ImageSet, names: Sequence[str]) -> ImageSet:
     return images.subset(rows)
 
 
-def check_unknown(known: ImageSet, unknown: Mapping[str, ImageSet], train: ImageSet | None = None) -> None:
-    """Raise DataError for an empty set, one that shares pictures with what the classifier is tested or trained on, or a part of another.
+def without_own(
+    known: ImageSet, unknown: Mapping[str, ImageSet], train: ImageSet | None = None, others: Collection[str] = ()
+) -> tuple[dict[str, ImageSet], tuple[str, ...]]:
+    """(the unknown sets without pictures that are the classifier's own, told by their pixels; a note for each that lost some).
 
-    Test images that are training images too are refused as well: their neighbours are themselves, and they look known beyond measure.
+    Test images that are training images too are refused: their neighbours are themselves, and they look known beyond measure.
+
+    Args:
+        known, train: what the classifier is tested and trained on.
+        others: digests of more that it knows, such as test images that are not asked about.
+    Raises:
+        DataError: an empty set, one of which more than `SHARED` is the classifier's own, or one that is a part of another.
     """
     if not unknown:
         raise DataError("unknown images are needed: give at least one set, near or far")
@@ -50,17 +65,29 @@ def check_unknown(known: ImageSet, unknown: Mapping[str, ImageSet], train: Image
         raise DataError(
             f"{len(learned)} of {len(known)} images of {known.name} are also training images, such as {learned[0]}; remove them"
         )
-    own = {*known.digests, *seen}
-    for name, images in unknown.items():
-        if not len(images):
-            raise DataError(f"the unknown set {name!r} ({images.name}) holds no images; leave it out, or give it some")
-        shared = [place for place, digest in zip(images.ids, images.digests, strict=True) if digest in own]
-        if shared:
-            raise DataError(
-                f"{len(shared)} of {len(images)} images of the unknown set {name!r} are also among the classifier's own, such as "
-                f"{shared[0]}; remove them, or what is called unknown is known"
-            )
-    _check_different(unknown)
+    own = {*known.digests, *seen, *others}
+    found = {name: _without(images, name, own) for name, images in unknown.items()}
+    left = {name: images for name, (images, _) in found.items()}
+    _check_different(left)
+    return left, tuple(note for _, note in found.values() if note)
+
+
+def _without(images: ImageSet, name: str, own: Collection[str]) -> tuple[ImageSet, str]:
+    """(the images that are not among the classifier's own, what is to be said of those that are; empty of none)."""
+    if not len(images):
+        raise DataError(f"the unknown set {name!r} ({images.name}) holds no images; leave it out, or give it some")
+    shared = [row for row, digest in enumerate(images.digests) if digest in own]
+    if not shared:
+        return images, ""
+    said = (
+        f"{len(shared):,} of {counted(len(images), 'image')} of the unknown set {name!r} {are(len(shared))} also among the classifier's own"
+    )
+    if len(shared) > SHARED * len(images):
+        raise DataError(f"{said}, such as {images.ids[shared[0]]}; remove them, or what is called unknown is known")
+    named = ", ".join(images.ids[row] for row in shared[:NAMED])
+    taken = set(shared)
+    rest = images.subset([row for row in range(len(images)) if row not in taken])
+    return rest, f"{said} ({named}{', ...' if len(shared) > NAMED else ''}) and left out"
 
 
 def _check_different(unknown: Mapping[str, ImageSet]) -> None:

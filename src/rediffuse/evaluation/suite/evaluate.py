@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.pixel import check_unconditional
 from rediffuse.errors import ConfigError, DataError, RediffuseError
 from rediffuse.evaluation.judged import Judged, batches, check_models
-from rediffuse.evaluation.ood.sets import check_unknown
+from rediffuse.evaluation.ood.sets import SHARED, without_own
 from rediffuse.evaluation.provenance import commit, provenance
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking, Part, Progress, part_of
@@ -59,7 +59,8 @@ def evaluate(
             certificates, an attack, DDA).
         size, fit: of all pictures; see `data.geometry.Fit`.
         denoiser: unconditional, in pixel space; without one its parts are left out.
-        near, far: sets of unknown images; near ones resemble what is known.
+        near, far: sets of unknown images; near ones resemble what is known. The few that are the models' own pictures are left out, and
+            noted.
         train: the models' training images, for the scores KNN, Mahalanobis and ReAct.
         images: how many of `data` are judged: a seeded choice by pixels. None judges all.
         seed: of that choice and of all noise.
@@ -70,7 +71,7 @@ def evaluate(
         hours: refuse to begin what would take longer.
     Raises:
         ConfigError: models of one name, a denoiser or size that does not fit, more hours than allowed.
-        DataError: no images, unknown labels, an empty set of unknown images or one that shares pictures with the models' own.
+        DataError: no images, unknown labels, an empty set of unknown images or one that shares many pictures with the models' own.
         ModelError: another number of outputs than classes, NaN logits.
     """
     check_hours(hours)
@@ -125,12 +126,13 @@ class Bench:
         groups = named(data.name, near, far)
         asking = Asking(models=models, data=given, settings=own, denoiser=denoiser, near=groups[0], far=groups[1], train=train)
         check(asking)
+        asking, aside = apart(asking, data)
         skipped = [Skipped(part=name, reason=reason, failed=False) for name in own.parts if (reason := lacking(asking, name))]
         lost = {part.part for part in skipped}
         parts = tuple(build(asking, name) for name in own.parts if name not in lost)
         keeping = Keeping(asking=asking, folder=None if keep is None else Path(keep))
         told = (flattery(learned_by(model.network), model.name, given) for model in models)
-        notes = tuple(line for line in told if line)
+        notes = (*(line for line in told if line), *aside)
         return cls(asking=asking, parts=parts, skipped=tuple(skipped), keeping=keeping, notes=notes)
 
     def price(self) -> Cost:
@@ -208,17 +210,28 @@ def check(asking: Asking) -> None:
         step = asking.denoiser.multiple_of
         if own.size % step:
             raise ConfigError(f"the denoiser takes sides that are multiples of {step}, got --size {own.size}")
-    if asking.near or asking.far:
-        unknown = {**asking.near, **asking.far}
-        check_unknown(asking.data, unknown, asking.train)
-        for model in models:
-            check_unseen(unknown, model.name, learned_by(model.network))
     if asking.train is not None and (shared := set(asking.train.digests) & set(asking.data.digests)):
         first = next(name for name, digest in zip(asking.data.ids, asking.data.digests, strict=True) if digest in shared)
         raise DataError(f"{len(shared)} images of {asking.data.name} are also training images, such as {first}; judge by others")
     _, pictures = next(batches(asking.data[:1], size=own.size, fit=own.fit))
     for model in models:
         model.logits(pictures)
+
+
+def apart(asking: Asking, data: ImageSet) -> tuple[Asking, tuple[str, ...]]:
+    """(what is asked, its unknown sets without the models' own pictures; a sentence for each set that lost some).
+
+    data: all that `asking.data` was chosen from, so that a number of images changes no unknown set.
+    """
+    unknown = {**asking.near, **asking.far}
+    if not unknown:
+        return asking, ()
+    learned = {model.name: learned_by(model.network) for model in asking.models}
+    for name, own in learned.items():
+        check_unseen(unknown, name, own, SHARED)
+    left, notes = without_own(asking.data, unknown, asking.train, frozenset(data.digests).union(*learned.values()))
+    near, far = ({name: left[name] for name in group} for group in (asking.near, asking.far))
+    return replace(asking, near=near, far=far), tuple(f"{note}." for note in notes)
 
 
 def lacking(asking: Asking, part: str) -> str:
