@@ -131,6 +131,26 @@ def test_mce_is_relative_to_the_reference() -> None:
     assert tuple(ALEXNET_ERRORS) == COMMON
 
 
+def test_alexnets_errors_want_all_that_they_are_of() -> None:
+    right = np.random.default_rng(0).random((1, 15, 5, 10)) < 0.6
+    found = _result(right, COMMON, (1, 2, 3, 4, 5), side=224)
+    errors = 1 - right[0].mean((1, 2))
+    assert found.mce(ALEXNET_ERRORS) == pytest.approx(
+        np.mean([own / ALEXNET_ERRORS[name] for name, own in zip(COMMON, errors, strict=True)])
+    )
+    assert replace(found, side=0).mce(ALEXNET_ERRORS) == found.mce(ALEXNET_ERRORS)
+    for part, said in (
+        (_result(right[:, :, 4:], COMMON, (5,), side=224), "made lacks severity 1, severity 2, severity 3, severity 4; measure"),
+        (_result(right[:, 2:], COMMON[2:], (1, 2, 3, 4, 5), side=224), "made lacks gaussian_noise, shot_noise; measure"),
+        (replace(found, side=64), r"made lacks a side of 224 px \(it is 64\)"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            part.mce(ALEXNET_ERRORS)
+        with pytest.raises(ConfigError, match=said):
+            part.mce(dict(ALEXNET_ERRORS), "x")
+        assert part.mce(part) == pytest.approx(1)
+
+
 def test_the_result_saves_itself(tmp_path: Path) -> None:
     found = corruption_accuracy(MODELS[:2], IMAGES, corruptions=("fog", "frost", "gaussian_noise"), severities=(5,))
     there = read_result(found.save("corrupted", tmp_path, command="test"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
 from rediffuse.evaluation.corruptions.apply import corrupt
+from rediffuse.evaluation.corruptions.frost import photo_folder
 from rediffuse.evaluation.corruptions.sources import CIFAR10, CifarC, ImageNetC, Live
 from rediffuse.evaluation.corruptions.subsets import subset_accuracy
 from rediffuse.evaluation.results import read_result
@@ -56,6 +58,20 @@ def test_pictures_too_small_to_corrupt_are_enlarged_with_a_note() -> None:
     both = ImageSet.of([*small, *large], classes=(), name="both")
     assert "3 of 5 pictures have a side below 32 px and were scaled to be corrupted" in Live(both, size=32).notes
     assert not any("below 32 px" in note for note in Live(large).notes)
+
+
+def test_what_notes_call_a_departure_is_not_comparable() -> None:
+    """Constants of another size, and pictures that were scaled up; frost's photos are a matter of their own."""
+    model = network(["a", "b"])
+    for side, wanted in ((32, True), (48, False), (64, True)):
+        images = noise(2, seed=1, size=side)
+        labelled = ImageSet.of([replace(each, label=0) for each in images], classes=["a", "b"], name="set")
+        found = corruption_accuracy(model, labelled, corruptions=("fog", "contrast", "frost"), severities=(5,))
+        assert found.comparable[:2] == (wanted, wanted)
+        assert found.comparable[2] is (wanted and photo_folder() is not None)
+        assert [row["comparable"] for row in found.rows() if row["corruption"] == "fog"] == [wanted]
+    assert Live(noise(2, seed=2, size=32), size=224).comparable("fog")
+    assert not Live(noise(2, seed=2, size=16), size=32).comparable("fog")
 
 
 def test_foreign_arrays_are_refused(tmp_path: Path) -> None:

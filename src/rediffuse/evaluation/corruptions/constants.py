@@ -30,6 +30,8 @@ ALL: tuple[str, ...] = COMMON + GROUPS["extra"]
 SEVERITIES: tuple[int, ...] = (1, 2, 3, 4, 5)
 SIZES: tuple[int, ...] = (32, 64, 224)
 """Sides in pixels for which constants were published."""
+IMAGENET_C = 224
+"""Side of ImageNet-C's pictures."""
 SMALLEST = 32
 """Below this side some corruptions have no room for their constants."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.corruptions.constants import COMMON, GROUPS
+from rediffuse.evaluation.corruptions.constants import ALEXNET_ERRORS, COMMON, GROUPS, IMAGENET_C, SEVERITIES
 from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, bootstrap, paired_bootstrap, share
 
@@ -25,7 +25,7 @@ class CorruptionResult(Saved):
         models, corruptions, severities: names and numbers along the axes of `right`.
         right: (M, C, S, N) bool.
         clean: (M, N) bool without corruption; None where the set holds no clean pictures.
-        comparable: one a corruption: whether it may stand beside published figures.
+        comparable: one a corruption: whether it may stand beside published figures; not at sides without constants of their own.
         side: of the pictures, px.
     """
 
@@ -94,7 +94,9 @@ class CorruptionResult(Saved):
 
         Args:
             reference: another result (`reference_model` of it) with the same corruptions and severities, or a mean error for each
-                corruption, such as `constants.ALEXNET_ERRORS` for ImageNet-C at all severities.
+                corruption, such as `constants.ALEXNET_ERRORS` for all of ImageNet-C.
+        Raises:
+            ConfigError: the reference lacks something, makes no error, or is AlexNet's and not all of ImageNet-C was measured.
         Reference: Hendrycks and Dietterich 2019, section 4.2.
         """
         names = self._chosen(None)
@@ -104,6 +106,8 @@ class CorruptionResult(Saved):
             errors = {name: 1 - reference.table(reference_model)[place].mean() for place, name in enumerate(reference.corruptions)}
         else:
             errors = dict(reference)
+            if errors == dict(ALEXNET_ERRORS):
+                self._check_imagenet_c()
         missing = [name for name in names if name not in errors]
         if missing:
             raise ConfigError(f"the reference lacks {', '.join(missing)}; measure them there too")
@@ -174,6 +178,17 @@ class CorruptionResult(Saved):
     def content(self) -> Content:
         """The headline and a row a model, corruption and severity."""
         return Content(headline=self.headline(), rows=self.rows(), seconds=self.seconds, notes=self.notes)
+
+    def _check_imagenet_c(self) -> None:
+        """Raise ConfigError with what is missing of the pictures that AlexNet's errors are of; results made by hand may lack a side."""
+        lost = [name for name in COMMON if name not in self.corruptions]
+        lost += [f"severity {severity}" for severity in SEVERITIES if severity not in self.severities]
+        lost += [f"a side of {IMAGENET_C} px (it is {self.side})"] if self.side not in (0, IMAGENET_C) else []
+        if lost:
+            raise ConfigError(
+                f"AlexNet's errors are means over 15 corruptions at 5 severities of {IMAGENET_C} px, and {self.name} lacks "
+                f"{', '.join(lost)}; measure all of them, or give the result of another model on the same pictures as reference"
+            )
 
     def _model(self, model: str | None) -> int:
         if model is None and len(self.models) == 1:

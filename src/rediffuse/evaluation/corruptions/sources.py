@@ -86,6 +86,7 @@ class Live:
             self.notes += (f"pictures of {self.side} px, constants published for {self.constants_of} px",)
         if small := sum(min(own) < SMALLEST for own in images.sizes):
             self.notes += (f"{small:,} of {len(self):,} pictures have a side below {SMALLEST} px and were scaled to be corrupted",)
+        self._as_published = not self.notes
         if not self._overlays.comparable:
             self.notes += (
                 "frost is drawn, not photographed: it is not comparable with published figures (extra `corruptions` has the photos)",
@@ -114,7 +115,7 @@ class Live:
             yield corrupt(pictures, corruption, severity, seed=self.seed, frost=self._frost)
 
     def comparable(self, corruption: str) -> bool:
-        return corruption != "frost" or self._overlays.comparable
+        return self._as_published and (corruption != "frost" or self._overlays.comparable)
 
     def truth(self, judged: Judged) -> Tensor:
         return judged.truth(self.images)
