@@ -160,11 +160,15 @@ def test_killed_and_resumed_gives_the_same_numbers(whole: tuple[Evaluation, Path
     assert plain(resumed) == plain(found)
 
 
-def test_a_part_that_fails_loses_no_other(tmp_path: Path) -> None:
-    few = evaluate(MODELS[:1], DATA, keep=tmp_path, **asked("robust", train=None, near=[], size=16, denoiser=None))
+def test_a_part_that_fails_loses_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise DataError("no corruptions today")
+
+    monkeypatch.setattr(parts, "corruption_accuracy", broken)
+    few = evaluate(MODELS[:1], DATA, keep=tmp_path, **asked("robust", train=None, near=[], denoiser=None))
     reasons = {part.part: part for part in few.skipped}
     assert reasons[names.CORRUPTIONS].failed
-    assert "too small" in reasons[names.CORRUPTIONS].reason
+    assert "no corruptions today" in reasons[names.CORRUPTIONS].reason
     assert not reasons[names.ENTROPY].failed
     assert "--denoiser" in reasons[names.ENTROPY].reason
     assert few.accuracy is not None
@@ -174,6 +178,30 @@ def test_a_part_that_fails_loses_no_other(tmp_path: Path) -> None:
     assert "energy" in few.unknown.scores
     assert few.corruptions is None
     assert few.entropy is None
+
+
+def test_pictures_too_small_to_corrupt_are_said_before_the_price_and_are_no_failure() -> None:
+    """The ensemble is asked about clean pictures alone, and priced so."""
+    denoiser = NoDenoiser(DENOISER.schedule, size=16)
+    bench = Bench.prepare(
+        MODELS[:1], DATA, keep=None, fit="pad", images=None, seed=0, **asked("robust", train=None, near=[], size=16, denoiser=denoiser)
+    )
+    assert {part.part: part.failed for part in bench.skipped} == {names.CORRUPTIONS: False}
+    assert "16 px are too small to corrupt, 32 px is the least" in bench.skipped[0].reason
+    (ensemble,) = (part for part in bench.parts if part.name == names.ENSEMBLE)
+    assert all(part.calls.corrupted == 0 for part in bench.parts)
+    counted, shares = {"classifier": 0, "denoiser": 0}, []
+
+    def counter(name: str) -> Callable[..., None]:
+        return lambda _, inputs, *rest: counted.__setitem__(name, counted[name] + len(inputs[0]))
+
+    hooks = [MODELS[0].network.register_forward_hook(counter("classifier")), denoiser.register_forward_hook(counter("denoiser"))]
+    found: Any = ensemble.run(None, lambda done, total: shares.append(done / total))
+    for hook in hooks:
+        hook.remove()
+    assert "too small to corrupt" in found.reason
+    assert counted == {"classifier": ensemble.calls.classifier, "denoiser": ensemble.calls.denoiser}
+    assert shares[-1] == 1
 
 
 class _Broken(nn.Module):

@@ -10,7 +10,6 @@ from typing import Any
 from rediffuse.data.splits import chosen
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
-from rediffuse.evaluation.corruptions.constants import SMALLEST
 from rediffuse.evaluation.corruptions.frost import frost_overlays
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.kept import numbers_of
@@ -85,8 +84,8 @@ def denoiser_told(denoiser: Denoiser | None) -> dict[str, Any]:
 
 def frost_told(asking: Asking) -> dict[str, Any]:
     """Which photos of frost decide a part's numbers, for its key; none where pictures are too small to corrupt."""
-    side = asking.settings.size
-    return {"frost": frost_overlays(side).digest if side >= SMALLEST else None}
+    own = asking.settings
+    return {"frost": frost_overlays(own.size).digest if own.corruptible else None}
 
 
 def part_of(progress: Progress | None, place: int, count: int) -> Progress | None:

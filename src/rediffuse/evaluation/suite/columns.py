@@ -14,7 +14,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import DataError
 from rediffuse.evaluation.calibrating import Calibrations, calibrate
 from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
-from rediffuse.evaluation.corruptions.constants import COMMON
+from rediffuse.evaluation.corruptions.constants import COMMON, SMALLEST
 from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.corruptions.sources import Live
 from rediffuse.evaluation.judged import Judged
@@ -109,7 +109,7 @@ def ask_columns(
         severities: of the fifteen common corruptions.
     """
     every = [*models, *columns]
-    both = len(images) * looks(severities)
+    both = len(images) * (looks(severities) if size >= SMALLEST else 1)
     first, second = (None, None) if keep is None else (keep.with_name(f"{keep.name}-{end}") for end in ("clean", "corrupted"))
     clean = calibrate(every, images, size=size, fit=fit, batch=TURN, keep=first, progress=_shift(progress, 0, both))
     corrupted, reason = None, ""

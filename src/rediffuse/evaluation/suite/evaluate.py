@@ -13,6 +13,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.pixel import check_unconditional
 from rediffuse.errors import ConfigError, DataError, RediffuseError
+from rediffuse.evaluation.corruptions.constants import SMALLEST
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.ood.sets import SHARED, without_own
 from rediffuse.evaluation.provenance import commit, provenance
@@ -236,6 +237,8 @@ def apart(asking: Asking, data: ImageSet) -> tuple[Asking, tuple[str, ...]]:
 
 def lacking(asking: Asking, part: str) -> str:
     """Why a part cannot be run with what was given; empty where it can."""
+    if part == names.CORRUPTIONS and not asking.settings.corruptible:
+        return f"pictures of {asking.settings.size} px are too small to corrupt, {SMALLEST} px is the least (--size)"
     if part == names.UNKNOWN and not (asking.near or asking.far):
         return "no sets of unknown images were given (--near, --far)"
     if part in names.NEEDS_DENOISER and asking.denoiser is None:

@@ -139,8 +139,8 @@ def _columns(
             shared.clear()
         return found
 
-    copies = len(COMMON) * len(severities)
-    asked = len(asking.models) * len(images) * (copies + 2)  # once for calibration, once for the accuracy beside corrupted copies
+    copies, clean = (len(COMMON) * len(severities), 2) if asking.settings.corruptible else (0, 1)
+    asked = len(asking.models) * len(images) * (copies + clean)  # once for calibration, once for the accuracy beside corrupted copies
     seen = asked // len(asking.models)  # views are made once for all models
     calls = Calls(classifier=asked * (1 + views), denoiser=seen * beliefs, corrupted=len(images) * copies)
     told = {**denoiser_told(asking.pixels), **frost_told(asking), "severities": list(severities), **key}

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.adversarial import Attack, Norm
 from rediffuse.evaluation.certify.smoothing import Smoothing
+from rediffuse.evaluation.corruptions.constants import SMALLEST
 from rediffuse.evaluation.test_time.dda import DDASettings
 from rediffuse.evaluation.test_time.diffaug import DiffAugSettings
 
@@ -71,6 +72,11 @@ class SuiteSettings:
         """The attacks, under the seed of the suite."""
         given = usual_attacks(self.size) if self.attacks is None else self.attacks
         return tuple(replace(attack, seed=self.seed) for attack in given)
+
+    @property
+    def corruptible(self) -> bool:
+        """Whether pictures of the size can be corrupted."""
+        return self.size >= SMALLEST
 
     @property
     def parts(self) -> tuple[str, ...]:
