@@ -55,6 +55,13 @@ def test_each_figure_has_a_result_of_its_own(tmp_path: Path, name: str) -> None:
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 8  # something is drawn
 
 
+def test_a_reduced_result_stands_in_for_a_whole_one() -> None:
+    rows = [{"table": "arms", "arm": "plain"}]
+    reduced = result("reduced_x", {}, rows)
+    assert table({"reduced_x": reduced}, "x", "arms") == rows
+    assert table({"reduced_x": reduced, "x": result("x", {}, [])}, "x", "arms") == []
+
+
 def test_certificates_stand_under_their_ceilings_beside_the_control() -> None:
     axes = Drawing().add_subplot()
     assert FIGURES["certificates"]({"certified_cifar10": RESULTS["certificates"]}, axes)

@@ -5,7 +5,7 @@
 Shows: what copies gain over standard augmentation and over Real Guidance, set by set and level by level (`gains.png`); what DiffAug's arms
 reach under corruptions (`robustness.png`); certified accuracy under the ceilings that draws set, beside the control without a denoiser
 (`certificates.png`); entropy against noise (`entropy.png`); confidence against accuracy (`reliability.png`). A figure whose result is not
-there is not drawn. Seconds, on any machine.
+there is not drawn; a reduced result stands in for a whole one. Seconds, on any machine.
 """
 
 from __future__ import annotations
@@ -141,8 +141,9 @@ FIGURES: Mapping[str, Callable[[Mapping[str, Result], Any], bool]] = {
 
 
 def table(results: Mapping[str, Result], name: str, of: str) -> list[Mapping[str, Any]]:
-    """The rows of a table of a result; none where there is no such result."""
-    return [row for row in results[name].rows if row.get("table") == of] if name in results else []
+    """The rows of a table of a result, or of the reduced one where the recipe has not run whole; none where there is neither."""
+    found = results.get(name) or results.get(f"reduced_{name}")
+    return [] if found is None else [row for row in found.rows if row.get("table") == of]
 
 
 def draw(results: Mapping[str, Result], folder: Path) -> list[Path]:
