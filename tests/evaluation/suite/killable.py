@@ -14,11 +14,12 @@ from tests.killable import serve
 from rediffuse.evaluation import attacking, calibrating, entropy
 from rediffuse.evaluation.ood import scoring
 from rediffuse.evaluation.suite import evaluate as suite
+from rediffuse.evaluation.suite import keeping
 from rediffuse.evaluation.test_time import predicting
 
 for module in (attacking, calibrating, entropy, scoring, predicting):
     module.BLOCK = 2  # many blocks to be killed between
-suite.STATE_EVERY = 0
+keeping.STATE_EVERY = 0  # a note at every step
 FEW = replace(SHORT, attacked_images=2)
 
 
