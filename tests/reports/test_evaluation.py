@@ -13,6 +13,7 @@ from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.statistics import Interval
 from rediffuse.evaluation.suite.evaluate import evaluate
+from rediffuse.evaluation.suite.result import Evaluation
 from rediffuse.evaluation.suite.settings import PARTS, UNKNOWN
 from rediffuse.reports.evaluation import render_page
 from rediffuse.reports.evaluation_cards import cards
@@ -31,11 +32,11 @@ def corrupted(shares: dict[str, float]) -> CorruptionResult:
 
 
 def test_a_page_of_everything_is_one_file_that_asks_for_nothing() -> None:
-    found = evaluate(MODELS, DATA, **asked(near=[], far=[]))
+    found = evaluate(MODELS, DATA, **asked())
     page = render_page(found)
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "Without unknown inputs: no sets of unknown images were given" in page
+    assert "Without " not in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert not re.search(r"#0[1-9a-f]0[1-9a-f]0[1-9a-f]", page)  # every stand-in became a colour of the page
@@ -53,12 +54,34 @@ def test_a_page_of_everything_is_one_file_that_asks_for_nothing() -> None:
     assert found.corruptions is not None
     for value in found.corruptions.table("first").flatten():
         assert f">{percent(float(value))}<" in page
-    assert len(cards(found)) == 6
+    assert len(cards(found)) == 8
     assert {card["kicker"]: card["of"] for card in cards(found) if "of" in card} == {"DiffAug ensemble": "first", "DDA": "first"}
+    holds_unknown_inputs(page, found)
     assert re.search(r"; at severity \d: \d", page)
     assert "No robustness against adversaries is claimed" in page
     assert "N = 24 draws" in page
     assert "4 images" in page
+
+
+def holds_unknown_inputs(page: str, found: Evaluation) -> None:
+    """A histogram a model, the means over near and far sets, and what each set gave."""
+    assert found.unknown is not None
+    (section,) = (part for part in page.split("<h2") if ">Unknown inputs</h2>" in part)
+    assert [f"energy, {model}" in section for model in found.models] == [True, True]
+    assert section.count("<svg") == 2
+    for place in range(2):
+        assert f'id="unknown-{place}-' in section
+    assert [re.sub(r"<.*?>", "", head) for head in re.findall(r"<th[^>]*>((?:near|far) [^<]+)</th>", section)][:4] == [
+        "near AUROC", "near FPR95", "far AUROC", "far FPR95",
+    ]  # fmt: skip
+    for name in ("near (near, 6)", "far (far, 6)"):
+        assert section.count(name) == 2
+    for model in found.models:
+        for group in ("near", "far"):
+            mean = found.unknown.mean(model, group, "energy")  # type: ignore[arg-type]
+            assert mean is not None
+            assert percent(mean.auroc.value) in section
+            assert percent(mean.fpr95) in section
 
 
 @pytest.mark.parametrize(

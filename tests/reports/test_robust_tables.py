@@ -80,6 +80,7 @@ def test_more_entropy_is_better_where_nothing_is_left() -> None:
 
 def test_the_page_has_the_differences_of_two_models_only(found: Evaluation) -> None:
     page = render_page(found)
+    assert "Without unknown inputs: no sets of unknown images were given" in page
     for row in ("first over second, each corruption", "minus second", "DDA: first over second", ">first over second<"):
         assert row in page
     assert not re.search(r"<p[^>]*>[^<]*\d %", page)  # a line may end there
