@@ -95,6 +95,13 @@ def test_two_classifiers_are_compared_in_pairs(rediffuse: Callable[..., Ended], 
     assert found["corruptions"] is None
 
 
+def test_a_class_without_photos_is_said_on_the_terminal(rediffuse: Callable[..., Ended], nets: tuple[Path, Path], tmp_path: Path) -> None:
+    some = fill(tmp_path / "some", {"cat": 3, "dog": 2}, (32, 32))
+    ended = rediffuse("evaluate", nets[1], some, "--suite", "few-shot", "--no-report")
+    assert ended.status == 0, ended.err
+    assert "these photos show 2 of the 3 classes of second, none of <img src=x" in " ".join(ended.err.split())
+
+
 def test_photos_that_taught_a_classifier_flatter_it(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:
     """Said on the terminal, quiet or not, and on the page; of the classifier alone that learned from them, and of the photos that judge."""
     taught, other = net(tmp_path / "learned", 5), net(tmp_path / "other", 6)

@@ -124,6 +124,20 @@ def test_confusions_of_many_classes_become_a_list() -> None:
     assert [row["name"] for row in cranes["rows"]] == ["crane #0", "owl", "crane #2"]
 
 
+def test_classes_without_images_are_not_counted_as_shown() -> None:
+    """Said in the line under the title, beside the mean over classes, and among the limits."""
+    few = DATA.subset([row for row, label in enumerate(DATA.labels) if label != 1])
+    page = render_page(evaluate(MODELS[:1], few, **asked("few-shot")))
+    assert "6 images of 2 of the 3 classes that first knows at 32 pixels" in page
+    assert "The mean over classes is over the 2 that have images here." in page
+    said = "hese photos show 2 of the 3 classes of first, none of dog; means over classes leave them out"
+    assert said in page[page.index("<h2>Limits</h2>") :]
+    whole = render_page(evaluate(MODELS[:1], DATA, **asked("few-shot")))
+    assert "9 images of 3 classes at 32 pixels" in whole
+    assert "mean over classes is over" not in whole
+    assert "hese photos show" not in whole
+
+
 def test_a_card_of_two_models_says_the_difference() -> None:
     found = evaluate(MODELS, DATA, **asked("few-shot"))
     card = cards(found)[0]

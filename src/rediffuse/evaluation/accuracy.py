@@ -35,6 +35,11 @@ class Accuracy:
         return int(self.counts.sum())
 
     @property
+    def shown(self) -> int:
+        """Classes that have test images."""
+        return int((self.counts.sum(axis=1) > 0).sum())
+
+    @property
     def top1(self) -> float:
         """Share of images that are named rightly."""
         return float(np.trace(self.counts) / self.images)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.evaluation.suite.result import Evaluation
-from rediffuse.progress import duration
+from rediffuse.progress import counted, duration
 from rediffuse.reports import evaluation_tables as tables
 from rediffuse.reports import robust_figures as figures
 from rediffuse.reports import robust_tables as robust
@@ -35,8 +35,8 @@ def render_page(evaluation: Evaluation) -> str:
         "evaluation.html.j2",
         {
             "title": title,
-            "subtitle": f"{evaluation.name}: {evaluation.images:,} images of {len(evaluation.classes)} classes at {evaluation.side} pixels"
-            f"; suite {evaluation.suite}.",
+            "subtitle": f"{evaluation.name}: {evaluation.images:,} images of {_classes(evaluation)} at {evaluation.side} pixels; "
+            f"suite {evaluation.suite}.",
             "cards": cards(evaluation),
             "reading": _reading(evaluation),
             "failures": [(part.part, part.reason) for part in evaluation.failures()],
@@ -50,6 +50,14 @@ def render_page(evaluation: Evaluation) -> str:
             "colophon": f"Made on {made.date} by rediffuse {made.versions.get('rediffuse', '')}.",
         },
     )
+
+
+def _classes(evaluation: Evaluation) -> str:
+    """How many classes the images show; where the first classifier knows more, of how many."""
+    known = len(evaluation.classes)
+    shown = known if evaluation.accuracy is None else evaluation.accuracy[evaluation.models[0]].shown
+    of = counted(known, "class", "classes")
+    return of if shown == known else f"{shown:,} of the {of} that {evaluation.models[0]} knows"
 
 
 def _reading(evaluation: Evaluation) -> str:
@@ -84,9 +92,11 @@ def accuracy(evaluation: Evaluation) -> Section | None:
     if evaluation.accuracy is None:
         return None
     found = dict(evaluation.accuracy)
+    first = found[evaluation.models[0]]
+    fewer = f" The mean over classes is over the {first.shown:,} that have images here." if first.shown < len(first.classes) else ""
     return _section(
         "Accuracy",
-        "How often the class is named rightly.",
+        f"How often the class is named rightly.{fewer}",
         given=[tables.accuracy_table(found, evaluation.calibration)],
         folded=[tables.confusion(model, value) for model, value in found.items()],
     )

@@ -15,6 +15,7 @@ from rediffuse.denoisers.pixel import check_unconditional
 from rediffuse.errors import ConfigError, DataError, RediffuseError
 from rediffuse.evaluation.corruptions.constants import SMALLEST
 from rediffuse.evaluation.judged import Judged, batches, check_models
+from rediffuse.evaluation.matching import LISTED, told_apart
 from rediffuse.evaluation.ood.sets import SHARED, without_own
 from rediffuse.evaluation.provenance import commit, provenance
 from rediffuse.evaluation.suite import settings as names
@@ -132,7 +133,8 @@ class Bench:
         lost = {part.part for part in skipped}
         parts = tuple(build(asking, name) for name in own.parts if name not in lost)
         keeping = Keeping(asking=asking, folder=None if keep is None else Path(keep))
-        told = (flattery(learned_by(model.network), model.name, given) for model in models)
+        told = [flattery(learned_by(model.network), model.name, given) for model in models]
+        told += [unseen(model, given) for model in models]
         notes = (*(line for line in told if line), *aside)
         return cls(asking=asking, parts=parts, skipped=tuple(skipped), keeping=keeping, notes=notes)
 
@@ -244,6 +246,17 @@ def lacking(asking: Asking, part: str) -> str:
     if part in names.NEEDS_DENOISER and asking.denoiser is None:
         return "no denoiser was given (--denoiser)"
     return ""
+
+
+def unseen(model: Judged, images: ImageSet) -> str:
+    """Which classes of a classifier the images do not show, in a sentence; empty where they show all."""
+    shown = set(model.truth(images).tolist())
+    missing = [name for place, name in enumerate(told_apart(model.classes)) if place not in shown]
+    if not missing:
+        return ""
+    listed = ", ".join(missing[:LISTED]) + (f" and {len(missing) - LISTED} more" if len(missing) > LISTED else "")
+    found = f"{len(shown)} of the {len(model.classes):,} classes of {model.name}, none of {listed}"
+    return f"these photos show {found}; means over classes leave them out"
 
 
 def named(known: str, near: Sequence[ImageSet], far: Sequence[ImageSet]) -> tuple[dict[str, ImageSet], dict[str, ImageSet]]:
