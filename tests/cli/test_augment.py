@@ -233,7 +233,8 @@ def test_run_report_verify_export_cite(rediffuse: Callable[..., Ended], photos: 
     victim.unlink()
     broken = rediffuse("run", "verify", "more")
     assert broken.status == 1
-    assert victim.name in broken.out
+    assert f"{victim.name}: missing" in broken.out
+    assert "again: rediffuse augment" in " ".join(broken.out.split())
     assert rediffuse("run", "verify", "nowhere").status == 2
 
 

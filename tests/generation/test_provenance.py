@@ -12,7 +12,7 @@ from tests.generation.conftest import CLASSES, Make, Varied, mixture
 from rediffuse.generation import environment as environment_module
 from rediffuse.generation import local
 from rediffuse.generation.environment import environment, identify, short_hash
-from rediffuse.generation.provenance import cite, report, verify
+from rediffuse.generation.provenance import cite, inspect, report, verify
 
 
 def test_a_whole_run_verifies(make: Make):
@@ -35,6 +35,39 @@ def test_what_is_wrong_is_found(make: Make, monkeypatch):
     assert f"{broken}: empty file (0 bytes)" in problems
     assert "cat-77af77/stranger.png: not in the manifest" in problems
     assert "1 of 3 shards are not finished; continue with: the same call of rediffuse.generate" in problems
+
+
+def test_what_is_lost_is_mended_by_the_command_of_the_run(make: Make):
+    """Which is said once; advice for photos, to save one as PNG, mends no run. A stranger is to be moved away."""
+    run = make(command="rediffuse generate photos more")
+    images = run.folder / "images"
+    gone, broken = run.ids[:2]
+    (images / gone).unlink()
+    (images / broken).write_bytes(b"no picture")
+    (images / "stranger.png").write_bytes(b"")
+    found = inspect(run.folder)
+    assert found.problems == [
+        f"{gone}: missing", f"{broken}: not a picture in a format that is read", "stranger.png: not in the manifest"
+    ]  # fmt: skip
+    assert found.fixes == [
+        "To make what is missing, damaged or changed again: rediffuse generate photos more",
+        f"What is not in the manifest was not made by the run: move it out of {images}",
+    ]
+    make()
+    assert inspect(run.folder).problems == ["stranger.png: not in the manifest"]
+    (images / "stranger.png").unlink()
+    assert (inspect(run.folder).problems, inspect(run.folder).fixes) == ([], [])
+
+
+def test_a_run_that_lost_every_image_is_mended_too(make: Make):
+    run = make()
+    for name in run.ids:
+        (run.folder / "images" / name).unlink()
+    found = inspect(run.folder)
+    assert found.problems == [f"{name}: missing" for name in run.ids]
+    assert len(found.fixes) == 1
+    make()
+    assert inspect(run.folder).problems == []
 
 
 def test_a_report_and_a_citation(make: Make):

@@ -23,20 +23,23 @@ def report(folder: Path, /) -> int:
 
 
 def verify(folder: Path, /) -> int:
-    """Decode and hash every image again, and name what is missing or changed. The exit status is 1 if something is.
+    """Decode and hash every image again, and name what is missing or changed and how to mend it. The exit status is 1 if something is.
 
     Args:
         folder: that `augment` or `generate` wrote.
     """
-    from rediffuse.generation.provenance import verify as problems
+    from rediffuse.generation.provenance import inspect
     from rediffuse.generation.store import read_manifest
 
     with bar(f"reading {folder}") as tick:
-        found = problems(folder, tick)
-    for problem in found:
+        found = inspect(folder, tick)
+    for problem in found.problems:
         terminal.say(problem, style="red")
-    terminal.say(counted(len(found), "problem") if found else f"All {read_manifest(folder).num_rows:,} images are as they were written.")
-    return int(bool(found))
+    for fix in found.fixes:
+        terminal.say(fix)
+    count = len(found.problems)
+    terminal.say(counted(count, "problem") if count else f"All {read_manifest(folder).num_rows:,} images are as they were written.")
+    return int(bool(count))
 
 
 def export(folder: Path, out: Path, /, *, format: Literal["png", "jpeg"] = "png") -> int:

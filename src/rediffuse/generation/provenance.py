@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from rediffuse.errors import DataError
 from rediffuse.generation.plan import REAL
-from rediffuse.generation.store import IMAGES, METADATA, Run, finished_shards, read_info, read_manifest, read_plan
+from rediffuse.generation.store import IMAGES, METADATA, Run, finished_shards, read_info, read_manifest, read_plan, refusal
 from rediffuse.methods import find_method
 from rediffuse.sampling.citations import CITATIONS
 
@@ -19,27 +21,77 @@ CITATION = """@software{rediffuse,
 }"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is amiss in a run's folder, in sentences.
+
+    Attributes:
+        lost: images that are missing, damaged or changed. strange: files that the manifest does not list.
+        rest: what names its own fix. command: that made the run. images: the folder of its images.
+    """
+
+    lost: tuple[str, ...]
+    strange: tuple[str, ...]
+    rest: tuple[str, ...]
+    command: str
+    images: Path
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self.lost, *self.strange, *self.rest]
+
+    @property
+    def fixes(self) -> list[str]:
+        """What to do about them."""
+        again = [f"To make what is missing, damaged or changed again: {self.command}"] if self.lost else []
+        return again + ([f"What is not in the manifest was not made by the run: move it out of {self.images}"] if self.strange else [])
+
+
 def verify(folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
     """Decode and hash every image again; what is missing, changed, or there without a row of the manifest, in sentences.
 
-    Empty when all is well. progress: called with (images done, images in all).
+    Empty when all is well. progress: called with (images done, images in all). `inspect` knows what to do about them.
     """
-    run = Run(folder, progress=progress)
-    info, expected = run.info, dict(zip(*(run.manifest.column(name).to_pylist() for name in ("file_name", "pixels_sha256")), strict=True))
-    problems = [f"{line.id}: {line.reason}" for line in run.rejected]
-    for name, digest in zip(run.ids, run.digests, strict=True):
-        if digest != expected[name]:
-            problems.append(f"{name}: its pixels are not those that were written")
-    images = run.folder / IMAGES
+    return inspect(folder, progress).problems
+
+
+def inspect(folder: str | Path, progress: Callable[[int, int], None] | None = None) -> Findings:
+    """As `verify`, with the fixes."""
+    path = Path(folder).expanduser()
+    info, manifest, images = read_info(path), read_manifest(path), path / IMAGES
+    expected = dict(zip(*(manifest.column(name).to_pylist() for name in ("file_name", "pixels_sha256")), strict=True))
+    refused = {name: reason for name in expected if (reason := refusal(images, name)) is not None}
+    digests, reasons = _read(path, expected, progress)
+    lost = [f"{name}: {_bare(images / name, reason)}" for name, reason in reasons.items() if name not in refused]
+    lost += [f"{name}: its pixels are not those that were written" for name, digest in digests.items() if digest != expected[name]]
     found = {file.relative_to(images).as_posix() for file in images.rglob("*") if file.is_file()}
-    problems += [f"{name}: not in the manifest" for name in sorted(found - expected.keys() - {METADATA})]
-    planned = read_plan(run.folder)
-    missing = {variant.shard for variant in planned} - set(finished_shards(run.folder))
+    rest = [f"{name}: {reason}" for name, reason in refused.items()]
+    planned = read_plan(path)
+    missing = {variant.shard for variant in planned} - set(finished_shards(path))
     if missing:
-        problems.append(f"{len(missing)} of {info['plan']['shards']} shards are not finished; continue with: {info['command']}")
-    if len(expected) != run.manifest.num_rows or not set(expected) <= {variant.file_name for variant in planned}:
-        problems.append("the manifest lists images twice, or such as the plan does not know")
-    return problems
+        rest.append(f"{len(missing)} of {info['plan']['shards']} shards are not finished; continue with: {info['command']}")
+    if len(expected) != manifest.num_rows or not set(expected) <= {variant.file_name for variant in planned}:
+        rest.append("the manifest lists images twice, or such as the plan does not know")
+    strange = tuple(f"{name}: not in the manifest" for name in sorted(found - expected.keys() - {METADATA}))
+    return Findings(lost=tuple(lost), strange=strange, rest=tuple(rest), command=info["command"], images=images)
+
+
+def _read(
+    folder: Path, expected: Mapping[str, str], progress: Callable[[int, int], None] | None
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """(digest of each image that can be read, why each other one cannot), by name."""
+    try:
+        run = Run(folder, progress=progress)
+    except DataError:
+        if not expected:  # not one is finished
+            raise
+        return {}, dict.fromkeys(expected, "cannot be read")
+    return dict(zip(run.ids, run.digests, strict=True)), {line.id: line.reason for line in run.rejected}
+
+
+def _bare(file: Path, reason: str) -> str:
+    """Why an image is lost, without the advice that is meant for a photo."""
+    return reason.partition("; ")[0] if file.exists() else "missing"
 
 
 def report(folder: str | Path) -> str:

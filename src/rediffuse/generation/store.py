@@ -62,7 +62,7 @@ class Run(ImageSet):
             raise DataError(f"{self.folder} has no finished image yet; continue it with the command that began it: {self.info['command']}")
         rows = self.manifest.select(["file_name", "source_id", "label", "copy"]).to_pylist()
         digests = source_digests(self.folder)
-        reasons = [_refusal(self.folder / IMAGES, row["file_name"]) for row in rows]
+        reasons = [refusal(self.folder / IMAGES, row["file_name"]) for row in rows]
         found = decode(
             [
                 Entry(
@@ -158,7 +158,7 @@ def _is_inside(name: Any) -> bool:
     return isinstance(name, str) and bool(name) and not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
-def _refusal(images: Path, name: Any) -> str | None:
+def refusal(images: Path, name: Any) -> str | None:
     """Why a file that the manifest names is not read; None for one that is tried."""
     if not _is_inside(name):
         return f"names no file in {IMAGES}/; the manifest was changed"
