@@ -19,6 +19,9 @@ from rediffuse.data.images import hash_pixels
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.apply import corrupt, pixel_keys
 from rediffuse.evaluation.corruptions.constants import ALL, COMMON, GROUPS, SEVERITIES, SIZES, constants, published_size
+from rediffuse.evaluation.corruptions.digital import elastic_transform
+from rediffuse.evaluation.corruptions.kernels import blur_matrix
+from rediffuse.evaluation.corruptions.weather import plasma
 
 IMAGES = pictures(5)
 GREY = torch.full((60, 3, 32, 32), 120, dtype=torch.uint8)
@@ -171,6 +174,16 @@ def test_glass_brings_pixels_from_near_and_makes_none() -> None:
     assert set(found[0, 0].unique().tolist()) <= set(coded[0, 0].unique().tolist())
 
 
+def test_motion_runs_at_any_angle_up_to_45_degrees() -> None:
+    point = torch.zeros(300, 3, 33, 33, dtype=torch.uint8)
+    point[:, :, 16, 16] = 255
+    found = corrupt(point, "motion_blur", 5, keys=list(map(str, range(300))))[:, 0].double()
+    y, x = torch.meshgrid(torch.arange(33.0).double() - 16, torch.arange(33.0).double() - 16, indexing="ij")
+    angle = torch.atan2((found * y).sum((1, 2)), (found * x).sum((1, 2)).abs()).rad2deg().abs()
+    assert float(angle.max()) > 38
+    assert float(angle.median()) == pytest.approx(22.5, abs=6)  # of a uniform angle
+
+
 def test_fog_and_frost_are_the_picture_under_something() -> None:
     white = torch.full((8, 3, 32, 32), 255, dtype=torch.uint8)
     keys = list("abcdefgh")
@@ -183,6 +196,22 @@ def test_fog_and_frost_are_the_picture_under_something() -> None:
     lighter = corrupt(black + 100, "frost", 3, keys=keys)
     assert float((lighter.double() - frost - 90).abs().max()) <= 1  # weights .9 and .4
     assert int(frost.max()) <= 0.4 * 255
+
+
+def test_photos_of_frost_are_cut_anywhere() -> None:
+    found = corrupt(torch.zeros(60, 3, 32, 32, dtype=torch.uint8), "frost", 3, keys=list(map(str, range(60))))
+    assert len(found.flatten(1).unique(dim=0)) > 50  # of five photos
+
+
+def test_clouds_are_smoother_the_faster_their_detail_decays() -> None:
+    rough = [np.abs(np.diff(plasma([np.random.default_rng(0)], 64, decay)[0], axis=1)).mean() for decay in (1.5, 3.0)]
+    assert rough[0] > 2 * rough[1]
+
+
+def test_snow_whitens_what_no_flake_hits() -> None:
+    share = constants("snow", 1, 32)[-1]
+    found = corrupt(GREY[:8] // 2 / 255, "snow", 1, keys=list("abcdefgh"), whole=False) * 255
+    assert float(found.min()) == pytest.approx(share * 60 + (1 - share) * (1.5 * 60 + 127.5), abs=0.01)
 
 
 def test_snow_falls_twice_and_turned() -> None:
@@ -198,6 +227,15 @@ def test_elastic_moves_what_is_there() -> None:
         assert torch.equal(corrupt(GREY[:2], "elastic_transform", severity), GREY[:2])
         found = corrupt(IMAGES, "elastic_transform", severity)
         assert float(found.double().mean()) == pytest.approx(float(IMAGES.double().mean()), rel=0.05)
+
+
+def test_elastic_moves_as_far_as_smoothed_noise_of_its_strength() -> None:
+    strength, smoothness, _ = constants("elastic_transform", 3, 32)
+    ramp = np.broadcast_to(np.arange(32, dtype=np.float32) * 8, (200, 3, 32, 32)).copy()
+    moved = elastic_transform(ramp, [np.random.default_rng(key) for key in range(200)], (strength, smoothness, 0)) / 8
+    middle = (moved - np.arange(32))[:, 0, 16, 16]
+    kept = float((blur_matrix(32, smoothness, truncate=3, edge="reflect")[16] ** 2).sum())  # of a variance 1/3, along one axis
+    assert middle.std() == pytest.approx(strength * kept / 3**0.5, rel=0.2)
 
 
 @pytest.mark.parametrize("severity", SEVERITIES)
