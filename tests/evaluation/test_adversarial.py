@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
-from rediffuse.evaluation import attacking
+from rediffuse.evaluation import adversarial, attacking
 from rediffuse.evaluation.adversarial import Attack, Victim, classifier, distance, ensemble, gradient, losses, perturb, pipeline
 from rediffuse.evaluation.attacking import attack_images
 from rediffuse.evaluation.judged import Judged
@@ -187,6 +187,12 @@ def test_an_attack_that_cannot_work_says_so() -> None:
         wrong.network[1].bias[0] = torch.nan  # type: ignore[index, union-attr]
     with pytest.raises(ModelError, match="wrong gives logits that are NaN"):
         attack_images(classifier(wrong), images, size=4)
+
+
+def test_restarts_begin_at_other_places() -> None:
+    images = torch.full((2, 3, 4, 4), 0.5)
+    first, second = (adversarial._start(images, seeds(2), restart, Attack()) for restart in (1, 2))
+    assert not torch.isclose(first, second).any()
 
 
 def test_what_is_wrong_is_said() -> None:

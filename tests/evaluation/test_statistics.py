@@ -134,6 +134,13 @@ def test_without_labels_all_images_are_drawn_alike() -> None:
     assert bootstrap(ours, None).value == pytest.approx(float(ours.mean()))
 
 
+def test_classes_of_one_image_are_drawn_as_images_are() -> None:
+    """Within a class of one there is nothing to draw, and an interval of no width would follow."""
+    ours = (np.random.default_rng(0).random(100) < 0.7).astype(float)
+    alone, together = bootstrap(ours, list(range(100))), bootstrap(ours, None)
+    assert (alone.low, alone.high) == pytest.approx((together.low, together.high), abs=0.02)
+
+
 def test_a_share_has_an_exact_interval_also_where_all_or_none_are_right() -> None:
     none = share(np.zeros(100, dtype=bool))
     assert (none.value, none.low) == (0, 0)

@@ -81,6 +81,13 @@ def test_draws_are_fresh_and_neither_calls_nor_company_change_them() -> None:
     assert (alone[0][0].tolist(), alone[1][0].tolist()) == (selection[3].tolist(), estimation[3].tolist())
 
 
+def test_every_sigma_scales_the_same_noise() -> None:
+    judged, images = half_space(SIZE), IMAGES.subset([0])
+    certify(judged, images, smoothing=Smoothing(sigmas=(0.3, 0.6), selection=5, draws=20), size=SIZE, chunk=25)
+    x, (first, second) = next(iter(images.fitted(SIZE))), judged.network.seen  # type: ignore[misc]
+    torch.testing.assert_close((first - x) / 0.3, (second - x) / 0.6, atol=1e-5, rtol=0)
+
+
 def test_all_models_see_the_same_denoised_draws() -> None:
     calls: list[int] = []
 
