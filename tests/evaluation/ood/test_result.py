@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,25 @@ def test_the_spread_of_draws_is_that_of_fresh_test_sets() -> None:
         gaps.append(value[0, 0, 0] - value[1, 0, 0])
         spreads.append((draws[:, 0, 0, 0] - draws[:, 1, 0, 0]).std())
     assert np.mean(spreads) == pytest.approx(np.std(gaps), rel=0.3)
+
+
+def test_a_draw_is_one_image_fewer_than_the_set() -> None:
+    """Of two images one is drawn: it lies above all that is unknown or below, never both."""
+    known, unknown = torch.tensor([0.0, 2.0]).view(1, 2, 1), torch.ones(1, 2, 1)
+    sets = ScoredSet(name="known", group="known", values=known), ScoredSet(name="a", group="near", values=unknown)
+    value, draws = resampled_auroc(Scored(models=("ours",), scores=("msp",), sets=sets), 40)
+    assert value.item() == 0.5
+    assert set(draws.flatten().tolist()) == {0.0, 1.0}
+
+
+def test_a_figure_rests_on_its_smallest_set() -> None:
+    scored = drawn(images=40)
+    few = replace(scored, sets=(*scored.sets[:3], replace(scored.sets[3], values=scored.sets[3].values[:, :5])))
+    found = judge(few, resamples=10)
+    bases = {row.set: row.auroc.basis for row in found.rows}
+    assert bases == {"a": "one training run", "b": "one training run", "c": "too few test images"}
+    assert {mean.auroc.basis for mean in found.means if mean.group == "far"} == {"too few test images"}
+    assert {gain.auroc.basis for gain in found.gains if gain.group == "near"} == {"one training run"}
 
 
 def test_histograms_count_every_image_once() -> None:
