@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from rediffuse.errors import ConfigError, DataError, ModelError, PlanError
 from rediffuse.evaluation.fidelity import features as room
 from rediffuse.evaluation.fidelity.features import Taken, identity_of, take_features
-from rediffuse.evaluation.fidelity.kernel import mmd
+from rediffuse.evaluation.fidelity.kernel import kid, mmd
 from rediffuse.evaluation.fidelity.manifold import manifold
-from rediffuse.evaluation.fidelity.measure import Fidelity, measure_fidelity
+from rediffuse.evaluation.fidelity.measure import Fidelity, compare_features, measure_fidelity
 from rediffuse.evaluation.fidelity.moments import frechet
 from rediffuse.evaluation.judged import Judged, batches
 from rediffuse.evaluation.kept import Kept
@@ -71,6 +71,12 @@ def test_classes_are_matched_by_name_and_those_with_few_images_have_no_figures()
     assert (found.classes[0].fid_like, found.classes[0].kid_like, found.classes[0].manifold) == (None, None, None)
     assert found.classes[1].manifold is not None
     assert not measure_fidelity(REAL, made, extractor=pooled, settings=replace(OWN, per_class=False)).classes
+
+
+def test_kid_is_drawn_as_the_settings_say() -> None:
+    real, made = plain(REAL, pooled), plain(MADE, pooled)
+    found = compare_features("all", real, made, Fidelity(subsets=3, subset=10, seed=1))
+    assert found.kid_like == kid(real, made, subsets=3, size=10, seed=1)
 
 
 def test_a_set_beside_itself() -> None:
