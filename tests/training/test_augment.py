@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from rediffuse.errors import ConfigError
 from rediffuse.training.augment import CropViews, StandardViews, apply_views, generator_of
@@ -47,6 +48,19 @@ def test_draws_keep_their_law() -> None:
     # A crop lies in the picture (before it is turned).
     sides = linear.norm(dim=1)
     assert bool((views[:, :, 2].abs() <= 1 - sides + 1e-5).all())
+
+
+def test_place_turn_and_stretch_of_a_crop_are_uniform() -> None:
+    views = StandardViews(smallest=0.25, stretch=4 / 3, rotation=15).draw(4000, generator_of("law")).double()
+    linear, sides = views[:, :, :2], views[:, :, :2].norm(dim=1)
+    inside = linear.det().abs() < 0.5  # there no side was cut off at 1
+    angle = torch.atan2(-linear[:, 0, 1], linear[:, 1, 1]).rad2deg()
+    ratio = (sides[inside, 0] / sides[inside, 1]).log()
+    drawn = {"angle": (angle, 15), "ratio": (ratio, math.log(4 / 3))}
+    for axis, name in enumerate("xy"):
+        drawn[name] = views[inside, axis, 2] / (1 - sides[inside, axis]), 1
+    for name, (values, end) in drawn.items():
+        assert stats.kstest(values.numpy(), stats.uniform(-end, 2 * end).cdf).pvalue > 1e-3, name
 
 
 def test_flips_change_no_other_number() -> None:

@@ -109,6 +109,14 @@ def test_a_head_finds_what_logistic_regression_finds() -> None:
     assert right > theirs.score((held / 37).numpy(), labels.numpy()) - 0.03
 
 
+def test_a_head_learns_from_every_view() -> None:
+    labels = torch.arange(2).repeat(50)
+    items = torch.randn(100, 2, 8, generator=torch.Generator().manual_seed(0))
+    items[:, 1] += 4 * torch.nn.functional.one_hot(labels, 8)  # only the second view tells the classes apart
+    head = fit_head(Pool.build(items, labels, None, [()] * 100, 0.0), 2)
+    assert float((head(items[:, 1]).argmax(1) == labels).float().mean()) > 0.95
+
+
 def test_an_objective_needs_the_whole_network() -> None:
     images = toys.striped(2)
     with pytest.raises(ConfigError, match="a head on frozen features, which sees no views"):

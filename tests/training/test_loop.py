@@ -321,6 +321,11 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
             train(**other)
     with pytest.raises(ConfigError, match=r"another training \(size was \[16, 16\], now \[8, 8\]\); give that command again"):
         train(view_size=(8, 8))
+    start = robust_run.steady_net()
+    with torch.no_grad():
+        start.head.weight.zero_()
+    with pytest.raises(ConfigError, match="weights was"):
+        fit_network(start, pool(), settings=settings, checkpoint=path)
 
 
 def test_a_training_that_was_killed_early_finds_the_bank_as_it_was(tmp_path: Path) -> None:

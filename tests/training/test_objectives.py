@@ -139,6 +139,7 @@ def test_descriptions_are_json_and_tell_objectives_apart() -> None:
         objectives.base(DiffAug(NoDenoiser(SCHEDULE))),
         objectives.base(diffaug(1.0), source="aligned"),
         objectives.augmix(AugMix()),
+        Objective(augmix=AugMix(), consistency=5.0),
         Objective(extras=(Extra(pictures=first),)),
         Objective(extras=(Extra(pictures=other),)),
         Objective(batchnorm="split"),
