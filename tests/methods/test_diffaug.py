@@ -247,6 +247,8 @@ def test_noise_times_follow_the_image_size():
     seen = DiffAug(network(), Fixed(t=999))
     seen(pictures(2, size=8))
     assert (seen.denoiser.network.seen[-1] == seen.draw(1, stream(), size=8).t).all()
+    seen(torch.rand((2, 3, 8, 16), generator=stream()))  # the shorter side is the size
+    assert (seen.denoiser.network.seen[-1] == seen.draw(1, stream(), size=8).t).all()
 
 
 def test_levels_of_test_time():

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.sampling.curved import SHAPE, Curved, job, source, stable_schedule, start_noise
 
-from rediffuse.denoisers.base import Condition, Denoiser
+from rediffuse.denoisers.base import Condition, Denoiser, NoiseSchedule
+from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser
+from rediffuse.denoisers.schedules import ve_ratios
 from rediffuse.errors import ConfigError
 from rediffuse.sampling.sampler import noise_generator, run_jobs, sample_one
 from rediffuse.sampling.solvers import SOLVERS, from_noise, trajectory
@@ -105,6 +107,20 @@ def test_noise_is_a_function_of_all_bits_of_the_seed() -> None:
     assert torch.equal(start_noise(12345), start_noise(12345))
     assert not torch.equal(start_noise(5), start_noise(5 + (1 << 32)))  # torch alone would give the same
     assert start_noise((1 << 63) - 1).isfinite().all()
+
+
+def test_from_noise_starts_at_the_spread_of_an_exploding_table() -> None:
+    """At the deviation that pictures of deviation 1 have there, not at that of the noise alone."""
+    seen: list[torch.Tensor] = []
+
+    class Watching(GaussianMixtureDenoiser):
+        def forward(self, x_t: torch.Tensor, t: torch.Tensor, condition: Condition | None = None) -> torch.Tensor:
+            seen.append(x_t.clone())
+            return super().forward(x_t, t, condition)
+
+    model = Watching(torch.zeros(1, *SHAPE), torch.ones(1), torch.ones(1), NoiseSchedule.from_ratios(ve_ratios(0.01, 50)))
+    sample_one(model, replace(job(from_noise(model.schedule, "ddim", 4), 3), source=torch.zeros(SHAPE)))
+    torch.testing.assert_close(seen[0][0], (1 + 50.0**2) ** 0.5 * start_noise(3))
 
 
 def test_the_global_random_state_is_left_alone() -> None:
