@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.generation.conftest import Make, take_photos
+from PIL import Image
+from tests.generation.conftest import Make, picture, take_photos
 
+from rediffuse.data.images import pixels_sha256
 from rediffuse.errors import DataError
-from rediffuse.generation.files import room_on_disk, scratch_file
+from rediffuse.generation.files import room_on_disk, scratch_file, write_image
 from rediffuse.generation.store import Run, finished_shards
 from rediffuse.writing import write_text
 
@@ -98,6 +101,13 @@ def test_a_file_of_a_run_waits_in_its_scratch_folder(tmp_path: Path, monkeypatch
     assert list(scratch.iterdir()) == []
     write_text(file, "new", scratch_file(file, scratch))
     assert file.read_bytes() == b"new"
+
+
+def test_a_jpeg_keeps_its_colours_and_is_known_by_what_a_reader_sees(tmp_path: Path):
+    image, file = picture(0, (40, 30)), io.BytesIO()
+    image.save(file, "JPEG", quality=95, subsampling=0)
+    found = write_image(lambda: image, tmp_path / "a.jpg", "jpeg", tmp_path)
+    assert found == (pixels_sha256(Image.open(file).convert("RGB")), 40, 30)
 
 
 def test_only_the_disk_is_spoken_of(tmp_path: Path):
