@@ -15,6 +15,7 @@ from tests.evaluation.ood.toys import noise
 from rediffuse.data.folder import folder
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.evaluation.corruptions import subsets
 from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
 from rediffuse.evaluation.corruptions.apply import corrupt
 from rediffuse.evaluation.corruptions.frost import photo_folder
@@ -130,6 +131,42 @@ def test_imagenet_c_is_read_by_its_folders(tmp_path: Path) -> None:
         ImageNetC(tmp_path / "contrast")
     with pytest.raises(DataError, match="is no folder"):
         ImageNetC(tmp_path / "nothing")
+
+
+class _KilledError(Exception):
+    pass
+
+
+def test_a_killed_judgement_of_a_subset_goes_on_to_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subsets, "BLOCK", 6)
+    _write(tmp_path / "set", PIXELS, ["b", "d", "e"])
+    images, models = folder(tmp_path / "set"), [network(list("abcde"), 1), network(list("edcba"), 2)]
+    whole = subset_accuracy(models, images, size=32)
+    assert 0 < whole.right.mean() < 1
+
+    def kill(done: int, _: int) -> None:
+        if done >= 12:
+            raise _KilledError
+
+    with pytest.raises(_KilledError):
+        subset_accuracy(models, images, size=32, keep=tmp_path / "kept", progress=kill)
+    asked = [0, 0]
+    hooks = []
+    for place, model in enumerate(models):
+
+        def count(_: object, given: tuple[torch.Tensor], __: object, place: int = place) -> None:
+            asked[place] += len(given[0])
+
+        hooks.append(model.network.register_forward_hook(count))
+    told: list[tuple[int, int]] = []
+    again = subset_accuracy(models, images, size=32, keep=tmp_path / "kept", progress=lambda *count: told.append(count))
+    for hook in hooks:
+        hook.remove()
+    assert asked == [8, 8]  # the two blocks before the kill are there
+    assert told == [(6, 20), (12, 20), (18, 20), (20, 20)]
+    assert (again.right == whole.right).all()
+    assert (again.rows(), again.notes) == (whole.rows(), whole.notes)
+    assert again.difference("net 1", "net 2") == whole.difference("net 1", "net 2")
 
 
 def test_only_the_classes_that_are_shown_can_be_answers(tmp_path: Path) -> None:
