@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +20,9 @@ from rediffuse.errors import ConfigError
 from rediffuse.evaluation.fidelity.features import DEFAULT, Extractor, Taken, identity_of, take_features
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.kept import Kept, fingerprint
+from rediffuse.evaluation.saved import Content, Saved
+from rediffuse.evaluation.statistics import Interval
+from rediffuse.evaluation.statistics import share as share_of
 
 COSINE = 0.85
 RMS = 0.12
@@ -53,6 +58,48 @@ class Duplicate:
         return asdict(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Duplicates(Saved, Sequence[Duplicate]):
+    """The pairs that were found, the closest features first; a sequence of them.
+
+    Attributes:
+        pairs: as found. first, second: how many pictures each set holds.
+        settings: that decided what counts as near.
+        seconds: wall time of this call.
+    """
+
+    pairs: tuple[Duplicate, ...]
+    first: int
+    second: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = field(default=0.0, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> Duplicate: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Duplicate, ...]: ...
+    def __getitem__(self, index: int | slice) -> Duplicate | tuple[Duplicate, ...]:
+        return self.pairs[index]
+
+    def share(self) -> Interval:
+        """Of the pictures of the first set, those that are nearly one of the second, with the exact interval over pictures."""
+        near = len({pair.first for pair in self.pairs})
+        return share_of(np.arange(self.first) < near)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "share": self.share().to_json()}
+
+    def content(self) -> Content:
+        """Headline: pairs, and the share of the first set; a row a pair."""
+        headline: dict[str, Interval | float] = {"pairs": float(len(self)), "share": self.share()}
+        said = "; ".join(f"{key}: {value}" for key, value in self.settings.items())
+        notes = [f"{self.first} pictures beside {self.second}", f"settings: {said}"]
+        return Content(headline=headline, rows=[pair.to_json() for pair in self.pairs], seconds=self.seconds, notes=notes)
+
+
 def near_duplicates(
     first: ImageSet,
     second: ImageSet,
@@ -66,7 +113,7 @@ def near_duplicates(
     keep: str | Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Duplicate, ...]:
+) -> Duplicates:
     """Pairs of pictures whose features and pixels are both close, the closest features first.
 
     Features find candidates (they forgive a crop, a codec, a mirror); pixels throw out what only shows the same thing, or is as flat and
@@ -81,10 +128,13 @@ def near_duplicates(
         share: largest difference as a share of the pictures' own spread, above 0; infinity takes all candidates.
         neighbours: candidates of each picture of the first set, at most.
         keep, identity, progress: as in `measure.measure_fidelity`.
+    Returns:
+        A sequence of pairs that saves itself.
     """
     if not -1 <= cosine <= 1 or not 0 <= rms <= 1 or neighbours < 1 or not share > 0:
         told = f"{cosine}, {rms}, {share} and {neighbours}"
         raise ConfigError(f"cosine must be in [-1, 1], rms in [0, 1], share above 0, neighbours at least 1, got {told}")
+    began = time.monotonic()
     judge, how = Judged.open(DEFAULT, name=DEFAULT) if extractor is None else extractor, taken or Taken()
     kept = None
     if keep is not None:
@@ -100,7 +150,13 @@ def near_duplicates(
     found = []
     for row, candidates in similar(ours, theirs, cosine, neighbours):
         found += [pair for pair in _looked_at(first, second, row, candidates, how) if pair.rms <= rms and pair.share <= share]
-    return tuple(sorted(found, key=lambda pair: (-pair.cosine, pair.first, pair.second)))
+    return Duplicates(
+        pairs=tuple(sorted(found, key=lambda pair: (-pair.cosine, pair.first, pair.second))),
+        first=len(first),
+        second=len(second),
+        settings={"cosine": cosine, "rms": rms, "share": share, "neighbours": neighbours, **how.identity()},
+        seconds=time.monotonic() - began,
+    )
 
 
 def similar(first: Tensor, second: Tensor, cosine: float, neighbours: int) -> list[tuple[int, list[tuple[int, float]]]]:
