@@ -26,3 +26,4 @@ def test_long_values_are_cut() -> None:
     assert short(None) == "null"
     assert len(short(list(range(100)))) == 60
     assert short(list(range(100))).endswith("...")
+    assert short("0123456789abcdef" * 4) == '"0123456789ab"'  # a hash

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 _LONGEST = 60
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 def leaves(values: Mapping[str, Any], joint: str = ".") -> dict[str, Any]:
@@ -27,6 +29,8 @@ def unequal(old: Mapping[str, Any], new: Mapping[str, Any], joint: str = ".") ->
 
 
 def short(value: Any) -> str:
-    """A value as JSON, its beginning where it is long."""
+    """A value as JSON, its beginning where it is long; of a hash 12 digits."""
+    if isinstance(value, str) and _HASH.fullmatch(value):
+        value = value[:12]
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

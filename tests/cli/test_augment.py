@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Ended, fill
+from tests.cli.test_bad_input import refused
 
 from rediffuse.concepts.concepts import Concepts
 from rediffuse.data import folder
@@ -96,6 +97,52 @@ def test_the_same_command_again_changes_nothing(rediffuse: Callable[..., Ended],
     before = {path: path.stat().st_mtime_ns for path in Path("more/images").rglob("*.png")}
     assert rediffuse(*command).status == 0
     assert {path: path.stat().st_mtime_ns for path in Path("more/images").rglob("*.png")} == before
+
+
+def tree(*places: str) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for place in places for file in sorted(Path(place).rglob("*")) if file.is_file()}
+
+
+def test_another_run_is_refused_before_words_are_learned_and_its_words_stay(
+    rediffuse: Callable[..., Ended], photos: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rediffuse.concepts import textual_inversion
+
+    command = ("augment", photos, "more", "--model", model, *QUICK)
+    assert rediffuse(*command).status == 0
+    monkeypatch.setattr(textual_inversion, "learn", lambda *_, **__: pytest.fail("words were learned"))
+    checkpoint, words = Path("more.words/learning.safetensors"), Concepts.load("more.words").hash
+    for lost in (False, True):
+        if lost:  # as the advice to delete it once said
+            checkpoint.unlink()
+        before = tree("more", "more.words")
+        other = rediffuse(*command, "--seed", 1)
+        refused(other, "more holds the run of another plan: seed 0 there, 1 here", "Give another folder")
+        assert "delete" not in other.err
+        # What a run's plan does not hold of the learning, its words tell.
+        longer = rediffuse("augment", photos, "more", "--model", model, *SHORT, "--samples", 12)
+        refused(longer, "recipe.steps was 2, now 3; the copies in more were made with them", "Give another folder for the copies than more")
+        assert "delete" not in longer.err
+        assert tree("more", "more.words") == before
+        assert rediffuse(*command).status == 0  # the run and its words are as they were
+        assert Concepts.load("more.words").hash == words
+    fill(photos, {"cat": 1}, first=9)
+    added = rediffuse(*command)
+    refused(added, "1 photo ('cat/9.png') only here")
+    assert "sha256" not in added.err
+    refused(
+        rediffuse("learn", photos, "more.words", "--model", model, "--samples", 8), "other photos: 12 then, 13 now. Give another folder"
+    )
+
+
+def test_words_without_a_run_are_not_learned_over(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:
+    assert rediffuse("learn", photos, "more.words", "--model", model, "--samples", 8).status == 0
+    Path("more.words/learning.safetensors").unlink()
+    before = tree("more.words")
+    said = rediffuse("augment", photos, "more", "--model", model, *QUICK, "--seed", 3)
+    refused(said, "the words in more.words belong to another learning: seed was 0, now 3. Give another folder for the copies than more")
+    assert tree("more.words") == before
+    assert rediffuse("augment", photos, "more", "--model", model, *SHORT, "--seed", 3, "--words", "more.words").status == 0
 
 
 def test_the_steps_make_the_same_pixels(rediffuse: Callable[..., Ended], photos: Path, model: Path) -> None:

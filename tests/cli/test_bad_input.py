@@ -144,7 +144,7 @@ def test_words_of_other_classes(rediffuse: Callable[..., Ended], photos: Path, m
     refused(rediffuse("generate", photos, "more", "--words", "words", "--model", model), "'dog'", "'fish'")
     refused(rediffuse("generate", photos, "more", "--model", model), "--words", "rediffuse learn")
     refused(rediffuse("learn", other, "a.safetensors", "--model", model), "folder")
-    refused(rediffuse("learn", photos, "words", "--model", model), "belongs to another learning")
+    refused(rediffuse("learn", photos, "words", "--model", model), "belong to another learning", "--words words")
 
 
 def test_classes_whose_tokens_collide_are_kept_apart(rediffuse: Callable[..., Ended], tmp_path: Path, model: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_checkpoint_of_another_learning_is_refused(tmp_path: Path) -> None:
     for change, message in (
         ({"seed": 1}, "seed was 0, now 1"),
         ({"recipe": replace(recipe, learning_rate=0.5)}, "recipe.learning_rate was 0.3, now 0.5"),
-        ({"photos": pictures({**COUNTS, "dog": 2})}, "photos.count was 6, now 7"),
+        ({"photos": pictures({**COUNTS, "dog": 2})}, "other photos: 6 then, 7 now. Give another folder$"),
     ):
         given: dict[str, Any] = {"photos": photos, "recipe": recipe, **change}
         with pytest.raises(PlanError, match=message):

@@ -52,6 +52,7 @@ def augment(
     from rediffuse.cli.large import Work, guard, guard_opened
     from rediffuse.data.splits import few_shot
     from rediffuse.generation.plan import class_folders
+    from rediffuse.generation.run import check_begun
 
     making.check()
     writing.check()
@@ -77,11 +78,14 @@ def augment(
     class_folders(images.classes)  # names that fall together are an error before anything is learned
     spoken = given_words(words, images, making, common)
     denoiser = load_prompted(model or MODEL, common, file)
+    if learns:
+        blank = making.build(denoiser, images.classes, blank_words(images, denoiser, chosen))
+        check_begun(images, blank, out, **planned(writing, common, making.batch))  # before anything is learned for nothing
     priced = learns and say_price(out, images, denoiser, making, chosen, writing, common)
     if priced and writing.dry_run:
         return 0
     if learns:
-        spoken = learn_into(words_beside(out), images, denoiser, chosen, batch=making.batch, common=common)
+        spoken = learn_into(words_beside(out), images, denoiser, chosen, batch=making.batch, common=common, run=out)
     method = making.build(denoiser, images.classes, spoken)
     return make(
         images, out, method, writing, common, photos=photos, batch=making.batch, priced=priced, split=split, no_flips=no_flips,

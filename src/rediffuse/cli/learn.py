@@ -118,14 +118,68 @@ def check_folder(words: Path) -> None:
 
 
 def learn_into(
-    folder: Path, images: ImageSet, model: Denoiser, recipe: InversionRecipe, *, batch: int | None = None, common: Common
+    folder: Path,
+    images: ImageSet,
+    model: Denoiser,
+    recipe: InversionRecipe,
+    *,
+    batch: int | None = None,
+    common: Common,
+    run: Path | None = None,
 ) -> Concepts:
-    """Learn words into a folder, continue there, or read them where they are finished."""
+    """Learn words into a folder, continue there, or read them where they are finished; those of another learning are never replaced.
+
+    Args:
+        run: the folder of copies that the words lie beside, if any.
+    """
     from rediffuse.concepts.textual_inversion import learn as learn_words
     from rediffuse.concepts.tokens import CHECKPOINT
 
-    learned = learn_words(
-        images, model, recipe=recipe, seed=common.seed, batch=batch, progress=not common.quiet, checkpoint=folder / CHECKPOINT
-    )
+    learned = finished(folder, images, model, recipe, common, run)
+    if learned is None:
+        learned = learn_words(
+            images, model, recipe=recipe, seed=common.seed, batch=batch, progress=not common.quiet, checkpoint=folder / CHECKPOINT
+        )
     learned.save(folder)
     return learned
+
+
+def finished(
+    folder: Path, images: ImageSet, model: Denoiser, recipe: InversionRecipe, common: Common, run: Path | None
+) -> Concepts | None:  # fmt: skip
+    """The words that this very learning left in a folder; None where there are none, or damaged ones, which it makes again.
+
+    Raises PlanError for the words of another learning, which a run may have been made with.
+    """
+    from rediffuse.concepts.concepts import Concepts
+    from rediffuse.concepts.state import differences
+    from rediffuse.concepts.textual_inversion import learning_task
+    from rediffuse.concepts.tokens import WORDS
+    from rediffuse.errors import ModelError, PlanError
+
+    if not (folder / WORDS).exists():
+        return None
+    try:
+        there = Concepts.load(folder)
+    except ModelError:
+        return None
+    task = learning_task(images, model, recipe=recipe, seed=common.seed)
+    noted = {name: there.settings[name] for name in task if name in there.settings}
+    unlike = differences(noted, task) if noted else ["they do not say how they were learned"]
+    if not unlike:
+        return there.of_classes(images.classes)
+    told = f"the words in {folder} belong to another learning: {'; '.join(unlike)}"
+    if run is None:
+        raise PlanError(f"{told}. Give another folder; `augment --words {folder}` makes copies with these as they are")
+    raise PlanError(
+        f"{told}{uses(run, there)}. Give another folder for the copies than {run}, and new words go beside it; or make copies with these "
+        f"as they are: --words {folder}, and nothing that says how words are learned"
+    )
+
+
+def uses(run: Path, words: Concepts) -> str:
+    """That a run was made with these words; empty where it was not."""
+    from rediffuse.generation.store import RUN, read_info
+
+    made = (run / RUN).is_file() and read_info(run)["settings"]["concepts"] == words.hash
+    return f"; the copies in {run} were made with them" if made else ""

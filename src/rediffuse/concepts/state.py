@@ -80,11 +80,12 @@ class LearningState:
         if not file.exists():
             return None
         state, theirs = cls._read(file)
-        differences = unequal(_deciding(theirs), _deciding(json.loads(json.dumps(task))))
-        if differences:
-            told = "; ".join(f"{name} was {short(old)}, now {short(new)}" for name, old, new in differences[:5])
-            use = f"; `augment --words {file.parent}` makes copies with its words as they are" if (file.parent / WORDS).exists() else ""
-            raise PlanError(f"{file} belongs to another learning: {told}. Give another folder, or delete it{use}")
+        if unlike := differences(theirs, task):
+            # Words that were learned may be those of a run, and are lost with the file; of a learning under way nothing is made yet.
+            learned = (file.parent / WORDS).exists()
+            spare = "" if learned or state.step >= theirs["recipe"]["steps"] else ", or delete it: it is not finished"
+            use = f"; `augment --words {file.parent}` makes copies with its words as they are" if learned else ""
+            raise PlanError(f"{file} belongs to another learning: {'; '.join(unlike)}. Give another folder{spare}{use}")
         places = {name: place for place, name in enumerate(theirs["placeholders"])}
         return state.index([places[name] for name in task["placeholders"]])
 
@@ -106,6 +107,26 @@ class LearningState:
 def learning_seconds(file: Path) -> float:
     """How long the learning of a checkpoint took so far, all its lives together; what a kill threw away is not in it."""
     return LearningState._read(file)[0].seconds
+
+
+def differences(theirs: Mapping[str, Any], task: Mapping[str, Any]) -> list[str]:
+    """In words, how another learning differs from this one; empty where both end at the same words."""
+    old, new = _deciding(theirs), _deciding(json.loads(json.dumps(task)))
+    told = []
+    if old["photos"].pop("sha256", None) != new["photos"].pop("sha256", None):
+        before, now = old["photos"].pop("count", None), new["photos"].pop("count", None)
+        told.append(f"other photos: {before} then, {now}{' others' if before == now else ''} now")
+    if old["model"].pop("weights_hash", None) != new["model"].pop("weights_hash", None):
+        for model in (old["model"], new["model"]):
+            model.pop("name", None), model.pop("revision", None)
+        told.append(f"another model: {_model_name(theirs)} then, {_model_name(task)} now")
+    return [*told, *(f"{name} was {short(before)}, now {short(now)}" for name, before, now in unequal(old, new))][:5]
+
+
+def _model_name(task: Mapping[str, Any]) -> str:
+    """With the beginning of its weights' hash, which tells apart two of one name."""
+    model = dict(task.get("model", {}))
+    return f"{model.get('name') or 'one without a name'} ({str(model.get('weights_hash') or 'unknown')[:12]})"
 
 
 def _deciding(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def learn(
     if file is not None:
         check_place(file.parent)
     with frozen(model), Bar(progress) as bar:
-        task = _task(photos, model, recipe=chosen, seed=seed, batch=batch, placeholders=placeholders)
+        task = learning_task(photos, model, recipe=chosen, seed=seed, batch=batch)
         state = None if file is None else LearningState.load(file, task)
         if state is None or state.step < chosen.steps:
             state = _train(photos, model, chosen, state, task, file, bar, notes(progress))
@@ -216,10 +216,8 @@ def _no_room(model: Denoiser, shape: Sequence[int], steps: str, file: Path | Non
     )
 
 
-def _task(
-    photos: Photos, model: Denoiser, *, recipe: InversionRecipe, seed: int, batch: int | None, placeholders: Mapping[str, str]
-) -> dict[str, Any]:
-    """All that decides what comes out, as JSON."""
+def learning_task(photos: Photos, model: Denoiser, *, recipe: InversionRecipe, seed: int, batch: int | None = None) -> dict[str, Any]:
+    """All that decides what `learn` gives, as JSON: what checkpoints and words are told apart by, see `state.differences`."""
     spec = model.spec
     source = {} if spec is None else {"name": spec.name, "revision": spec.revision, "weights_hash": model.fingerprint()}
     known = next((name for name, other in RECIPES.items() if other == recipe), "custom")
@@ -227,7 +225,7 @@ def _task(
         "recipe": {"name": known, **recipe.to_settings()},
         "seed": seed,
         "batch": batch,
-        "placeholders": dict(placeholders),
+        "placeholders": distinct_placeholders(photos.classes),
         "photos": {"name": photos.name, "count": len(photos.labels), "flips": photos.flips, "sha256": photos_digest(photos)},
         "model": {**source, "dtype": str(getattr(model, "dtype", torch.float32)).removeprefix("torch.")},
     }

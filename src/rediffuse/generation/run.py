@@ -21,7 +21,7 @@ from rediffuse.generation.local import Engine, default_batch, shard_steps
 from rediffuse.generation.plan import Plan, Settings, cut, tabulate
 from rediffuse.generation.preview import make_preview
 from rediffuse.generation.pricing import Cost, gigabytes, price
-from rediffuse.generation.store import IMAGES, Run, finished_shards, read_manifest
+from rediffuse.generation.store import IMAGES, RUN, Run, finished_shards, read_info, read_manifest
 from rediffuse.generation.writer import Writer, check_folder
 from rediffuse.methods.editing import EditingMethod
 from rediffuse.progress import Bar, counted, notes
@@ -127,6 +127,22 @@ def generate(
         return _whole(engine, plan, writer, note, progress)
 
 
+def check_begun(
+    photos: ImageSet, method: EditingMethod, out: Path, *, batch: int | None = None, side: int | None = None, **asked: Any
+) -> None:
+    """Refuse a folder that holds the run of another plan, as far as that is known before words are learned: blank ones stand for them.
+
+    Raises PlanError. Args as in `generate`; nothing is measured or written.
+    """
+    if not (out / RUN).is_file():
+        return
+    settings = Settings(side=_side(method, side), **asked)
+    identity = {**_identity(method, settings), "concepts": read_info(out)["settings"]["concepts"]}
+    found = check_folder(out, identity, tabulate(photos, method, settings))
+    if found is not None:
+        _check_batch(out, found[0], batch)
+
+
 def rate_of(photos: ImageSet, method: EditingMethod, batch: int | None = None) -> float:
     """Image steps a second of a method's model on this machine, by short calls: what a price is made with.
 
@@ -226,10 +242,7 @@ def _plan(
     else:
         info, variants = found
         slots, threads = info["plan"]["batch"], info["plan"]["threads"]
-        if batch not in (None, slots):
-            raise PlanError(
-                f"{out} holds the run of another plan: batch {slots} there, {batch} here. Leave batch out, or give another folder"
-            )
+        _check_batch(out, info, batch)
     plan = Plan(
         settings=identity,
         variants=variants,
@@ -241,6 +254,13 @@ def _plan(
         gigabytes=gigabytes(photos, variants, settings),
     )
     return plan, found is not None
+
+
+def _check_batch(out: Path, info: dict[str, Any], batch: int | None) -> None:
+    """A run that was begun keeps its cut, so another batch cannot go on with it."""
+    slots = info["plan"]["batch"]
+    if batch not in (None, slots):
+        raise PlanError(f"{out} holds the run of another plan: batch {slots} there, {batch} here. Leave batch out, or give another folder")
 
 
 def _identity(method: EditingMethod, settings: Settings) -> dict[str, Any]:
