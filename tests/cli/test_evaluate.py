@@ -192,18 +192,43 @@ def test_another_evaluation_is_not_written_over(
     assert rediffuse("evaluate", nets[1], photos, *words).status == 0
     before = Path("evaluation/evaluation.json").read_bytes()
     refused(rediffuse("evaluate", nets[0], photos, *words), "evaluation.json judges second by", "write <b>first by", "--out")
-    copy = tmp_path / "copy"
-    shutil.copytree(photos.parent, copy)
-    refused(rediffuse("evaluate", nets[1], copy / photos.name, *words), "over it")
     assert Path("evaluation/evaluation.json").read_bytes() == before
     assert rediffuse("evaluate", nets[0], photos, *words, "--dry-run").status == 0
-    assert rediffuse("evaluate", nets[1], photos, *words, "--images", 5).status == 0
     namesake = net(tmp_path / "elsewhere" / nets[1].name, 9)
     refused(rediffuse("evaluate", namesake, photos, *words), "judges second by", "over it (second of other weights)")
     assert rediffuse("evaluate", *nets, photos, *words).status == 0  # another one joins
     refused(rediffuse("evaluate", nets[1], photos, *words), "judges <b>first and second by")
     Path("evaluation/evaluation.json").write_text("[]", encoding="utf-8")
     refused(rediffuse("evaluate", nets[1], photos, *words), "cannot be read", "give another folder, or remove it")
+
+
+def test_other_photos_and_settings_are_not_written_over(
+    rediffuse: Callable[..., Ended], nets: tuple[Path, Path], photos: Path, tmp_path: Path
+) -> None:
+    words = ["--suite", "few-shot", "--quiet"]
+    assert rediffuse("evaluate", nets[1], photos, *words).status == 0
+    copy = tmp_path / "copy"
+    shutil.copytree(photos.parent, copy)
+    spelled = photos.parent / ".." / photos.parent.name / photos.name
+    for same in (copy / photos.name, spelled, photos):  # the photos count, not how they are called
+        assert rediffuse("evaluate", nets[1], same, *words).status == 0
+    before = Path("evaluation/evaluation.json").read_bytes()
+    for options, said in (
+        (("--images", 5), "is another evaluation: 9 photos then, 5 now. Give another folder for this one with --out"),
+        (("--seed", 1), "seed was 0, now 1"),
+        (("--size", 16), "size was 32, now 16"),
+        (("--fit", "crop"), 'fit was "pad", now "crop"'),
+    ):
+        refused(rediffuse("evaluate", nets[1], photos, *words, *options), said, "--out")
+    shutil.copy(copy / "a" / "0.png", photos.parent / "a" / "1.png")
+    refused(rediffuse("evaluate", nets[1], photos, *words), "9 photos then, 9 others now")
+    refused(rediffuse("evaluate", *nets, photos, *words), "9 photos then, 9 others now")
+    assert Path("evaluation/evaluation.json").read_bytes() == before
+    # An older file does not know its photos: there their name decides, as it did.
+    older = {name: value for name, value in json.loads(before).items() if name not in ("photos", "unknown_sets")}
+    Path("evaluation/evaluation.json").write_text(json.dumps(older), encoding="utf-8")
+    refused(rediffuse("evaluate", nets[1], copy / photos.name, *words), "over it")
+    assert rediffuse("evaluate", nets[1], photos, *words).status == 0
 
 
 def test_an_evaluation_has_a_folder_of_its_own(

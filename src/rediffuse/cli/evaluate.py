@@ -74,6 +74,8 @@ def evaluate(
     check_wanted(suite, denoiser, near, far, train)
     check_own(out, EVALUATION_KIND)
     bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
+    if not dry_run:
+        check_vacant(out, bench.asked)
     terminal.note("Measuring how fast the classifiers are here.", quiet=common.quiet)
     cost = bench.price()
     if dry_run:
@@ -81,8 +83,6 @@ def evaluate(
         return 0
     terminal.note(cost.summary(), quiet=common.quiet)
     cost.check(hours)
-    asking = bench.asking
-    check_vacant(out, bench.weights, asking.data.name, [part.name for part in bench.parts], [*asking.near, *asking.far])
     found = run(bench, common.quiet)
     show(found)
     terminal.say(f"\nThe figures: {found.save(out)}")

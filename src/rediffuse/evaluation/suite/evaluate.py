@@ -15,6 +15,7 @@ from rediffuse.denoisers.pixel import check_unconditional
 from rediffuse.errors import ConfigError, DataError, RediffuseError
 from rediffuse.evaluation.corruptions.constants import SMALLEST
 from rediffuse.evaluation.judged import Judged, batches, check_models
+from rediffuse.evaluation.kept import fingerprint
 from rediffuse.evaluation.matching import LISTED, told_apart
 from rediffuse.evaluation.ood.sets import SHARED, without_own
 from rediffuse.evaluation.provenance import commit, provenance
@@ -23,7 +24,7 @@ from rediffuse.evaluation.suite.asking import Asking, Part, Progress, part_of
 from rediffuse.evaluation.suite.cost import Cost, PartCost, Rates, measure
 from rediffuse.evaluation.suite.keeping import Keeping
 from rediffuse.evaluation.suite.parts import build
-from rediffuse.evaluation.suite.result import FIELDS, Evaluation, Skipped
+from rediffuse.evaluation.suite.result import FIELDS, Asked, Evaluation, Skipped
 from rediffuse.evaluation.suite.settings import Suite, SuiteSettings
 from rediffuse.training.trained_on import check_unseen, flattery, learned_by
 
@@ -164,11 +165,8 @@ class Bench:
                 skipped.append(Skipped(part=part.name, reason=str(error), failed=True))
         if first is not None and not found:
             raise first
-        asking, own = self.asking, self.asking.settings
+        asking, own, asked = self.asking, self.asking.settings, self.asked
         device = str(asking.models[0].device)
-        told = {} if asking.denoiser is None else {"kind": type(asking.denoiser).__name__, "hash": asking.denoiser.fingerprint()}
-        if asking.denoiser is not None and asking.denoiser.spec is not None:
-            told["name"] = asking.denoiser.spec.name
         return Evaluation(
             name=asking.data.name,
             suite=own.suite,
@@ -181,7 +179,9 @@ class Bench:
             provenance=provenance(command, device),
             settings=own.to_json(),
             skipped=tuple(skipped),
-            denoiser=told,
+            denoiser=asked.denoiser,
+            photos=asked.photos,
+            unknown_sets=asked.unknown,
             seconds=seconds,
             notes=self.notes,
             **found,
@@ -191,6 +191,24 @@ class Bench:
     def weights(self) -> dict[str, str]:
         """The hash of each classifier's weights, by name."""
         return {name: str(self.keeping.identity(name)["weights"]) for name in self.asking.names}
+
+    @property
+    def asked(self) -> Asked:
+        """What this is of, to be held against what lies where it would be written."""
+        asking, denoiser = self.asking, self.asking.denoiser
+        told = {} if denoiser is None else {"kind": type(denoiser).__name__, "hash": denoiser.fingerprint()}
+        if denoiser is not None and denoiser.spec is not None:
+            told["name"] = denoiser.spec.name
+        return Asked(
+            models=self.weights,
+            name=asking.data.name,
+            photos=fingerprint(asking.data),
+            images=len(asking.data),
+            parts=[part.name for part in self.parts],
+            unknown={name: fingerprint(images) for name, images in {**asking.near, **asking.far}.items()},
+            settings=asking.settings.to_json(),
+            denoiser=told,
+        )
 
     def _said(self, part: Part, progress: Progress | None, seconds: dict[str, float]) -> list[Any]:
         """What all classifiers said, those that are asked together in one; `seconds` learns what the part took, also where it fails."""
