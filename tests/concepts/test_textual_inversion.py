@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -157,6 +158,24 @@ def test_a_killed_learning_ends_at_the_same_words(tmp_path: Path, decay: Any) ->
     assert learn(photos, again, recipe=recipe, progress=False, checkpoint=file).hash == whole.hash
     assert again.calls == 0
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_ctrl_c_keeps_the_step_under_way(tmp_path: Path) -> None:
+    class Pressed(LinearDenoiser):
+        def loss(self, x0: Tensor, t: Tensor, noise: Tensor, condition: Condition | None = None) -> Tensor:
+            before = self.calls
+            found = super().loss(x0, t, noise, condition)
+            if before < 6 * 3 * TOY.batch_per_class <= self.calls:
+                signal.raise_signal(signal.SIGINT)
+            return found
+
+    photos, recipe, file = pictures(COUNTS), replace(TOY, steps=20), tmp_path / "state.safetensors"
+    whole = learn(photos, LinearDenoiser(), recipe=recipe, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        learn(photos, Pressed(), recipe=recipe, progress=False, checkpoint=file)
+    last = LinearDenoiser()
+    assert learn(photos, last, recipe=recipe, progress=False, checkpoint=file).hash == whole.hash
+    assert last.calls == (20 - 6) * 3 * TOY.batch_per_class
 
 
 def test_a_learning_goes_on_with_its_classes_in_another_order(tmp_path: Path) -> None:

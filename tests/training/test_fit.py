@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,30 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None
     start = open_backbone("scratch", images.classes, seed=5, size=16)
     fit_network(start, pool, settings=FAST, seed=5, checkpoint=tmp_path / "state.pt", progress=lambda done, _: steps.append(done))
     assert steps == []  # all of it was done already
+
+
+def test_ctrl_c_keeps_the_step_under_way(tmp_path: Path) -> None:
+    """A small training is stopped long before its first checkpoint by steps."""
+    images = toys.striped(4)
+
+    def train(checkpoint: Path | None, stop: int | None = None) -> tuple[Classifier, list[int]]:
+        done: list[int] = []
+
+        def press(step: int, _: int) -> None:
+            done.append(step)
+            if step == stop:
+                signal.raise_signal(signal.SIGINT)
+
+        options = {"settings": FAST, "seed": 5, "checkpoint": checkpoint, "progress": press}
+        start = open_backbone("scratch", images.classes, seed=5, size=16)
+        return fit_network(start, pool_of(images, None, PixelBank(16)), **options), done  # type: ignore[arg-type]
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "state.pt", 3)
+    continued, done = train(tmp_path / "state.pt")
+    assert done == list(range(5, FAST.steps + 1))  # the fourth was under way, and is kept
+    whole, _ = train(None)
+    assert all(torch.equal(value, continued.state_dict()[name]) for name, value in whole.state_dict().items())
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:

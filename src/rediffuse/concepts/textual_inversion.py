@@ -30,6 +30,7 @@ from rediffuse.concepts.state import LearningState
 from rediffuse.denoisers.base import Denoiser, check_denoiser
 from rediffuse.denoisers.memory import Room
 from rediffuse.errors import ConfigError, ModelError
+from rediffuse.interrupt import Keeping
 from rediffuse.progress import Bar, notes
 from rediffuse.writing import check_place
 
@@ -62,8 +63,8 @@ def learn(
         batch: samples in one denoiser call; left out, see `default_batch`. Less needs less memory and gives the same words up to
             rounding, so a checkpoint may be continued with another. When memory runs out, the batch is halved.
         progress: show a bar on the standard error stream once the work has lasted two seconds.
-        checkpoint: a file. The state goes there every 25 steps; after a kill the same call continues and ends at the same words, bit for
-            bit on the same machine. Of a finished learning it gives the words at once.
+        checkpoint: a file. The state goes there every 25 steps, after a minute, and before Ctrl-C or TERM end the learning; the same call
+            continues and ends at the same words, bit for bit on the same machine. Of a finished learning it gives the words at once.
     Returns:
         Concepts with one word a class; `settings` hold recipe, seed, starts and the hashes of model and photos.
     Raises:
@@ -126,20 +127,23 @@ def _train(
     rows = nn.Parameter(state.rows.to(model.device))  # (classes, vectors, D)
     optimizer = state.optimizer(rows, recipe)
     bar.stage(f"learning {len(shots.names)} words", recipe.steps * per_step, state.step * per_step)
-    for step in range(state.step, recipe.steps):
-        samples = draw_samples(recipe, shots, seed=seed, step=step, levels=len(model.schedule))
-        rows.grad = gradient(model, rows, placeholders, samples, recipe.templates, room, bar) / recipe.batch_per_class
-        if not bool(rows.grad.isfinite().all()):
-            raise ModelError(f"the gradient of the words is not finite at step {step}; load the model with --dtype float32")
-        optimizer.param_groups[0]["lr"] = recipe.rate(step)
-        optimizer.step()
-        if file is not None and (step + 1) % SAVE_EVERY == 0:
-            state.after(step + 1, rows, optimizer, time.monotonic() - began).save(file, task)
-            saved = step + 1
-    state = state.after(recipe.steps, rows, optimizer, time.monotonic() - began)
-    if file is not None:
-        state.save(file, task)
-    return state
+
+    def keep(step: int) -> None:
+        nonlocal saved
+        if file is not None:
+            state.after(step, rows, optimizer, time.monotonic() - began).save(file, task)
+            saved = step
+
+    with Keeping(None if file is None else keep, SAVE_EVERY, recipe.steps, note) as keeping:
+        for step in range(state.step, recipe.steps):
+            samples = draw_samples(recipe, shots, seed=seed, step=step, levels=len(model.schedule))
+            rows.grad = gradient(model, rows, placeholders, samples, recipe.templates, room, bar) / recipe.batch_per_class
+            if not bool(rows.grad.isfinite().all()):
+                raise ModelError(f"the gradient of the words is not finite at step {step}; load the model with --dtype float32")
+            optimizer.param_groups[0]["lr"] = recipe.rate(step)
+            optimizer.step()
+            keeping.after(step + 1)
+    return state.after(recipe.steps, rows, optimizer, time.monotonic() - began)
 
 
 def gradient(

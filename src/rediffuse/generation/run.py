@@ -16,13 +16,13 @@ from rediffuse.data.types import ImageSet, Rejected
 from rediffuse.errors import ConfigError, DataError, PlanError
 from rediffuse.generation.environment import denoiser_name, dtype_of, identify
 from rediffuse.generation.files import room_on_disk
-from rediffuse.generation.interrupt import Interrupt
 from rediffuse.generation.local import Engine, default_batch, shard_steps
 from rediffuse.generation.plan import Plan, Settings, cut, tabulate
 from rediffuse.generation.preview import make_preview
 from rediffuse.generation.pricing import Cost, gigabytes, price
 from rediffuse.generation.store import IMAGES, RUN, Run, finished_shards, read_info, read_manifest
 from rediffuse.generation.writer import Writer, check_folder
+from rediffuse.interrupt import Interrupt
 from rediffuse.methods.editing import EditingMethod
 from rediffuse.progress import Bar, counted, notes
 

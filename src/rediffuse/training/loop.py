@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from rediffuse.denoisers.precision import trunk_region
 from rediffuse.errors import ConfigError, DataError
+from rediffuse.interrupt import Keeping
 from rediffuse.methods.bank import Bank
+from rediffuse.progress import notes
 from rediffuse.training.augment import StandardViews, ViewLaw, generator_of
 from rediffuse.training.checkpoint import keep_checkpoint, read_checkpoint, weights_hash
 from rediffuse.training.classifier import Classifier, Progress, seeded
@@ -60,7 +63,7 @@ def fit_network(
         view_size: (height, width) at which views are made; default: the network's input. A denoiser wants the size it knows.
         seed: of draws, views and dropout. What a step does is a function of (seed, step) and of what a Bank remembers.
         checkpoint: a file that a killed training of the same kind continues from; kept at the end, for the caller to remove.
-        checkpoint_every: steps.
+        checkpoint_every: steps; it is written after a minute too, and before Ctrl-C or TERM end the training.
         progress: called with (steps done, in all).
         watch, watch_every: called with values of the loss every so many steps.
     Raises:
@@ -71,24 +74,21 @@ def fit_network(
     views = StandardViews() if views is None else views
     objective = plain() if objective is None else objective
     training = Training(classifier, pool, settings, views, objective, procedure, view_size or classifier.preprocessing.size, seed)
-    path = None if checkpoint is None else Path(checkpoint)
-    key = training.key() if path is not None else ""
+    path, key = (None, "") if checkpoint is None else (Path(checkpoint), training.key())
     state = None if path is None else read_checkpoint(path, key)
     training.check_together(state)
     done = 0 if state is None else training.restore(state)
     if path is not None and state is None and any(bank.path is not None for bank in training.banks):
         training.keep(path, key, 0)  # what a bank's file held before: the first steps write into it
-    seen = _Mean()
-    for step in range(done, settings.steps):
-        seen.add(training.step(step))
-        if path is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == settings.steps):
-            training.keep(path, key, step + 1)
-        if not training.processes.first:
-            continue
-        if watch is not None and ((step + 1) % watch_every == 0 or step + 1 == settings.steps):
-            watch(step + 1, seen.take() | {"learning_rate": procedure.rate(settings, step)})
-        if progress is not None:
-            progress(step + 1, settings.steps)
+    keep, first, seen = None if path is None else partial(training.keep, path, key), training.processes.first, _Mean()
+    with Keeping(keep, checkpoint_every, settings.steps, notes(first and progress is not None), training.processes.largest) as keeping:
+        for step in range(done, settings.steps):
+            seen.add(training.step(step))
+            keeping.after(step + 1)
+            if first and watch is not None and ((step + 1) % watch_every == 0 or step + 1 == settings.steps):
+                watch(step + 1, seen.take() | {"learning_rate": procedure.rate(settings, step)})
+            if first and progress is not None:
+                progress(step + 1, settings.steps)
     return training.finish()
 
 
@@ -171,8 +171,7 @@ class Training:
             terms: dict[str, Tensor] = self.look(make_views(self.objective, self.batch(step)))
             loss = torch.stack(tuple(terms.values())).sum()
             if not bool(loss.isfinite()):
-                rate = self.settings.learning_rate
-                raise DataError(f"the loss became {float(loss.detach())}; lower learning_rate (now {rate})")
+                raise DataError(f"the loss became {float(loss.detach())}; lower learning_rate (now {self.settings.learning_rate})")
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         if self.procedure.clip:

@@ -82,6 +82,14 @@ class Processes:
         distributed.all_gather_object(found, own, group=_processor_group())
         return found
 
+    def largest(self, own: int) -> int:
+        """The largest number that a process brings, for all."""
+        if self.accelerator is None:
+            return own
+        found = torch.tensor(own)
+        distributed.all_reduce(found, distributed.ReduceOp.MAX, group=_processor_group())
+        return int(found)
+
     def agree(self, values: Iterable[Tensor]) -> None:
         """Give every process the first one's values, in place."""
         if self.accelerator is not None:
