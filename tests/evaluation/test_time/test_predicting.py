@@ -9,11 +9,16 @@ import torch
 from tests.evaluation.test_time.views import SIZE, Projection, mixture
 from tests.training.toys import striped
 
+from rediffuse import load
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.kept import forget
 from rediffuse.evaluation.test_time import predicting
+from rediffuse.evaluation.test_time.dda import DDA
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
+from rediffuse.evaluation.test_time.ensembles import Plain
 from rediffuse.evaluation.test_time.predicting import predict_images
+from rediffuse.training.backbones import open_backbone
+from rediffuse.training.cost import denoiser_operations
 
 IMAGES = striped(3, size=SIZE)
 
@@ -40,7 +45,7 @@ def test_kept_blocks_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
     asked: list[int] = []
     again.classifier.register_forward_hook(lambda _, inputs, __: asked.append(len(inputs[0])))
     found = predict_images(again, IMAGES, size=SIZE, keep=keep, progress=lambda *counts: done.append(counts))
-    assert sum(asked) == 5 * 4  # one block of five images, four members
+    assert sum(asked) == 5 * 4 + 1  # one block of five images, four members; and one to count its operations
     assert torch.equal(found.probabilities, whole.probabilities)
     assert torch.equal(found.decisions, whole.decisions)
     assert found.members == whole.members
@@ -57,6 +62,33 @@ def test_kept_blocks_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
         predict_images(lower, IMAGES, size=SIZE, keep=keep)
     forget(keep)
     assert not keep.exists()
+
+
+def test_a_block_takes_a_minute_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dearer an image, the fewer are kept together, so that little is lost; blocks of another length are taken as they are."""
+    each = ensemble().operations(SIZE)
+    assert each == 4 * 2 * 3 * SIZE * SIZE * 4 + 3 * denoiser_operations(mixture(), (SIZE, SIZE))
+    monkeypatch.setitem(predicting.MINUTE, "cpu", 3.5 * each)
+    assert predicting.block_of(ensemble(), SIZE) == 3
+    keep = tmp_path / "keep"
+    whole = predict_images(ensemble(), IMAGES, size=SIZE, keep=keep)
+    assert sorted(file.name for file in keep.glob("*.kept")) == [f"{start:09d}.kept" for start in (0, 3, 6, 9)]
+    for name in ("000000006.kept", "000000009.kept"):
+        (keep / name).unlink()
+    monkeypatch.setitem(predicting.MINUTE, "cpu", 5 * each)
+    assert torch.allclose(predict_images(ensemble(), IMAGES, size=SIZE, keep=keep).probabilities, whole.probabilities, atol=1e-6)
+    assert (keep / "000000011.kept").exists()
+    monkeypatch.setitem(predicting.MINUTE, "cpu", 1.0)
+    assert predicting.block_of(ensemble(), SIZE) == 1
+
+
+def test_many_guided_steps_make_small_blocks() -> None:
+    """On a processor DDA costs too much for 256 photos between two savings; the photo alone does not."""
+    network, denoiser = open_backbone("scratch", ("a", "b"), size=32), load("cifar10-32", dtype="float32")
+    plain, views, brought_back = Plain(network), DiffAugEnsemble(network, denoiser), DDA(network, denoiser)
+    assert brought_back.operations(32) == pytest.approx(50 * 3 * denoiser_operations(denoiser, (32, 32)), rel=0.1)
+    assert predicting.block_of(plain, 32) == predicting.BLOCK
+    assert predicting.block_of(brought_back, 32) < 20 < predicting.block_of(views, 32) < predicting.BLOCK
 
 
 def test_a_small_set_leaves_nothing(tmp_path: Path) -> None:

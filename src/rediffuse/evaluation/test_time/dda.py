@@ -25,6 +25,10 @@ from rediffuse.methods.noise_times import REFERENCE_SIZE, levels, size_factor
 from rediffuse.sampling.sampler import noise_generator
 from rediffuse.sampling.solvers import ancestral
 from rediffuse.sampling.table import StepTable
+from rediffuse.training.cost import denoiser_operations
+
+GRADIENT = 3
+"""What a call costs with its gradient in the image, in calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,10 @@ class DDA(Ensemble):
     @property
     def made_by(self) -> dict[str, Any]:
         return {**self.settings, "self_ensemble": None}  # the adapted view is the same with and without the raw one beside it
+
+    def operations(self, size: int) -> float:
+        call = denoiser_operations(self.denoiser, (size, size)) * (GRADIENT if self.chosen.guidance > 0 else 1)
+        return super().operations(size) + self.chosen.steps * call
 
     def views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
         chosen = (member == len(self.members) - 1).nonzero().flatten()

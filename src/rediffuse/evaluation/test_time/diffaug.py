@@ -16,6 +16,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.evaluation.test_time.ensembles import CHUNK, Ensemble, Reduce, seed_of
 from rediffuse.methods.diffaug import DiffAug, DiffAugDraw
 from rediffuse.methods.noise_times import REFERENCE_SIZE, Levels, levels
+from rediffuse.training.cost import denoiser_operations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,10 @@ class DiffAugEnsemble(Ensemble):
     @property
     def settings(self) -> dict[str, Any]:
         return {"ensemble": "diffaug", "seed": self.seed, "denoiser": self._fingerprint, **asdict(self.chosen)}
+
+    def operations(self, size: int) -> float:
+        views = sum(t > 0 for t in self.chosen.times)
+        return super().operations(size) + views * denoiser_operations(self.method.denoiser, (size, size))
 
     def levels(self, size: int) -> Levels:
         """How much noise each member gets, for images whose shorter side is this, in pixels."""

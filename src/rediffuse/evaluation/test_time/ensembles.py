@@ -18,6 +18,7 @@ from rediffuse.evaluation.test_time.predictions import Predictions
 from rediffuse.evaluation.test_time.sharing import SharedViews
 from rediffuse.methods.base import check_images
 from rediffuse.training.classifier import evaluating
+from rediffuse.training.cost import operations_of
 
 Reduce = Literal["probabilities", "logits"]
 Progress = Callable[[int, int], None]
@@ -76,6 +77,12 @@ class Ensemble(nn.Module, ABC):
     def check(self, images: Tensor) -> None:
         """Raise DataError for images that cannot be seen."""
         check_images(images, self.multiple_of)
+
+    def operations(self, size: int) -> float:
+        """Floating-point operations that all members take for one image of so many pixels a side."""
+        picture = torch.zeros(1, 3, size, size, device=self.device)
+        with evaluating(self):
+            return len(self.members) * operations_of(lambda: self.classifier(picture))
 
     def forward(self, images: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Log probabilities (B, K) of the whole ensemble; gradients flow, so that it can be attacked as the one classifier that it is.

@@ -12,12 +12,18 @@ from torch import Tensor
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import DataError
-from rediffuse.evaluation.kept import Kept, fingerprint, in_noted_blocks, numbers_of
+from rediffuse.evaluation.kept import Kept, fingerprint, numbers_of
 from rediffuse.evaluation.test_time.ensembles import Ensemble, image_seeds
 from rediffuse.evaluation.test_time.predictions import Predictions
 
 BLOCK = 256
-"""Images whose predictions are kept together; a smaller set is not kept on the way."""
+"""Images whose predictions are kept together, at most."""
+MINUTE = {"cpu": 3e12}
+"""Floating-point operations that take a minute at most, by the kind of device; on a processor that is left alone they take 15 seconds."""
+ACCELERATED = 3e14
+"""The same on any other device."""
+FULL = 16
+"""Images that a block has at least where calls of few leave most of the device idle."""
 
 
 def predict_images(
@@ -37,7 +43,8 @@ def predict_images(
     Args:
         size: side in pixels of the square that images become, a multiple of `ensemble.multiple_of`.
         fit: how other shapes become that square; see `data.geometry.Fit`.
-        keep: folder for the predictions of finished blocks; the same call again continues from it. The caller removes it (`kept.forget`).
+        keep: folder for the predictions of finished blocks (`block_of`), of a set that has several; the same call again continues from it.
+            The caller removes it (`kept.forget`).
         identity: what else decides the predictions, such as a hash of the classifier's weights; kept predictions of others are refused.
         progress: called with (images done, images in all).
     Raises:
@@ -49,18 +56,41 @@ def predict_images(
     shape = Fit(mode=fit, size=size, multiple_of=ensemble.multiple_of)
     settings = {"ensemble": ensemble.settings, "size": size, "fit": fit, "images": fingerprint(images)}
     settings |= {"denoiser_numbers": numbers_of(ensemble), **(identity or {})}
-    kept = Kept(keep, settings) if keep is not None and len(images) > BLOCK else None
-
-    def make(rows: slice) -> tuple[dict[str, Tensor], dict[str, str]]:
-        part = _predict(ensemble, images[rows], shape, rows.start, len(images), progress)
-        return {"probabilities": part.probabilities, "decisions": part.decisions, "asked": part.asked}, {"seconds": repr(part.seconds)}
-
-    parts = []
-    for rows, tensors, notes in in_noted_blocks(len(images), BLOCK, make, kept):
+    kept = Kept(keep, settings) if keep is not None and keep.exists() else None
+    block = BLOCK if keep is None else block_of(ensemble, size)
+    if kept is None and keep is not None and len(images) > block:
+        kept = Kept(keep, settings)
+    parts: list[Predictions] = []
+    done = 0
+    while done < len(images):
+        name = f"{done:09d}"
+        found = None if kept is None else kept.read(name)
+        if found is None:
+            part = _predict(ensemble, images[done : done + block], shape, done, len(images), progress)
+            found = _tensors(part), {"seconds": repr(part.seconds)}
+            if kept is not None:
+                kept.write(name, *found)
+        tensors, notes = found
         parts.append(Predictions(members=ensemble.members, settings=ensemble.settings, seconds=float(notes["seconds"]), **tensors))
+        done += len(tensors["asked"])  # one that was kept may be of another length: of another device
         if progress is not None:
-            progress(rows.stop, len(images))
+            progress(done, len(images))
     return Predictions.cat(parts)
+
+
+def block_of(ensemble: Ensemble, size: int) -> int:
+    """Images in a block: as many as are asked about in a minute at most.
+
+    It is counted, not timed, so that the same call cuts its images in the same way.
+    """
+    each = ensemble.operations(size)
+    kind = ensemble.device.type
+    fewest = 1 if kind in MINUTE else min(FULL, ensemble.chunk, BLOCK)
+    return max(fewest, min(BLOCK, int(MINUTE.get(kind, ACCELERATED) / max(each, 1.0))))
+
+
+def _tensors(part: Predictions) -> dict[str, Tensor]:
+    return {"probabilities": part.probabilities, "decisions": part.decisions, "asked": part.asked}
 
 
 def _predict(
