@@ -192,6 +192,11 @@ def test_a_preview_makes_a_sheet_beside_the_run(rediffuse: Callable[..., Ended],
     assert ended.status == 0, ended.err
     assert Path("more-preview/contact_sheet.png").is_file()
     assert not Path("more").exists()
+    for quiet in ([], ["--quiet"]):
+        fewer = rediffuse("augment", photos, "more", "--model", model, *words[:-1], 2, *quiet)
+        assert fewer.status == 0, fewer.err
+        assert "more-preview/contact_sheet.png" in "".join(fewer.out.split())
+        assert len(list(Path("more-preview").glob("*.png"))) == 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -115,6 +116,17 @@ def test_a_preview_is_what_the_run_will_make(make: Make, tmp_path: Path):
     assert Counter(strengths[name] for name in shown) == {0.25: 2, 0.5: 2, 0.75: 2, 1.0: 2}
     for name in shown:
         assert np.abs(made[name] - np.asarray(Image.open(folder_ / f"{name}.png"))).max() <= 1
+
+
+def test_a_smaller_preview_takes_the_place_of_a_larger_one(make: Make, tmp_path: Path):
+    """Of its pictures alone: what else lies there stays."""
+    folder_ = tmp_path / "out-preview"
+    make(preview=4)
+    (folder_ / "mine.png").write_bytes(b"mine")
+    make(preview=2)
+    told = json.loads((folder_ / "preview.json").read_text())
+    assert told["images"] == len(told["pictures"]) == 2
+    assert {file.name for file in folder_.glob("*.png")} == {*told["pictures"], "contact_sheet.png", "mine.png"}
 
 
 def test_ctrl_c_in_the_last_decode_is_not_lost(make: Make, monkeypatch: pytest.MonkeyPatch):

@@ -177,6 +177,7 @@ def make(
         priced: the price was said before.
         split, no_flips, model, file: as typed, for the commands that come next.
     """
+    from rediffuse.generation.preview import sheet_of
     from rediffuse.generation.pricing import price
     from rediffuse.generation.run import generate as run
     from rediffuse.generation.store import IMAGES, REJECTED, Run, finished_shards
@@ -192,6 +193,8 @@ def make(
     if not isinstance(made, Run):
         if writing.dry_run:
             terminal.say(price(made, out, finished_shards(out)).summary())
+        else:
+            terminal.say(f"A sheet to look at: {sheet_of(out)}")
         return 0
     copies = sum(copy >= 0 for copy in made.copies)
     if photos is None:

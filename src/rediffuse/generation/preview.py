@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from rediffuse.data.outputs import PREVIEW
@@ -21,18 +22,37 @@ _CELL, _TEXT = 192, 18
 
 def make_preview(engine: Engine, plan: Plan, photos: ImageSet, out: Path, count: int) -> Path:
     """Make `count` images of the plan beside the run's folder, within rounding what the run will make; returns the contact sheet."""
-    folder = out.absolute().with_name(out.absolute().name + "-preview")
-    write_json(folder / PREVIEW, {"run": out.name, "plan": plan.hash, "images": count})  # first: by it readers know the folder
+    sheet = sheet_of(out)
+    folder = sheet.parent
     chosen = choose(plan.variants, count)
+    names = {variant.file_name: f"{PurePosixPath(variant.file_name).stem}.png" for variant in chosen}
+    _clear(folder)
+    told = {"run": out.name, "plan": plan.hash, "images": len(chosen), "pictures": sorted(names.values())}
+    write_json(folder / PREVIEW, told)  # first: by it readers know the folder
     rows = {name: place for place, name in enumerate(photos.ids)}
     pairs: list[tuple[Image.Image, Image.Image, str]] = []
     room = engine.room(min(plan.batch, len(chosen) or 1), lambda slots: engine.note(f"out of memory: again with batches of {slots}"))
     for variant, image in room.fit(lambda slots: [(row, render()) for row, render in engine.make(chosen, slots, lambda _: None)]):
-        image.save(folder / f"{PurePosixPath(variant.file_name).stem}.png")
+        image.save(folder / names[variant.file_name])
         pairs.append((photos[rows[variant.source_id]].image, image, f"{variant.class_name[:18]}, strength {variant.strength:g}"))
-    sheet = folder / "contact_sheet.png"
     contact_sheet(pairs).save(sheet)
     return sheet
+
+
+def sheet_of(out: Path) -> Path:
+    """The contact sheet of a run's preview, beside the run's folder."""
+    return out.absolute().with_name(out.absolute().name + "-preview") / "contact_sheet.png"
+
+
+def _clear(folder: Path) -> None:
+    """Remove the pictures of an earlier preview, and nothing else that lies there."""
+    try:
+        told = json.loads((folder / PREVIEW).read_text(encoding="utf-8"))
+        earlier = [name for name in told.get("pictures", ()) if PurePath(name).name == name and name.endswith(".png")]
+    except (OSError, ValueError, TypeError, AttributeError):  # none, or not one of ours
+        return
+    for name in earlier:
+        (folder / name).unlink(missing_ok=True)
 
 
 def choose(variants: Sequence[Variant], count: int) -> list[Variant]:

@@ -91,7 +91,7 @@ def generate(
         keep_real: put the photos themselves into the folder too, as copy -1.
         target_per_class: images that each class shall have in the folder, kept photos counted; replaces copies.
         dry_run: print the cost and return the plan; nothing is written.
-        preview: make this many images, spread over photos and strengths, and a contact sheet in OUT-preview; return the plan.
+        preview: make this many images, spread over photos and strengths, and OUT-preview/contact_sheet.png; return the plan.
         rate: image steps a second, for the price; default: measured by a short call.
         take_over: continue a run although another process holds its lock.
         command: that continues the run, for messages.
@@ -118,7 +118,7 @@ def generate(
     plan, left = _price(_plan(photos, method, settings, out, batch, engine), out, engine, rate, shown=progress is True or dry_run)
     if dry_run or preview:
         if preview and not dry_run:
-            note(f"wrote {make_preview(engine, plan, photos, out, preview)}")
+            make_preview(engine, plan, photos, out, preview)
         return plan
     with room_on_disk(out, command), Writer(
         out, plan, photos, device=method.model.device, command=command, notes=method.notes, take_over=take_over, note=note
