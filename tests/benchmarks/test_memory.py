@@ -1,4 +1,4 @@
-"""Memory of two suites, each in a process of its own."""
+"""Memory of parts of suites, each in a process of its own."""
 
 from __future__ import annotations
 

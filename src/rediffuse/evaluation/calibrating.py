@@ -207,19 +207,20 @@ class _Work:
         self, images: ImageSet, truth: Sequence[Tensor], temperatures: Sequence[float | None], bins: int, behind: int
     ) -> tuple[Calibration, ...]:
         """Of each model, at its temperature too where it has one. truth: labels of each; behind: images that came before these."""
-        as_is: list[list[Judgements]] = [[] for _ in self.judged]
-        scaled: list[list[Judgements]] = [[] for _ in self.judged]
+        # Made at once: pieces between the freed logits of blocks would keep the memory of all logits in use.
+        as_is = [Judgements.room(len(images)) for _ in self.judged]
+        scaled = [None if temperature is None else Judgements.room(len(images)) for temperature in temperatures]
         for rows, logits in self.logits("judged", images, behind):
             for place, (own, labels, temperature) in enumerate(zip(logits, truth, temperatures, strict=True)):
-                as_is[place].append(judge(own, labels[rows]))
-                if temperature is not None:
-                    scaled[place].append(judge(own, labels[rows], temperature))
+                as_is[place].put(rows, judge(own, labels[rows]))
+                if temperature is not None and (room := scaled[place]) is not None:
+                    room.put(rows, judge(own, labels[rows], temperature))
         return tuple(
             Calibration(
                 model=model.name,
-                as_is=Judgements.cat(as_is[place]),
+                as_is=as_is[place],
                 temperature=temperatures[place],
-                scaled=Judgements.cat(scaled[place]) if scaled[place] else None,
+                scaled=scaled[place],
                 bins=bins,
             )
             for place, model in enumerate(self.judged)

@@ -110,9 +110,15 @@ class Judgements:
     surprise: NDArray[np.float64]
 
     @classmethod
-    def cat(cls, parts: list[Judgements]) -> Judgements:
-        names = cls.__dataclass_fields__
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    def room(cls, images: int) -> Judgements:
+        """For so many images, which `put` fills."""
+        confidence, brier, surprise = (np.full(images, np.nan) for _ in range(3))
+        return cls(confidence=confidence, right=np.zeros(images, dtype=np.bool_), brier=brier, surprise=surprise)
+
+    def put(self, rows: slice, found: Judgements) -> None:
+        """What was found of some images in their places."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[rows] = getattr(found, name)
 
     def index(self, rows: NDArray[np.int64]) -> Judgements:
         return Judgements(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})

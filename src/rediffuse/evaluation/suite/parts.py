@@ -15,7 +15,7 @@ from rediffuse.data.names import slug
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.evaluation import adversarial
-from rediffuse.evaluation.accuracy import Accuracy
+from rediffuse.evaluation.accuracy import Accuracy, measure
 from rediffuse.evaluation.attacking import Attacked, attack_images
 from rediffuse.evaluation.calibrating import Calibrations, calibrate
 from rediffuse.evaluation.certify.certifying import certify
@@ -37,7 +37,7 @@ from rediffuse.evaluation.test_time.dda import DDA
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble
 from rediffuse.evaluation.test_time.ensembles import Plain
 from rediffuse.evaluation.test_time.judging import judged_by
-from rediffuse.evaluation.test_time.predicting import predict_images
+from rediffuse.evaluation.test_time.predicting import predict_blocks
 from rediffuse.evaluation.test_time.sharing import SharedViews
 
 ATTACKED_TOGETHER = 2
@@ -54,11 +54,16 @@ def accuracy(asking: Asking) -> Part:
         found = {}
         for place, model in enumerate(asking.models):
             folder, told = None if keep is None else keep.with_name(f"{keep.name}-{slug(model.name)}"), model.identity()
-            said = predict_images(
+            blocks = predict_blocks(
                 Plain(model.as_module()), asking.data, keep=folder, identity=told, progress=part_of(progress, place, len(asking.models)),
                 **asking.where,
             )  # fmt: skip
-            found[model.name] = said.accuracy(model.truth(asking.data).tolist(), model.classes)
+            # Nothing else of a block outlives it, and this is made at once: pieces between freed blocks would keep their memory in use.
+            decided, done = torch.empty(len(asking.data), dtype=torch.int64), 0
+            for said in blocks:
+                decided[done : done + len(said)] = said.predicted
+                done += len(said)
+            found[model.name] = measure(decided.tolist(), model.truth(asking.data).tolist(), model.classes)
         return found
 
     calls = Calls(classifier=len(asking.models) * len(asking.data))

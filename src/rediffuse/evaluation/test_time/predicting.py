@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,25 @@ def predict_images(
     identity: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
-    """Ask an ensemble about every image of a set.
+    """Ask an ensemble about every image of a set, and hold all that it says: N x K probabilities.
+
+    Args and Raises as in `predict_blocks`.
+    """
+    blocks = predict_blocks(ensemble, images, size=size, fit=fit, keep=keep, identity=identity, progress=progress)
+    return Predictions.cat(list(blocks))
+
+
+def predict_blocks(
+    ensemble: Ensemble,
+    images: ImageSet,
+    *,
+    size: int,
+    fit: Literal["pad", "crop", "squash"] = "pad",
+    keep: Path | None = None,
+    identity: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Predictions]:
+    """Ask an ensemble about every image of a set, block by block in order; for what needs less of each than all its probabilities.
 
     An image's noise is a function of the ensemble's seed and its pixels, so neither order nor company changes its prediction.
 
@@ -60,7 +78,6 @@ def predict_images(
     block = BLOCK if keep is None else block_of(ensemble, size)
     if kept is None and keep is not None and len(images) > block:
         kept = Kept(keep, settings)
-    parts: list[Predictions] = []
     done = 0
     while done < len(images):
         name = f"{done:09d}"
@@ -71,11 +88,10 @@ def predict_images(
             if kept is not None:
                 kept.write(name, *found)
         tensors, notes = found
-        parts.append(Predictions(members=ensemble.members, settings=ensemble.settings, seconds=float(notes["seconds"]), **tensors))
         done += len(tensors["asked"])  # one that was kept may be of another length: of another device
+        yield Predictions(members=ensemble.members, settings=ensemble.settings, seconds=float(notes["seconds"]), **tensors)
         if progress is not None:
             progress(done, len(images))
-    return Predictions.cat(parts)
 
 
 def block_of(ensemble: Ensemble, size: int) -> int:
