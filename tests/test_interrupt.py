@@ -13,6 +13,8 @@ import pytest
 from rediffuse import interrupt
 from rediffuse.interrupt import Interrupt, Keeping
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
 
 def work(keeping: Keeping, steps: int, at: Callable[[int], object] = lambda _: None) -> None:
     with keeping:

@@ -215,20 +215,26 @@ def test_memory_that_runs_out_is_no_traceback(
     assert cli.run(["train"]) == 2
     printed = " ".join(capsys.readouterr().err.split())
     assert said in printed
-    assert "The same command continues" in printed
+    assert "continues" not in printed
+    monkeypatch.setattr(terminal, "is_kept", lambda: True)
+    assert cli.run(["train"]) == 2
+    assert "The same command continues" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("kept", "words", "said"),
     [
-        (["augment", "my photos", "more", "--seed", "3"], "continues:\n  rediffuse augment 'my photos' more --seed 3\n"),
-        (["doctor"], "start again:\n  rediffuse doctor\n"),
+        ("state", ["augment", "my photos", "more", "--seed", "3"], "continues:\n  rediffuse augment 'my photos' more --seed 3\n"),
+        ("other", ["augment", "photos", "more"], "Nothing is kept yet; the same command begins anew:\n  rediffuse augment photos more\n"),
+        ("state", ["doctor"], "start again:\n  rediffuse doctor\n"),
     ],
 )
-def test_an_interrupt_names_the_command_to_type(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+def test_an_interrupt_names_the_command_to_type_and_says_what_it_will_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, kept: str, words: list[str], said: str
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
+        terminal.goes_on_from((tmp_path / "nowhere", "*"), (tmp_path, "stat*"))
+        (tmp_path / kept).touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "build", lambda: interrupted)

@@ -198,3 +198,40 @@ def test_equal_file_names_in_two_splits_are_other_photos(
     ended = rediffuse("train", photos, "net", *SHORT, "--synthetic", "more", "--test", test)
     assert ended.status == 0, ended.err
     assert "have generated copies too" not in ended.err
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_small_training_that_is_stopped_continues(rediffuse: Callable[..., Ended], photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import signal
+
+    from rediffuse.training import loop
+
+    words = ("train", photos, "net", "--steps", 8, "--size", 16)
+    real, steps = loop.Training.step, []
+
+    def step(self: loop.Training, number: int) -> object:
+        steps.append(number)
+        if steps == [0, 1, 2]:
+            signal.raise_signal(signal.SIGINT)
+        return real(self, number)
+
+    monkeypatch.setattr(loop.Training, "step", step)
+    ended = rediffuse(*words)
+    assert ended.status == 130
+    assert "The same command continues" in ended.err
+    assert rediffuse(*words).status == 0
+    assert steps == list(range(8))
+
+
+def test_a_stopped_head_begins_anew_and_says_so(
+    rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rediffuse.training import fit
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "features", stopped)
+    ended = rediffuse("train", photos, "net", "--classifier", resnet_folder(tmp_path / "known", size=16), "--size", 16)
+    assert ended.status == 130
+    assert "Nothing is kept yet; the same command begins anew:\n  rediffuse train" in ended.err

@@ -160,6 +160,7 @@ def test_a_killed_learning_ends_at_the_same_words(tmp_path: Path, decay: Any) ->
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_the_step_under_way(tmp_path: Path) -> None:
     class Pressed(LinearDenoiser):
         def loss(self, x0: Tensor, t: Tensor, noise: Tensor, condition: Condition | None = None) -> Tensor:

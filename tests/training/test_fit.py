@@ -73,6 +73,7 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None
     assert steps == []  # all of it was done already
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_the_step_under_way(tmp_path: Path) -> None:
     """A small training is stopped long before its first checkpoint by steps."""
     images = toys.striped(4)

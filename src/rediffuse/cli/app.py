@@ -32,7 +32,7 @@ STEPS = Group("Step by step", sort_key=2)
 
 DONE, PROBLEM, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
 CONTINUES = ("augment", "compare", "demo", "evaluate", "generate", "learn", "predict", "train")
-"""Verbs that go on where they stopped when the same command is given again."""
+"""Verbs that go on where they stopped when the same command is given again, once something is kept (`terminal.goes_on_from`)."""
 
 USAGE: Mapping[Callable[..., int], str] = {
     evaluate: f"evaluate {PLACES} [OPTIONS]",
@@ -99,6 +99,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn errors into words. `argv` is what follows the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
     terminal.TYPED.set(tuple(words))
+    terminal.goes_on_from()
     try:
         with warnings_in_words():
             status = build()(words, exit_on_error=False, print_error=False, console=terminal.help_out())
@@ -177,15 +178,17 @@ def help_of(words: Sequence[str]) -> str:
 def out_of_memory(words: Sequence[str], error: BaseException) -> str:
     """What to do when memory ran out, and the first line of what the library said."""
     said = (str(error).splitlines() or [""])[0].rstrip(".")
-    kept = " The same command continues; what is finished is kept." if words and words[0] in CONTINUES else ""
+    kept = " The same command continues; what is finished is kept." if words and words[0] in CONTINUES and terminal.is_kept() else ""
     return f"memory ran out{f' ({said})' if said else ''}. Use a smaller batch or model (see {help_of(words)}), or another --device.{kept}"
 
 
 def continuation(verb: str, so_far: str = "") -> str:
     """What to say of an interrupted command; so_far: what is there, if the work itself has said so."""
     stopped = f"Stopped: {so_far}." if so_far else "Stopped."
-    if verb in CONTINUES:
+    if verb in CONTINUES and terminal.is_kept():
         return f"{stopped} The same command continues:\n  {terminal.typed()}"
+    if verb in CONTINUES:
+        return f"{stopped} Nothing is kept yet; the same command begins anew:\n  {terminal.typed()}"
     return f"{stopped} To start again:\n  {terminal.typed()}"
 
 

@@ -84,6 +84,7 @@ def compare(
     file.check(model)
     check_pair(data, NO_JUDGE, split=split, test=test)
     check_apart(data, out)
+    terminal.goes_on_from(*kept_in(out))
     arms = arms or (("pixels", *ARMS) if data == "digits" else ARMS)
     if DA_FUSION not in arms:
         check_without_words(redrawing, learning, common.quiet)
@@ -107,6 +108,15 @@ def compare(
     show(found)
     terminal.say(f"\nThe page: {page}")
     return 1 if found.missing() else 0
+
+
+def kept_in(out: Path) -> list[tuple[Path, str]]:
+    """Where a comparison keeps what it goes on from: finished cells, and words and copies that some will learn from."""
+    from rediffuse.concepts.tokens import CHECKPOINT
+    from rediffuse.data.outputs import CELLS
+    from rediffuse.generation.store import FINISHED
+
+    return [(out / CELLS, "**/seed-*[0-9].json"), (out, f"**/{FINISHED}"), (out, f"**/{CHECKPOINT}")]
 
 
 def pricing(

@@ -81,6 +81,7 @@ def demo(
         results: also write the figures into this .json file.
         model: the text-to-image model: a bundled name, a folder, a single .safetensors file, or a hub name.
     """
+    from rediffuse.cli.compare import kept_in
     from rediffuse.cli.outcome import show
     from rediffuse.evaluation.few_shot.compare import compare
     from rediffuse.reports.page import write_page
@@ -93,6 +94,7 @@ def demo(
         raise ConfigError(f"--results names a .json file, got {results}")
     extent = QUICK if quick else FULL if full else NORMAL
     place = Path("demo") / extent.name if out is None else out
+    terminal.goes_on_from(*kept_in(place))
     fresh = not (place / "settings.json").exists()
     if results is not None and not fresh:
         raise ConfigError(f"--results wants a demo from nothing, and {place} holds one already; give another --out")

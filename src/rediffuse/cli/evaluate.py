@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, check_own, load_model
-from rediffuse.data.outputs import EVALUATION_KIND
+from rediffuse.data.outputs import EVALUATION_KIND, WORK
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,11 +68,13 @@ def evaluate(
         train: photos that the classifiers were trained on, or the name of that split, for the scores KNN, Mahalanobis and ReAct.
     """
     from rediffuse.checking import check_hours
+    from rediffuse.evaluation.kept import KEPT_BLOCKS
     from rediffuse.evaluation.suite.result import check_vacant
 
     check_hours(hours)
     check_wanted(suite, denoiser, near, far, train)
     check_own(out, EVALUATION_KIND)
+    terminal.goes_on_from((out / WORK, f"**/{KEPT_BLOCKS}"))
     bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
     if not dry_run:
         check_vacant(out, bench.asked)

@@ -141,11 +141,15 @@ def draw(
 
 
 def check_out(out: Path) -> None:
-    """Refuse a place that cannot become a run's folder, before hours of work. Raises PlanError or ConfigError."""
-    from rediffuse.generation.store import RUN
+    """Refuse a place that cannot become a run's folder, before hours of work. Raises PlanError or ConfigError.
+
+    Its finished shards are what an interrupted command goes on from.
+    """
+    from rediffuse.generation.store import FINISHED, RUN
     from rediffuse.generation.writer import check_folder
     from rediffuse.writing import check_place
 
+    terminal.goes_on_from((out, FINISHED))
     if not (out / RUN).is_file():
         check_folder(out, {}, ())
         check_place(out)

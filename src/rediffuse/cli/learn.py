@@ -55,6 +55,7 @@ def learn(
     file.check(model)
     check_apart(photos, words)
     check_folder(words)
+    terminal.goes_on_from((words, CHECKPOINT))
 
     def price(_: int, classes: int) -> Work:
         return Work(samples=chosen.samples_per_class * classes)

@@ -137,7 +137,7 @@ def predict(
         fit: how photos of other shapes become a square. [default: that of the training, else pad]
         batch: views in one call; less needs less memory.
     """
-    from rediffuse.evaluation.kept import forget
+    from rediffuse.evaluation.kept import KEPT_BLOCKS, forget
     from rediffuse.evaluation.test_time.predicting import predict_images
     from rediffuse.evaluation.test_time.prediction_table import check_table, write_table
 
@@ -159,6 +159,7 @@ def predict(
         terminal.note(f"{told}: what is right of them says nothing of photos.", style="yellow")
     describe(ensemble, side, len(images), common.quiet)
     keep = out.with_name(f"{out.name}.partial")
+    terminal.goes_on_from((keep, KEPT_BLOCKS))
     with bar("predicting", quiet=common.quiet) as report:
         found = predict_images(ensemble, images, size=side, fit=square, keep=keep, identity=identity | {"dtype": numbers}, progress=report)
     write_table(out, found, images, classifier.classes, per_class=per_class)

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())
 """What follows the program's name in the command that runs now."""
+
+KEPT: ContextVar[tuple[tuple[Path, str], ...]] = ContextVar("kept", default=())
+"""Where the command that runs now keeps what it would go on from: folders, and the pattern of files in them."""
 
 WIDTH = 100
 """Columns that prose is set in, on wider terminals too."""
@@ -104,6 +108,16 @@ def _paragraph(console: Console, text: str, style: str | None) -> None:
         console.print(text, soft_wrap=True)
         return
     console.print(text, style=style, width=min(console.width, WIDTH))
+
+
+def goes_on_from(*places: tuple[Path, str]) -> None:
+    """Note where a command keeps what the same command goes on from: (folder, pattern of files that hold finished work)."""
+    KEPT.set(places)
+
+
+def is_kept() -> bool:
+    """Whether the command that runs now, or an earlier one like it, has left something to go on from."""
+    return any(next(folder.glob(pattern), None) is not None for folder, pattern in KEPT.get())
 
 
 def typed() -> str:

@@ -84,6 +84,7 @@ def train(
     first = int(os.environ.get("RANK", "0")) == 0  # torchrun's: one process speaks and writes
     common = common if first else replace(common, quiet=True)
     check_out(out)
+    terminal.goes_on_from((out, UNFINISHED))
     run = "the run that they were exported from" if output_kind(data) == EXPORT_KIND else data
     check_pair(data, f"learn from the photos that they were made from, and add --synthetic {run}", split=split, test=test)
     images, held = hold_out(*open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet), holdout, common)

@@ -20,6 +20,8 @@ from rediffuse.writing import holds_nothing, whole, write_json
 
 _IDENTITY = "identity.json"
 _ENDING = ".kept"
+KEPT_BLOCKS = f"*{_ENDING}"
+"""Pattern of the files of finished blocks."""
 LINES = 4096
 """Of a set's hash that are put together at a time."""
 

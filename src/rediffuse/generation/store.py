@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RUN, IMAGES = outputs.RUN, outputs.IMAGES
 PLAN, MANIFEST, REJECTED, CARD = "plan.parquet", "manifest", "rejected.jsonl", "README.md"
 PARTIAL, LOCK, METADATA = "partial", "run.lock", "metadata.parquet"
+FINISHED = f"{MANIFEST}/shard-*.parquet"
+"""Pattern of the files that say which shards are done."""
 FORMAT = 1
 _SHARD = re.compile(r"shard-([0-9]{5,})\.parquet")
 _INFO = {
@@ -195,7 +197,7 @@ def manifest_name(shard: int) -> str:
 
 def finished_shards(folder: Path) -> list[int]:
     """Numbers of the shards that have a manifest: those and no others are done."""
-    found = (_SHARD.fullmatch(file.name) for file in (folder / MANIFEST).glob("shard-*.parquet"))
+    found = (_SHARD.fullmatch(file.name) for file in folder.glob(FINISHED))
     return sorted(int(match[1]) for match in found if match is not None)
 
 
