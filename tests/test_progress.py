@@ -52,6 +52,20 @@ def test_a_first_step_that_warms_up_is_no_speed() -> None:
     assert only.line("x", "steps") == "x: 1 of 1 steps, 30/min, 2.0 s"
 
 
+def test_at_the_end_the_rate_is_of_the_same_time_that_stands_beside_it() -> None:
+    """A slow first piece is in both, then."""
+    clock = Clock()
+    meter = Meter(37, clock=clock)
+    clock.now += 6
+    meter.count(1, 37)
+    clock.now += 1
+    meter.count(36, 37)
+    assert meter.tail() == "35/s, 1 s left"
+    clock.now += 0.4
+    meter.count(37, 37)
+    assert meter.line("reading", "images") == "reading: 37 of 37 images, 5.0/s, 7.4 s"
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_what_an_earlier_life_had_done_is_no_speed(known: bool) -> None:
     clock = Clock()

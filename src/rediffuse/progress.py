@@ -88,11 +88,11 @@ class Meter:
 
     @property
     def rate(self) -> float | None:
-        """Pieces a second, a slow first one left out; None before anything is known."""
+        """Pieces a second, a slow first one left out until all are done; None before anything is known."""
         if self._first is None:
             return None
         (began, before), now = self._first, self._clock()
-        if self.done == before == self.total:
+        if self.done == self.total:  # beside the time of all stands the rate of all
             began, before = self._began, self._before
         return (self.done - before) / (now - began) if now > began and self.done > before else None
 

@@ -79,6 +79,9 @@ def test_one_classifier_gets_a_page_and_its_figures(
     again = rediffuse("evaluate", nets[0], photos, "--far", strangers, *words)
     assert again.status == 0, again.err
     assert "corruptions: 9 images, done" in again.err
+    assert "all is there already" in again.err
+    assert "Measuring" not in again.err
+    assert "about" not in again.err
     assert "The page" not in again.out
 
 

@@ -50,6 +50,15 @@ def test_the_search_is_cheap_and_counts_what_it_costs() -> None:
     assert model.calls == sum(chosen.calls for chosen in found) < 2 * words * 3
 
 
+def test_the_bar_counts_all_rounds_as_the_price_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, shots = toy()
+    stages, done = [], []
+    monkeypatch.setattr(Bar, "stage", lambda self, title, total=0, done=0: stages.append(total))
+    monkeypatch.setattr(Bar, "advance", lambda self, pieces: done.append(pieces))
+    choose(model, RECIPE, shots)
+    assert stages == [sum(done)] == [3 * search_calls(model, RECIPE)]
+
+
 @pytest.mark.parametrize("extra", [0, 1, 9, 200])
 def test_the_price_of_a_search_is_what_it_then_costs(extra: int) -> None:
     model, shots = toy(extra)

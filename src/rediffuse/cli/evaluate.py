@@ -78,7 +78,8 @@ def evaluate(
     bench = prepare(places, suite, out, split, images, size, fit, denoiser, near, far, train, common)
     if not dry_run:
         check_vacant(out, bench.asked)
-    terminal.note("Measuring how fast the classifiers are here.", quiet=common.quiet)
+    if not bench.done:
+        terminal.note("Measuring how fast the classifiers are here.", quiet=common.quiet)
     cost = bench.price()
     if dry_run:
         terminal.say(cost.summary())

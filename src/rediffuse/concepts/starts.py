@@ -76,7 +76,11 @@ def check_start(model: Denoiser, recipe: InversionRecipe) -> None:
 
 def search_calls(model: Denoiser, recipe: InversionRecipe) -> int:
     """Denoiser calls of one sample, without gradient, that choosing the start costs each class; 0 where nothing is searched."""
-    alive = len(_candidates(model, recipe))
+    return _calls(len(_candidates(model, recipe)))
+
+
+def _calls(alive: int) -> int:
+    """Of one class with so many candidates."""
     calls, done = 0, 0
     for goal, keep in _rounds(alive):
         calls, alive, done = calls + alive * (goal - done), min(alive, keep), goal
@@ -118,9 +122,9 @@ def nearest(model: Denoiser, candidates: Sequence[Start], shots: Shots, *, seed:
     alive = [list(range(len(candidates))) for _ in shots.names]
     sums = torch.zeros(len(shots.names), len(candidates), dtype=torch.float64)
     calls, done = [0] * len(shots.names), 0
+    bar.stage("choosing the words to start from", len(shots.names) * _calls(len(candidates)))
     for goal, keep in _rounds(len(candidates)):
         todo = [(place, who, look) for place, group in enumerate(alive) for look in range(done, goal) for who in group]
-        bar.stage("choosing the words to start from", len(todo))
         for chunk in in_chunks(todo, batch):
             losses = _losses(model, condition, looks, chunk)
             for (place, who, _), loss in zip(chunk, losses, strict=True):

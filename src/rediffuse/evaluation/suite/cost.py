@@ -84,7 +84,10 @@ class Cost:
 
     def summary(self) -> str:
         """The lines that are printed before an evaluation."""
-        return "\n".join([*(part.line() for part in self.parts), f"about {roughly(self.seconds)} in all"])
+        done = all(part.done >= 1 for part in self.parts)
+        return "\n".join(
+            [*(part.line() for part in self.parts), "all is there already" if done else f"about {roughly(self.seconds)} in all"]
+        )
 
     def check(self, hours: float | None) -> None:
         """Raise ConfigError where it would take longer than allowed."""

@@ -139,8 +139,13 @@ class Bench:
         notes = (*(line for line in told if line), *aside)
         return cls(asking=asking, parts=parts, skipped=tuple(skipped), keeping=keeping, notes=notes)
 
+    @property
+    def done(self) -> bool:
+        """Whether all of it lies there, so that a price measures nothing."""
+        return all(self.keeping.share(each) >= 1 for part in self.parts for each in self.keeping.groups(part))
+
     def price(self) -> Cost:
-        """What is still to be done. Measures for a few seconds."""
+        """What is still to be done. Measures for a few seconds, unless it is nothing."""
         asking, own = self.asking, self.asking.settings
         groups = {part.name: [(each.calls, self.keeping.share(each)) for each in self.keeping.groups(part)] for part in self.parts}
         left = [calls for found in groups.values() for calls, share in found if share < 1]
