@@ -17,6 +17,7 @@ import pytest
 from tests.tiny import tiny_stable
 from tests.training import toys
 
+from rediffuse.concepts.concepts import Concepts
 from rediffuse.concepts.recipes import RECIPES, InversionRecipe
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
@@ -97,7 +98,9 @@ def test_every_cell_is_there(whole: Comparison, folder: Path) -> None:
         "generated/real-guidance/seed-0/shots-2",
         "generated/real-guidance/seed-1/shots-2",
     ]
-    assert (folder / "whole/words/seed-1/shots-2/concepts.safetensors").exists()
+    for shots in (1, 2):  # words are learned from the shots of their cells, never from more
+        words = Concepts.load(folder / f"whole/words/seed-1/shots-{shots}")
+        assert words.settings["photos"]["count"] == 8 * shots
     assert not list((folder / "whole").rglob("*.training")) + list((folder / "whole").rglob("*.state"))
 
 
