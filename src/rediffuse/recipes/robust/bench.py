@@ -101,11 +101,8 @@ class Bench:
             diary = train(classifier, pool, objective, budget, cell.seed, checkpoint, bar.report)
         numbers = budget.procedure.numbers(self.device)
         facts = {"seconds": diary.seconds, "loss": diary.losses, "views": objective.samples, **asdict(budget.settings)}
-        facts |= self.views_of(cell) | {
-            "commit": commit(),
-            "numbers": str(numbers).removeprefix("torch."),
-            "hardware": hardware(str(self.device)),
-        }
+        facts |= {"commit": commit(), "numbers": str(numbers).removeprefix("torch."), "hardware": hardware(str(self.device))}
+        facts |= self.views_of(cell)
         lower_head(classifier)
         classifier.model.half()  # what is judged is what is kept, in half the room
         classifier.save(self.store / NETS_FOLDER / cell.name)
