@@ -236,6 +236,11 @@ def test_a_checkpoint_of_another_learning_is_refused(tmp_path: Path) -> None:
         given: dict[str, Any] = {"photos": photos, "recipe": recipe, **change}
         with pytest.raises(PlanError, match=message):
             learn(given.pop("photos"), LinearDenoiser(), progress=False, checkpoint=file, **given)
+    begun = tmp_path / "begun.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        learn(photos, Killed(1), recipe=recipe, progress=False, checkpoint=begun)
+    with pytest.raises(PlanError, match="Give another folder, or delete it: it is not finished"):  # which loses no words
+        learn(photos, LinearDenoiser(), recipe=recipe, seed=1, progress=False, checkpoint=begun)
     file.write_bytes(b"no state at all")
     with pytest.raises(ModelError, match="no checkpoint"):
         learn(photos, LinearDenoiser(), recipe=recipe, progress=False, checkpoint=file)
