@@ -43,9 +43,10 @@ def level_rows(found: Comparison, level: str) -> tuple[list[str], list[tuple[str
     compared = STANDARD in found.arms and any(arm in GENERATED for arm in found.arms)
     rows = []
     for arm in (arm for arm in ARMS if arm in found.arms):
-        cells = [accuracy(found.accuracy(PIXELS if arm == PIXELS else level, arm, number)) for number in shots]
+        known = [found.accuracy(PIXELS if arm == PIXELS else level, arm, number) for number in shots]
+        cells = [accuracy(value) + lacks(value, found) for value in known]
         gain = found.gain(level, arm) if compared and arm in GENERATED else None
-        rows.append((arm_name(arm), *cells, *([difference(gain) if gain else ""] if compared else [])))
+        rows.append((arm_name(arm), *cells, *([difference(gain) + lacks(gain, found) if gain else ""] if compared else [])))
     return [*headings, *(["over standard"] if compared else [])], rows
 
 
@@ -62,6 +63,12 @@ def accuracy(value: Interval | None) -> str:
         return "missing"
     known = value.low is not None and value.high is not None
     return percent(value.value) + (f" ±{50 * (value.high - value.low):.1f}" if known else "")  # type: ignore[operator]  # known
+
+
+def lacks(value: Interval | None, found: Comparison) -> str:
+    """` (2 of 4 seeds)` behind a figure that some seeds are missing of, as on the page; empty behind any other."""
+    asked = len(found.seeds)
+    return f" ({value.runs} of {asked} seeds)" if value is not None and value.runs < asked else ""
 
 
 def difference(value: Interval) -> str:
