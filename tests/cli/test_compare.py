@@ -54,6 +54,26 @@ def test_cost_table_page_and_again(compare: Callable[..., Ended]) -> None:
     assert "of 12 " not in again.err
 
 
+def test_asked_for_fewer_it_draws_all_that_is_there(compare: Callable[..., Ended]) -> None:
+    full = compare()
+    assert full.status == 0, full.err
+    before, table = Comparison.load("comparison"), full.out.partition("The page")[0].partition("2 of 8")[0]
+    fewer = compare("--seeds", 1, "--shots", 1)
+    assert fewer.status == 0, fewer.err
+    assert fewer.out.startswith(table.rstrip()[: table.rindex("over standard")])
+    said = "The folder held more of this comparison, which is drawn too: seeds 0, 1; shots 1, 2."
+    assert said in fewer.out
+    found = Comparison.load("comparison")
+    assert found.rows() == before.rows()
+    assert (found.images, found.seconds, found.stages) == (before.images, before.seconds, before.stages)
+    assert found.settings == before.settings
+    assert found.samples == before.samples
+    assert said in Path("comparison/report.html").read_text(encoding="utf-8")
+    small = compare("--seeds", 1, "--shots", 1, "--out", "small")
+    assert Comparison.load("small").images < before.images
+    assert "drawn too" not in small.out
+
+
 def test_a_comparison_inside_the_photos_goes_on_and_is_no_class(
     compare: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

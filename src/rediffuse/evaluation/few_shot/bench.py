@@ -19,6 +19,7 @@ from rediffuse.errors import DataError
 from rediffuse.evaluation.few_shot.arms import Copies
 from rediffuse.evaluation.few_shot.cells import CellStore
 from rediffuse.evaluation.few_shot.comparison import Comparison
+from rediffuse.evaluation.few_shot.drawn import choose_drawn, stages_of
 from rediffuse.evaluation.few_shot.generator import facts, read_card
 from rediffuse.evaluation.few_shot.judge import Judge
 from rediffuse.evaluation.few_shot.samples import collect_samples
@@ -90,29 +91,36 @@ class Bench:
         )
 
     def conclude(self, command: str | None) -> Comparison:
-        """What the folder holds of this comparison now."""
-        settings = self.settings
+        """What the folder holds of this comparison now, cells of earlier calls with it."""
+        there = self.store.check(self.plan)
+        drawn = choose_drawn(self.settings, there, self.store, makes=self.model is not None)
+        settings, held = drawn.settings, dict(map(tuple, [*((there or {}).get("levels") or ()), *self.plan["levels"]]))
+        names = [name for name, _ in settings.levels]
+        plan = {
+            **self.plan, "seeds": [*settings.seeds], "shots": [*settings.shots], "arms": [*settings.arms],
+            "levels": [[name, held[name]] for name in names],
+        }  # fmt: skip
         generated = [arm for arm in GENERATED if arm in settings.arms]
         card = read_card(self.model) if generated else {}
-        cells = list(settings.cells())
+        cells, copies = list(settings.cells()), Copies(self.pool, self.model, settings, self.store, False)
         return Comparison(
             name=short_name(self.pool.name),
             classes=self.pool.classes,
             labels=tuple(labels_of(self.held).tolist()),
             pool_images=len(self.pool),
-            levels=tuple(name for name, _ in settings.levels),
+            levels=tuple(names),
             arms=settings.arms,
             shots=settings.shots,
             seeds=settings.seeds,
-            settings=self.plan,
-            model=name_model(self.model) | self.plan["model"] if generated else {},
+            settings=plan,
+            model=name_model(self.model) | plan["model"] if generated else {},
             card=card,
             results=tuple(found for cell in cells if (found := self.store.read(cell)) is not None),
             failures={cell: reason for cell in cells if (reason := self.store.failure(cell)) is not None},
-            stages=tuple(stage for stage in self.store.stages() if stage.seed in settings.seeds and stage.arm in settings.arms),
+            stages=stages_of(self.store.stages(), settings),
             provenance=provenance(command, str(self.judge.device)),
-            notes=(*facts(self.pool, self.model, card), *self.notes),
-            samples=tuple(collect_samples(self.pool, self.copies, generated, max(settings.shots), settings.seeds[0])),
+            notes=(*facts(self.pool, self.model, card), *self.notes, *drawn.notes),
+            samples=tuple(collect_samples(self.pool, copies, generated, max(settings.shots), settings.seeds[0])),
         )
 
 

@@ -73,7 +73,7 @@ def compare(
         dry_run: print the cost, train nothing.
         progress: print the cost, a line a cell and bars on the standard error stream.
     Returns:
-        What was found, with all that is missing; it lies in `out` too.
+        What was found, with all that is missing; it lies in `out` too. What earlier calls finished there is in it, and named in its notes.
     Raises:
         ConfigError: a setting out of range, or more hours than allowed.
         DataError: too few photos of a class, no labels, or test photos that are all among the photos to train on.

@@ -43,7 +43,7 @@ class Comparison:
         name: of the image set.
         classes, labels: names, and the true class of each test image.
         pool_images: photos that shots were taken from.
-        levels, arms, shots, seeds: what was asked for.
+        levels, arms, shots, seeds: what was asked for, with what the folder held before.
         settings: all of it, as JSON.
         model: the text-to-image model: name, revision, weights_hash, dtype; empty where no arm makes copies.
         card: what the model's folder says of itself: classification_accuracy_score, notes.
