@@ -42,6 +42,28 @@ def test_unlabelled_sets_and_jpeg(draw, tmp_path):
     assert (again.ids, again.classes, again.sizes) == (("x.jpg",), (), images.sizes)
 
 
+@pytest.mark.parametrize("stop", [1, 2])
+def test_an_interrupted_export_starts_again(collect, tmp_path, stop):
+    images = collect({"a": 2, "b": 1})
+    out = tmp_path / "out"
+
+    def interrupt(done, _):
+        if done == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_folders(images, out, progress=interrupt)
+    next(out.rglob("*.png")).write_bytes(b"half a pict")
+    with pytest.raises(DataError, match="interrupted export of other pictures"):
+        export_folders(images, out, format="jpeg")
+    with pytest.raises(DataError, match="interrupted export of other pictures"):
+        export_folders(images.subset([0, 1]), out)
+    assert sorted(folder(export_folders(images, out)).digests) == sorted(images.digests)
+    assert [child.name for child in sorted(out.iterdir())] == ["a", "b"]
+    with pytest.raises(DataError, match="not an empty folder"):
+        export_folders(images, out)
+
+
 def test_nothing_is_written_over(collect, tmp_path):
     images = collect({"a": 1})
     out = export_folders(images, tmp_path / "out")

@@ -47,7 +47,7 @@ def export(folder: Path, out: Path, /, *, format: Literal["png", "jpeg"] = "png"
 
     Args:
         folder: that `augment` or `generate` wrote.
-        out: a new or empty folder.
+        out: a new or empty folder; the same command starts an interrupted one again.
         format: png keeps every pixel; jpeg is smaller.
     """
     from rediffuse.data.export import export_folders

@@ -13,6 +13,8 @@ UNFINISHED = ".training.pt"
 """In the folder of a classifier whose training goes on."""
 EXPORTED = ".rediffuse.json"
 """In folders of copies that were written for other readers; hidden, so that those pass over it."""
+UNFINISHED_EXPORT = ".rediffuse.unfinished.json"
+"""Beside them until all are written."""
 RUN_KIND, EXPORT_KIND = "the images of a run", "exported copies of a run"
 EVALUATION_KIND, WORDS_KIND = "an evaluation", "learned words"
 MARKS: Mapping[str, tuple[str, ...]] = {
