@@ -313,7 +313,7 @@ class TestStopped:
         (("--out", "predictions.txt"), "predictions.txt"),
         (("--batch", 0), "--batch must be at least 1, got 0"),
         (("--split", "val"), "no split 'val'"),
-        (("--size", 0), "at least 1"),
+        (("--size", 0), "--size must be at least 1, got 0"),
     ],
 )
 def test_bad_options(rediffuse: Callable[..., Ended], net: Path, photos: Path, options: tuple[object, ...], said: str) -> None:

@@ -235,3 +235,13 @@ def test_a_stopped_head_begins_anew_and_says_so(
     ended = rediffuse("train", photos, "net", "--classifier", resnet_folder(tmp_path / "known", size=16), "--size", 16)
     assert ended.status == 130
     assert "Nothing is kept yet; the same command begins anew:\n  rediffuse train" in ended.err
+
+
+def test_lost_photos_are_named(rediffuse: Callable[..., Ended], photos: Path) -> None:
+    (photos / "a folder").mkdir()
+    for number in range(11):
+        (photos / "cat" / f"broken{number:02d}.png").write_bytes(b"no picture")
+    ended = rediffuse("train", photos, "net", *SHORT)
+    assert ended.status == 0, ended.err
+    assert ended.err.count("Left out: cat/broken") == 10
+    assert "... and 2 more." in ended.err

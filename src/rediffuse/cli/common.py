@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,9 @@ MODEL = "tiny-imagenet-64"
 """The bundled text-to-image model."""
 PIXEL_MODEL = "cifar10-32"
 """The bundled unconditional pixel model."""
+
+LISTED = 10
+"""Pictures that could not be read, by name on the terminal."""
 
 SINGLE = Group("A model that is a single file", sort_key=12)
 MACHINE = Group("Machine", sort_key=90)
@@ -119,7 +122,6 @@ def open_photos(spec: str, *, split: str | None = None, flips: bool = True, quie
     Raises:
         DataError: nothing there, or (where labels are needed) no classes.
     """
-    from rediffuse.cli.terminal import note
     from rediffuse.data.open import open_images
     from rediffuse.errors import DataError
 
@@ -127,11 +129,28 @@ def open_photos(spec: str, *, split: str | None = None, flips: bool = True, quie
         images = open_images(spec, split=split, flips=flips, progress=report)
     if labelled and not images.classes:
         raise DataError(f"{spec} has no labels; sort the images into one folder a class, or give a table of file and label")
-    if images.rejected:
-        first = images.rejected[0]
-        more = f" and {len(images.rejected) - 1} more" if len(images.rejected) > 1 else ""
-        note(f"Left out: {first.id} ({first.reason}){more}.", quiet=quiet, style="yellow")
+    tell_rejected(images, quiet)
     return images
+
+
+def tell_rejected(images: ImageSet, quiet: bool, rest: str = "") -> None:
+    """Name what could not be read, pictures before folders. rest: what names those that are too many to be told."""
+    from rediffuse.cli.terminal import note
+
+    lost = sorted(images.rejected, key=lambda line: line.id.endswith("/"))
+    for line in lost[:LISTED]:
+        note(f"Left out: {line.id} ({line.reason}).", quiet=quiet, style="yellow")
+    if len(lost) > LISTED:
+        note(f"... and {len(lost) - LISTED:,} more{rest}.", quiet=quiet, style="yellow")
+
+
+def check_least(options: Mapping[str, int | None]) -> None:
+    """Refuse numbers below 1 by the name of their option, before any work. Raises ConfigError."""
+    from rediffuse.errors import ConfigError
+
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
 
 
 def check_apart(photos: str, out: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, bar, check_table_apart, load_model
+from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, bar, check_least, check_table_apart, load_model, tell_rejected
 from rediffuse.cli.pair import generated
 from rediffuse.errors import ConfigError
 from rediffuse.progress import are, counted
@@ -27,8 +27,6 @@ OWNERS = {
     "dda_start": "dda", "dda_steps": "dda", "dda_guidance": "dda", "dda_factor": "dda",
 }  # fmt: skip
 """Option -> the ensemble that it belongs to."""
-LISTED = 10
-"""Pictures that could not be read, by name on the terminal; the table names all."""
 
 
 @Parameter(name="*", group=VIEWS)
@@ -144,8 +142,7 @@ def predict(
     views.check()
     check_table(out)
     check_table_apart(data, out)
-    if batch < 1:
-        raise ConfigError(f"--batch must be at least 1, got {batch}")
+    check_least({"--batch": batch, "--size": size})
     classifier, identity = open_classifier(model)
     denoiser = None if views.model is None else load_model(views.model, common)
     classifier.to(place(denoiser, common))
@@ -214,10 +211,7 @@ def open_any(data: str, split: str | None, quiet: bool) -> ImageSet:
 
     with bar(f"reading {data}", quiet=quiet) as report:
         images = open_images(data, split=split, labelled=None, progress=report)
-    for line in images.rejected[:LISTED]:
-        terminal.note(f"Left out: {line.id} ({line.reason}).", quiet=quiet, style="yellow")
-    if len(images.rejected) > LISTED:
-        terminal.note(f"... and {len(images.rejected) - LISTED:,} more; the table names them.", quiet=quiet, style="yellow")
+    tell_rejected(images, quiet, "; the table names them")
     return images
 
 
