@@ -245,3 +245,20 @@ def test_lost_photos_are_named(rediffuse: Callable[..., Ended], photos: Path) ->
     assert ended.status == 0, ended.err
     assert ended.err.count("Left out: cat/broken") == 10
     assert "... and 2 more." in ended.err
+
+
+def test_class_names_match_but_for_their_spelling(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:
+    test = fill(tmp_path / "judge", {"Cat": 2, "DOG": 2, "Red_Bird": 2}, first=50)
+    ended = rediffuse("train", photos, "net", *SHORT, "--test", test)
+    assert ended.status == 0, ended.err
+    assert Classifier.load("net").classes == ("cat", "dog", "red bird")
+    fill(tmp_path / "judge", {"zebra": 1}, first=80)
+    ended = rediffuse("train", photos, "net2", *SHORT, "--test", test)
+    assert ended.status == 2
+    said = " ".join(ended.err.split())
+    assert f"judge holds 'zebra', which the training set {photos} does not know (cat, dog, red bird)" in said
+    assert "rename it as the training set" in said
+    twice = fill(tmp_path / "twice", {"CAT": 1, "Cat": 1}, first=90)
+    ended = rediffuse("train", photos, "net2", *SHORT, "--test", twice)
+    assert ended.status == 2
+    assert "'CAT' and 'Cat', which are one class of the training set" in " ".join(ended.err.split())

@@ -156,3 +156,12 @@ def test_sets_travel_to_other_processes(fill, tmp_path):
     copy = pickle.loads(pickle.dumps(images))  # noqa: S301  (made here, as a loader's workers do)
     assert copy.ids == images.ids
     assert copy[1].image.tobytes() == images[1].image.tobytes()
+
+
+def test_classes_of_another_spelling_are_counted_where_it_is_said_what_they_mean(collect):
+    images = collect({"Cat": 1, "dog": 2})
+    found = images.with_classes(("dog", "cat"), {"Cat": "cat"})
+    assert found.classes == ("dog", "cat")
+    assert [found.classes[label] for label in found.labels] == ["cat", "dog", "dog"]
+    with pytest.raises(DataError, match=r"classes that the other list lacks: 'Cat'; that list is 'dog', 'cat'"):
+        images.with_classes(("dog", "cat"))

@@ -175,8 +175,9 @@ def tell_side(level: str, classifier: Classifier, side: int, denoiser: Denoiser 
 def open_second(spec: str, classes: tuple[str, ...], common: Common) -> ImageSet:
     """A second labelled set, its labels counted in the first one's classes."""
     from rediffuse.cli.common import open_photos
+    from rediffuse.evaluation.matching import in_classes
 
-    images = open_photos(spec, quiet=common.quiet).with_classes(classes)
+    images = in_classes(open_photos(spec, quiet=common.quiet), classes, "the first training set")
     terminal.note(f"{len(images):,} photos of {spec} are trained on as well.", quiet=common.quiet)
     return images
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, overload
 
@@ -164,19 +164,26 @@ class ImageSet(Sequence[Example]):
         records = [self._records[operator.index(row)] for row in rows]
         return ImageSet(records, classes=self.classes, name=self.name, flips=self.flips, rejected=self.rejected)
 
-    def with_classes(self, classes: Sequence[str]) -> ImageSet:
+    def with_classes(self, classes: Sequence[str], means: Mapping[str, str] | None = None) -> ImageSet:
         """The same images with labels counted in another class list, matched by name.
 
         Use it where two folders meet, such as train and test: a class that one of them lacks would shift every later index.
 
+        Args:
+            classes: the other list.
+            means: how classes of this set are called there, where that is otherwise.
         Raises:
             DataError: an image's class is not in the list.
         """
-        places = {name: place for place, name in enumerate(classes)}
+        called = {name: (means or {}).get(name, name) for name in self.classes}
+        there = {name: place for place, name in enumerate(classes)}
+        places = {name: there[other] for name, other in called.items() if other in there}
         missing = sorted({self.classes[label] for label in self.labels if label is not None} - set(places))
         if missing:
+            known = ", ".join(map(repr, classes[:5])) + (", ..." if len(classes) > 5 else "")
             raise DataError(
-                f"{self.name} holds classes that the other list lacks: {', '.join(map(repr, missing[:5]))}; rename or remove them"
+                f"{self.name} holds classes that the other list lacks: {', '.join(map(repr, missing[:5]))}; that list is {known}: rename "
+                "or remove them"
             )
         records = [replace(record, label=None if record.label is None else places[self.classes[record.label]]) for record in self._records]
         return ImageSet(records, classes=classes, name=self.name, flips=self.flips, rejected=self.rejected)

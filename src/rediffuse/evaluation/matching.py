@@ -4,20 +4,40 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.imagenet import in_order, wnids
 
+if TYPE_CHECKING:
+    from rediffuse.data.types import ImageSet
+
 LISTED = 5
 """Names that an error tells."""
+FROM_PYTHON = " (from Python, `Judged` takes the names that images are labelled by)"
 
 
-def match_classes(names: Sequence[str], classes: Sequence[str], model: str = "the model", images: str = "the set") -> list[int]:
+def in_classes(images: ImageSet, classes: Sequence[str], whose: str) -> ImageSet:
+    """A set whose labels count in other classes of photos, matched as `match_classes` does.
+
+    Args:
+        classes: different ones. whose: they are, for errors.
+    Raises:
+        DataError: a class of an image that means none of the others, or several; two classes that mean one.
+    """
+    names = [images.classes[label] for label in sorted({label for label in images.labels if label is not None})]
+    found = match_classes(names, classes, whose, images.name, "")
+    return images.with_classes(classes, {name: classes[place] for name, place in zip(names, found, strict=True)})
+
+
+def match_classes(
+    names: Sequence[str], classes: Sequence[str], model: str = "the model", images: str = "the set", hint: str = FROM_PYTHON
+) -> list[int]:
     """The place among a model's classes of each name that images are labelled by, see `places`.
 
     Args:
         names: different ones, such as those of class folders. classes: the model's, in label order; names that repeat may be among them.
-        model, images: names for errors.
+        model, images: names for errors. hint: what else mends a name that means no class.
     Raises:
         DataError: a name that means no class, or several, such as "crane" among the 1,000 of ImageNet; two names that mean one.
     """
@@ -26,8 +46,8 @@ def match_classes(names: Sequence[str], classes: Sequence[str], model: str = "th
     if unknown:
         known = ", ".join(classes[:LISTED]) + (", ..." if len(classes) > LISTED else "")
         raise DataError(
-            f"{images} holds {_listed(unknown)}, which {model} does not know ({known}); leave that out, or rename it as the "
-            "model does (from Python, `Judged` takes the names that images are labelled by)"
+            f"{images} holds {_listed(unknown)}, which {model} does not know ({known}); leave that out, or rename it as "
+            f"{'the model' if hint else model} does{hint}"
         )
     for name, own in zip(names, found, strict=True):
         if len(own) > 1:

@@ -24,6 +24,7 @@ from rediffuse.evaluation.few_shot.generator import facts, read_card
 from rediffuse.evaluation.few_shot.judge import Judge
 from rediffuse.evaluation.few_shot.samples import collect_samples
 from rediffuse.evaluation.few_shot.settings import GENERATED, SHOTS, CompareSettings
+from rediffuse.evaluation.matching import in_classes
 from rediffuse.evaluation.provenance import commit, provenance
 from rediffuse.generation.environment import identify
 from rediffuse.progress import counted
@@ -138,7 +139,7 @@ def split(images: ImageSet, test: ImageSet | None) -> tuple[ImageSet, ImageSet, 
         pool, held = holdout(images, HELD_OUT, seed=0)
         notes = (f"No test photos were given: {len(held):,} of {len(images):,} were held out, {HELD_OUT:.0%} of each class, at least one.",)
     else:
-        pool, held = images, test.with_classes(images.classes)
+        pool, held = images, in_classes(test, images.classes, f"the training set {images.name}")
     if None in held.labels or not len(held):
         raise DataError(f"{held.name} must hold labelled photos to judge by; give others")
     known = set(held.digests)
