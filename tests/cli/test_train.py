@@ -262,3 +262,11 @@ def test_class_names_match_but_for_their_spelling(rediffuse: Callable[..., Ended
     ended = rediffuse("train", photos, "net2", *SHORT, "--test", twice)
     assert ended.status == 2
     assert "'CAT' and 'Cat', which are one class of the training set" in " ".join(ended.err.split())
+
+
+def test_a_single_photo_is_not_held_out_and_that_is_said(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+    few = fill(tmp_path / "few", {"cat": 4, "dog": 4, "red bird": 1})
+    ended = rediffuse("train", few, "net", *SHORT)
+    assert ended.status == 0, ended.err
+    assert "'red bird' has a single photo, which stays to learn from: that class is not judged" in ended.err
+    assert "mean over the 2 of 3 classes that have such photos" in ended.out

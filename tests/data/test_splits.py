@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from rediffuse.data import few_shot, folder, holdout
+from rediffuse.data.splits import held_out_line
 from rediffuse.errors import ConfigError, DataError
 
 
@@ -109,3 +110,14 @@ def test_holdout_depends_on_names_and_seed(collect):
         holdout(images, 1, 0)
     with pytest.raises(DataError, match="two images"):
         holdout(collect({"a": 1, "b": 1}), 0.5, 0)
+
+
+def test_a_class_that_cannot_be_judged_is_named(collect):
+    images = collect({"cat": 4, "dog": 4, "owl": 1})
+    _, held = holdout(images, 0.25)
+    assert held_out_line(images, held, 0.25) == (
+        "No test photos were given: 2 of 9 are held out, 25% of each class, at least one. 'owl' has a single photo, which stays to learn "
+        "from: that class is not judged; add photos."
+    )
+    images = collect({"cat": 4, "dog": 4})
+    assert held_out_line(images, holdout(images, 0.25)[1], 0.25).endswith("at least one.")

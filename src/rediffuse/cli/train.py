@@ -136,15 +136,12 @@ def check_out(out: Path) -> None:
 
 def hold_out(images: ImageSet, test: ImageSet | None, share: float, common: Shared) -> tuple[ImageSet, ImageSet]:
     """(photos to train on, photos to be judged on), no picture in both; without test photos a share of each class is held out."""
-    from rediffuse.data.splits import holdout
+    from rediffuse.data.splits import held_out_line, holdout
     from rediffuse.evaluation.few_shot.bench import split
 
     if test is None:
         kept, held = holdout(images, share, common.seed)
-        terminal.note(
-            f"No test photos were given: {len(held):,} of {len(images):,} are held out, {share:.0%} of each class, at least one.",
-            quiet=common.quiet,
-        )
+        terminal.note(held_out_line(images, held, share), quiet=common.quiet)
     else:
         kept, held = images, test
     kept, held, notes = split(kept, held)
@@ -207,9 +204,9 @@ def tell(accuracy: Accuracy, out: Path, held: ImageSet, quiet: bool) -> None:
             for label, (name, counts, share) in enumerate(zip(accuracy.classes, accuracy.confusion, accuracy.per_class, strict=True))
         ]
         terminal.table(("class", "held out", "right", "mostly mistaken for"), rows)
-    terminal.say(
-        f"Right on {accuracy.mean_per_class:.1%} of held-out photos (mean over classes; {accuracy.top1:.1%} of all {len(held):,})."
-    )
+    judged = sum(share is not None for share in accuracy.per_class)
+    over = "classes" if judged == len(accuracy.classes) else f"the {judged} of {len(accuracy.classes)} classes that have such photos"
+    terminal.say(f"Right on {accuracy.mean_per_class:.1%} of held-out photos (mean over {over}; {accuracy.top1:.1%} of all {len(held):,}).")
     terminal.say(f"The classifier is in {out}")
 
 

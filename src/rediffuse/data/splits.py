@@ -56,6 +56,17 @@ def holdout(images: ImageSet, fraction: float, seed: int = 0) -> tuple[ImageSet,
     return images.subset([row for row in range(len(images)) if row not in out]), images.subset(sorted(out))
 
 
+def held_out_line(images: ImageSet, held: ImageSet, fraction: float, verb: str = "are") -> str:
+    """What is said of a `holdout` that nobody asked for, and of classes that it leaves untested. verb: are, or were."""
+    alone = [name for name, whole, out in zip(images.classes, images.counts(), held.counts(), strict=True) if whole and not out]
+    told = f"No test photos were given: {len(held):,} of {len(images):,} {verb} held out, {fraction:.0%} of each class, at least one."
+    if not alone:
+        return told
+    names = ", ".join(map(repr, alone[:5])) + (f" and {len(alone) - 5} more" if len(alone) > 5 else "")
+    own = "has a single photo, which stays" if len(alone) == 1 else "have a single photo each, which stays"
+    return f"{told} {names} {own} to learn from: {'that class is' if len(alone) == 1 else 'those classes are'} not judged; add photos."
+
+
 def chosen(images: ImageSet, count: int | None, seed: int) -> ImageSet:
     """So many images of a set, in its order: those with the lowest hash of seed and pixels. None asks for all."""
     if count is None or count >= len(images):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rediffuse.concepts.recipes import find_recipe
-from rediffuse.data.splits import few_shot, holdout
+from rediffuse.data.splits import few_shot, held_out_line, holdout
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import DataError
@@ -137,7 +137,7 @@ def split(images: ImageSet, test: ImageSet | None) -> tuple[ImageSet, ImageSet, 
     notes: tuple[str, ...] = ()
     if test is None:
         pool, held = holdout(images, HELD_OUT, seed=0)
-        notes = (f"No test photos were given: {len(held):,} of {len(images):,} were held out, {HELD_OUT:.0%} of each class, at least one.",)
+        notes = (held_out_line(images, held, HELD_OUT, "were"),)
     else:
         pool, held = images, in_classes(test, images.classes, f"the training set {images.name}")
     if None in held.labels or not len(held):
