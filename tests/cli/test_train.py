@@ -270,3 +270,17 @@ def test_a_single_photo_is_not_held_out_and_that_is_said(rediffuse: Callable[...
     assert ended.status == 0, ended.err
     assert "'red bird' has a single photo, which stays to learn from: that class is not judged" in ended.err
     assert "mean over the 2 of 3 classes that have such photos" in ended.out
+
+
+def test_a_head_has_no_views_and_its_size_is_said_first(
+    rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rediffuse.training import fit
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "features", stopped)
+    ended = rediffuse("train", photos, "net", "--classifier", resnet_folder(tmp_path / "known", size=24), "--size", 16, "--steps", 3)
+    assert ended.status == 130
+    assert "Photos are seen at 16 pixels and enlarged to the 24 that the network takes; --size says otherwise." in ended.err

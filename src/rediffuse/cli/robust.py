@@ -124,7 +124,7 @@ def train_robustly(
 
     denoiser = None if views.model is None else load_model(views.model, common)
     start, side = open_start(level, classes, size, denoiser, common)
-    tell_side(level, start, side, denoiser, common)
+    tell_side(level, start, side, denoiser, common, ", their views too,")
     pool, _ = as_pool(train_set, classes, side, fit)
     further: tuple[str, ...] = ()
     if views.second is not None:
@@ -161,14 +161,14 @@ def open_start(level: str, classes: tuple[str, ...], size: int | None, denoiser:
     return start.to(resolve_device(common.device)), side
 
 
-def tell_side(level: str, classifier: Classifier, side: int, denoiser: Denoiser | None, common: Common) -> None:
-    """At how many pixels photos are seen, and what becomes of them where a known network takes more."""
+def tell_side(level: str, classifier: Classifier, side: int, denoiser: Denoiser | None, common: Common, too: str = "") -> None:
+    """At how many pixels photos are seen, and what becomes of them where a known network takes more. too: what is seen so beside them."""
     from rediffuse.training.backbones import FROM_RANDOM
 
     own, more = max(classifier.preprocessing.size), ""
     if level not in FROM_RANDOM and side < own:
         fix = "--size says otherwise" if denoiser is None or denoiser.size != side else "the denoiser knows no larger ones"
-        more = f", their views too, and enlarged to the {own} that the network takes; {fix}"
+        more = f"{too} and enlarged to the {own} that the network takes; {fix}"
     terminal.note(f"Photos are seen at {side} pixels{more}.", quiet=common.quiet)
 
 

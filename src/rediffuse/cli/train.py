@@ -73,6 +73,7 @@ def train(
         holdout: without --test: share of each class that is held out.
     """
     from rediffuse.data.splits import few_shot
+    from rediffuse.training.backbones import open_backbone
     from rediffuse.training.fit import digests_of, fit_classifier, mode_of
 
     views.check()
@@ -99,13 +100,14 @@ def train(
         )  # fmt: skip
     else:
         further, side = (), DEFAULT_SIZE if size is None else size
-        unit = "steps" if mode_of(classifier, mode) == "whole" else "pictures"
-        with bar("training", unit, quiet=common.quiet) as report:
+        how = mode_of(classifier, mode)
+        start = open_backbone(classifier, images.classes, seed=common.seed, size=side)
+        tell_side(classifier, start, side, None, common)
+        with bar("training", "steps" if how == "whole" else "pictures", quiet=common.quiet) as report:
             trained = fit_classifier(
-                mixed, images.classes, level=classifier, mode=mode, steps=steps, seed=common.seed, size=side, fit=fit, flips=images.flips,
+                mixed, images.classes, level=start, mode=how, steps=steps, seed=common.seed, size=side, fit=fit, flips=images.flips,
                 device=common.device, checkpoint=out / UNFINISHED, progress=report,
             )  # fmt: skip
-        tell_side(classifier, trained, side, None, common)
     if first:
         trained.learned = frozenset([*known, *images.digests, *further, *digests_of(mixed)])
         finish(trained, judge(trained, held, side, fit, common.quiet), held, out, common.quiet)
