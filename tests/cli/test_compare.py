@@ -157,7 +157,7 @@ def test_seeds_arms_levels_and_out(compare: Callable[..., Ended], tmp_path: Path
         (("--recipe", "slow"), "no recipe 'slow'"),
         (("--classifier", "nowhere/a/b"), "nowhere/a/b"),
         (("--test", "nowhere"), "nowhere"),
-        (("--view", "0"), "size must be at least 1 pixel, got 0"),
+        (("--view", "0"), "--view must be at least 1, got 0"),
     ],
 )
 def test_bad_options(compare: Callable[..., Ended], options: tuple[str, ...], said: str) -> None:
@@ -173,7 +173,8 @@ def test_bad_options(compare: Callable[..., Ended], options: tuple[str, ...], sa
     [
         (("--alpha", "2"), "must be in [0, 1]"),
         (("--classifier", "nowhere/a/b"), "nowhere/a/b"),
-        (("--train-steps", "0"), "steps and batch must be at least 1"),
+        (("--classifier", "resnet65"), "no classifier 'resnet65': there is no bundled one and no folder of that name; give scratch, "),
+        (("--train-steps", "0"), "--train-steps must be at least 1, got 0"),
     ],
 )
 def test_bad_options_are_found_before_photos_are_read(rediffuse: Callable[..., Ended], options: tuple[str, ...], said: str) -> None:

@@ -127,12 +127,14 @@ def test_classes_that_look_like_splits_are_not_taken_for_them(tmp_path: Path) ->
     ("options", "said"),
     [
         (("--alpha", 1.5, "--synthetic", "more"), "more"),
-        (("--holdout", 0), "must be in (0, 1), got 0"),
+        (("--holdout", 0), "--holdout must be above 0 and below 1, got 0"),
+        (("--holdout", 1.5), "--holdout must be above 0 and below 1, got 1.5"),
+        (("--size", 0), "--size must be at least 1, got 0"),
         (("--classifier", "nowhere/to/be/found"), "no classifier at 'nowhere/to/be/found'"),
         (("--mode", "linear"), "resnet-64"),
         (("--test", "nowhere"), "nowhere"),
         (("--split", "val"), "no split 'val'"),
-        (("--steps", 0), "steps and batch must be at least 1, got 0"),
+        (("--steps", 0), "--steps must be at least 1, got 0"),
         (("--shots", 40), "40 were asked for"),
     ],
 )
@@ -237,16 +239,6 @@ def test_a_stopped_head_begins_anew_and_says_so(
     assert "Nothing is kept yet; the same command begins anew:\n  rediffuse train" in ended.err
 
 
-def test_lost_photos_are_named(rediffuse: Callable[..., Ended], photos: Path) -> None:
-    (photos / "a folder").mkdir()
-    for number in range(11):
-        (photos / "cat" / f"broken{number:02d}.png").write_bytes(b"no picture")
-    ended = rediffuse("train", photos, "net", *SHORT)
-    assert ended.status == 0, ended.err
-    assert ended.err.count("Left out: cat/broken") == 10
-    assert "... and 2 more." in ended.err
-
-
 def test_class_names_match_but_for_their_spelling(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:
     test = fill(tmp_path / "judge", {"Cat": 2, "DOG": 2, "Red_Bird": 2}, first=50)
     ended = rediffuse("train", photos, "net", *SHORT, "--test", test)
@@ -270,6 +262,16 @@ def test_a_single_photo_is_not_held_out_and_that_is_said(rediffuse: Callable[...
     assert ended.status == 0, ended.err
     assert "'red bird' has a single photo, which stays to learn from: that class is not judged" in ended.err
     assert "mean over the 2 of 3 classes that have such photos" in ended.out
+
+
+def test_lost_photos_are_named(rediffuse: Callable[..., Ended], photos: Path) -> None:
+    (photos / "a folder").mkdir()
+    for number in range(11):
+        (photos / "cat" / f"broken{number:02d}.png").write_bytes(b"no picture")
+    ended = rediffuse("train", photos, "net", *SHORT)
+    assert ended.status == 0, ended.err
+    assert ended.err.count("Left out: cat/broken") == 10
+    assert "... and 2 more." in ended.err
 
 
 def test_a_head_has_no_views_and_its_size_is_said_first(

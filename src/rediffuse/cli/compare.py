@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, check_apart, load_prompted
+from rediffuse.cli.common import COMMON, MODEL, SINGLE_FILE, Common, SingleFile, check_apart, check_least, load_prompted
 from rediffuse.cli.options import COPIES, LEARNING, REDRAWING, Learning, Redrawing
 from rediffuse.cli.pair import NO_JUDGE, check_pair, open_pair
 from rediffuse.errors import ConfigError
@@ -82,6 +82,7 @@ def compare(
 
     redrawing.check()
     file.check(model)
+    check_least({"--view": view, "--train-steps": train_steps, "--copies": copies})
     check_pair(data, NO_JUDGE, split=split, test=test)
     check_apart(data, out)
     terminal.goes_on_from(*kept_in(out))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, check_own, load_model
+from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, check_least, check_own, load_model
 from rediffuse.data.outputs import EVALUATION_KIND, WORK
 from rediffuse.errors import ConfigError
 
@@ -72,6 +72,7 @@ def evaluate(
     from rediffuse.evaluation.suite.result import check_vacant
 
     check_hours(hours)
+    check_least({"--size": size, "--images": images})
     check_wanted(suite, denoiser, near, far, train)
     check_own(out, EVALUATION_KIND)
     terminal.goes_on_from((out / WORK, f"**/{KEPT_BLOCKS}"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, Common, Shared, bar, open_photos
+from rediffuse.cli.common import COMMON, Common, Shared, bar, check_least, open_photos
 from rediffuse.cli.pair import check_pair, open_pair
 from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
 from rediffuse.data.outputs import EXPORT_KIND, UNFINISHED, output_kind
@@ -77,6 +77,9 @@ def train(
     from rediffuse.training.fit import digests_of, fit_classifier, mode_of
 
     views.check()
+    check_least({"--steps": steps, "--size": size, "--shots": shots})
+    if not 0 < holdout < 1:
+        raise ConfigError(f"--holdout must be above 0 and below 1, got {holdout:g}; 0.2 holds out a fifth of each class")
     robust = views != NO_VIEWS or budget != USUAL
     if robust and mode == "linear":
         raise ConfigError("--mode linear trains a head on frozen features, which sees no views; leave out --mode, or the views and budget")

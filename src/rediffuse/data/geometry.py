@@ -71,8 +71,9 @@ class Fit:
     def __post_init__(self) -> None:
         if self.mode not in FIT_MODES:
             raise ConfigError(f"fit must be one of {', '.join(FIT_MODES)}, got {self.mode!r}")
-        if self.multiple_of < 1 or self.size < 1:
-            raise ConfigError(f"size and multiple_of must be at least 1, got {self.size} and {self.multiple_of}")
+        for name, value in (("size", self.size), ("multiple_of", self.multiple_of)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
         if self.size % self.multiple_of:
             below = self.size // self.multiple_of * self.multiple_of
             near = ", ".join(str(size) for size in (below, below + self.multiple_of) if size)

@@ -29,6 +29,11 @@ def model_folder(spec: str) -> Path:
         raise ModelError(
             f"no classifier at {spec!r}: there is no such folder; give scratch, resnet-64, a transformers folder or a hub name"
         )
+    if "/" not in spec:
+        raise ModelError(
+            f"no classifier {spec!r}: there is no bundled one and no folder of that name; give scratch, cifar-resnet, cifar-vit, "
+            "resnet-64, a transformers folder or a hub name, OWNER/NAME"
+        )
     try:
         return hub.fetch(spec, None, _needed)[0]
     except ModelError as error:
