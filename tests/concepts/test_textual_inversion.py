@@ -12,13 +12,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tests.concepts.toy import LinearDenoiser, picture, pictures
+from tests.concepts.toy import WIDTH, LinearDenoiser, picture, pictures
 from torch import Tensor
 
+from rediffuse.concepts.choosing import choice_file
 from rediffuse.concepts.concepts import Concepts
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.concepts.shots import encode_shots
+from rediffuse.concepts.starts import search_calls
 from rediffuse.concepts.state import learning_seconds
 from rediffuse.concepts.textual_inversion import default_batch, learn
 from rediffuse.data.types import Example, ImageSet
@@ -208,6 +210,61 @@ def test_where_to_start_from_is_kept_before_the_first_step(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         learn(photos, Killed(1), recipe=recipe, progress=False, checkpoint=file)
     assert learning_seconds(file) > 0
+
+
+class KilledChoice(Killed):
+    """Stops in the choice of start words."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(after)
+        generator = torch.Generator().manual_seed(1)
+        self.vocabulary |= {f"w{number}": 3 * torch.randn(1, WIDTH, generator=generator) for number in range(40)}
+        self.known_words = tuple(self.vocabulary)
+
+
+def test_a_stopped_choice_of_start_words_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first round, between rounds, in the second and the third; with the classes in another order too."""
+    photos, recipe, file = pictures(COUNTS), replace(TOY, steps=2, start="nearest"), tmp_path / "words" / "learning.safetensors"
+    batch = 8
+    first = KilledChoice(10**9)
+    whole = learn(photos, first, recipe=recipe, batch=batch, progress=False)
+    choosing, done = 3 * search_calls(first, recipe), 0
+    assert first.calls == choosing + 2 * 3 * 6
+    for round_, after in enumerate((20, 90, 70, 60)):
+        if round_ == 2:
+            monkeypatch.setattr("rediffuse.concepts.choosing.SAVE_EVERY", 0.0)
+        model = KilledChoice(after)
+        turned = photos.with_classes(tuple(reversed(photos.classes))) if round_ == 1 else photos
+        with pytest.raises(KeyboardInterrupt):
+            learn(turned, model, recipe=recipe, batch=batch, progress=False, checkpoint=file)
+        done += model.calls
+        assert [path.name for path in file.parent.iterdir()] == ["learning.starts.json"]
+    assert done < choosing
+    last = KilledChoice(10**9)
+    ended = learn(photos, last, recipe=recipe, batch=batch, progress=False, checkpoint=file)
+    assert done + last.calls == first.calls
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert {name: start["word"] for name, start in ended.settings["starts"].items()} == {
+        name: start["word"] for name, start in whole.settings["starts"].items()
+    }
+    assert {start["calls"] for start in ended.settings["starts"].values()} == {search_calls(first, recipe)}
+    for name, own in ended.words.items():
+        torch.testing.assert_close(own, whole.words[name], atol=1e-5, rtol=0)
+
+
+def test_a_choice_of_start_words_belongs_to_its_photos_and_seed(tmp_path: Path) -> None:
+    photos, recipe, file = pictures(COUNTS), replace(TOY, steps=2, start="nearest"), tmp_path / "learning.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        learn(photos, KilledChoice(50), recipe=recipe, progress=False, checkpoint=file)
+    with pytest.raises(
+        PlanError, match=r"learning\.starts\.json is the choice .* seed was 0, now 1.* delete this file, which holds no words"
+    ):
+        learn(photos, KilledChoice(10**9), recipe=recipe, seed=1, progress=False, checkpoint=file)
+    learn(photos, KilledChoice(10**9), recipe=replace(recipe, steps=3), progress=False, checkpoint=file)  # other steps, the same choice
+    choice_file(file).write_text("[]")
+    file.unlink()
+    with pytest.raises(ModelError, match="delete it, it holds no words"):
+        learn(photos, KilledChoice(10**9), recipe=recipe, progress=False, checkpoint=file)
 
 
 def test_the_time_of_a_killed_learning_counts(tmp_path: Path) -> None:

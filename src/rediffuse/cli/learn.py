@@ -48,6 +48,7 @@ def learn(
         dry_run: say what it would cost and stop.
     """
     from rediffuse.cli.large import Work, guard, guard_opened
+    from rediffuse.concepts.choosing import choice_file
     from rediffuse.concepts.tokens import CHECKPOINT, WORDS
     from rediffuse.data.splits import few_shot
 
@@ -70,7 +71,7 @@ def learn(
         terminal.say(cost_of(images, denoiser, chosen, batch))
         if (words / WORDS).exists():
             terminal.say(f"All of that is done: the words are in {words}.")
-        elif (words / CHECKPOINT).exists():
+        elif (words / CHECKPOINT).exists() or choice_file(words / CHECKPOINT).exists():
             terminal.say(f"Of that a part is done, and kept in {words}.")
         return 0
     if not (common.quiet or (words / CHECKPOINT).exists()):  # one that goes on has said it

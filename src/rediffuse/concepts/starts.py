@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from rediffuse.concepts.choosing import Choice, KeptChoice
 from rediffuse.concepts.draws import seeded
 from rediffuse.concepts.prompts import GENERATION_TEMPLATE, as_words, fill
 from rediffuse.concepts.recipes import InversionRecipe
@@ -49,17 +50,19 @@ class Start:
         return {"word": self.word, "loss": self.loss, "calls": self.calls}
 
 
-def choose_starts(model: Denoiser, recipe: InversionRecipe, shots: Shots, *, seed: int, batch: int, bar: Bar) -> list[Start]:
-    """A start for each class, as the recipe says.
+def choose_starts(
+    model: Denoiser, recipe: InversionRecipe, shots: Shots, *, seed: int, batch: int, bar: Bar, kept: KeptChoice | None = None
+) -> list[Start]:
+    """A start for each class, as the recipe says. kept: where a search goes on from, and is kept.
 
     Raises:
         ConfigError: a start that has no tokens.
     """
     words = cast(Words, model)
     check_start(model, recipe)
-    if known := _candidates(model, recipe):
+    if known := candidates_of(model, recipe):
         candidates = [Start(rows=start_rows(words, word, recipe), word=word) for word in known]
-        return nearest(model, candidates, shots, seed=seed, batch=batch, bar=bar)
+        return nearest(model, candidates, shots, seed=seed, batch=batch, bar=bar, kept=kept)
     if recipe.start == "name":
         return [Start(rows=start_rows(words, as_words(name), recipe), word=name) for name in shots.names]
     word = "the" if recipe.start == "auto" else recipe.start
@@ -68,7 +71,7 @@ def choose_starts(model: Denoiser, recipe: InversionRecipe, shots: Shots, *, see
 
 def check_start(model: Denoiser, recipe: InversionRecipe) -> None:
     """Raise ConfigError if the recipe asks for the nearest known word of a model that lists none."""
-    if recipe.start == "nearest" and not _candidates(model, recipe):
+    if recipe.start == "nearest" and not candidates_of(model, recipe):
         raise ConfigError(
             "start 'nearest' needs a model that lists its known words (known_words.json), this one has none; use 'the' or 'name'"
         )
@@ -76,18 +79,18 @@ def check_start(model: Denoiser, recipe: InversionRecipe) -> None:
 
 def search_calls(model: Denoiser, recipe: InversionRecipe) -> int:
     """Denoiser calls of one sample, without gradient, that choosing the start costs each class; 0 where nothing is searched."""
-    return _calls(len(_candidates(model, recipe)))
+    return _calls(len(candidates_of(model, recipe)))
 
 
-def _calls(alive: int) -> int:
-    """Of one class with so many candidates."""
+def _calls(alive: int, turns: int = len(GOALS)) -> int:
+    """Of one class with so many candidates, in so many rounds."""
     calls, done = 0, 0
-    for goal, keep in _rounds(alive):
+    for goal, keep in _rounds(alive)[:turns]:
         calls, alive, done = calls + alive * (goal - done), min(alive, keep), goal
     return calls
 
 
-def _candidates(model: Denoiser, recipe: InversionRecipe) -> tuple[str, ...]:
+def candidates_of(model: Denoiser, recipe: InversionRecipe) -> tuple[str, ...]:
     """The known words among which the recipe looks for the nearest; none where its start is another."""
     return tuple(dict.fromkeys(getattr(model, "known_words", ()))) if recipe.start in ("nearest", "auto") else ()
 
@@ -110,7 +113,9 @@ def start_rows(model: Words, text: str, recipe: InversionRecipe) -> Tensor:
 
 
 @torch.no_grad()
-def nearest(model: Denoiser, candidates: Sequence[Start], shots: Shots, *, seed: int, batch: int, bar: Bar) -> list[Start]:
+def nearest(
+    model: Denoiser, candidates: Sequence[Start], shots: Shots, *, seed: int, batch: int, bar: Bar, kept: KeptChoice | None = None
+) -> list[Start]:
     """For each class the candidate under which the model errs least on the class's own photos.
 
     All candidates of a class see the same photos, times and noise, so that their differences are what is compared. Of W candidates, all
@@ -119,25 +124,40 @@ def nearest(model: Denoiser, candidates: Sequence[Start], shots: Shots, *, seed:
     """
     condition = _conditions(model, candidates, batch)
     looks = [_Looks(shots, place, seed, len(model.schedule)) for place in range(len(shots.names))]
-    alive = [list(range(len(candidates))) for _ in shots.names]
-    sums = torch.zeros(len(shots.names), len(candidates), dtype=torch.float64)
-    calls, done = [0] * len(shots.names), 0
-    bar.stage("choosing the words to start from", len(shots.names) * _calls(len(candidates)))
-    for goal, keep in _rounds(len(candidates)):
-        todo = [(place, who, look) for place, group in enumerate(alive) for look in range(done, goal) for who in group]
-        for chunk in in_chunks(todo, batch):
-            losses = _losses(model, condition, looks, chunk)
-            for (place, who, _), loss in zip(chunk, losses, strict=True):
-                sums[place, who] += loss
-                calls[place] += 1
-            bar.advance(len(chunk))
-        alive = [sorted(group, key=lambda who: (float(sums[place, who]), who))[:keep] for place, group in enumerate(alive)]
-        done = goal
-    chosen = [(place, group[0]) for place, group in enumerate(alive)]
+    choice = (None if kept is None else kept.load()) or Choice.begin(len(shots.names), len(candidates))
+    rounds = _rounds(len(candidates))
+    bar.stage("choosing the words to start from", len(shots.names) * _calls(len(candidates)), sum(choice.calls))
+    try:
+        for _, keep in rounds[choice.turn :]:
+            for chunk in in_chunks(_left(choice, rounds), batch):
+                choice = choice.after(chunk, _losses(model, condition, looks, chunk))
+                bar.advance(len(chunk))
+                if kept is not None:
+                    kept.note(choice)
+            choice = choice.next_round(keep)
+    finally:
+        if kept is not None:
+            kept.save(choice)
+    chosen = [(place, group[0]) for place, group in enumerate(choice.alive)]
     return [
-        Start(rows=candidates[who].rows, word=candidates[who].word, loss=float(sums[place, who]) / done, calls=calls[place])
+        Start(
+            rows=candidates[who].rows,
+            word=candidates[who].word,
+            loss=float(choice.sums[place, who]) / rounds[-1][0],
+            calls=choice.calls[place],
+        )
         for place, who in chosen
     ]
+
+
+def _left(choice: Choice, rounds: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Samples that the round under way still wants, (class, candidate, look); of each class in the same order, whichever are done."""
+    before = (0, *(goal for goal, _ in rounds))
+    todo = []
+    for place, (group, calls) in enumerate(zip(choice.alive, choice.calls, strict=True)):
+        asked = [(place, who, look) for look in range(before[choice.turn], rounds[choice.turn][0]) for who in group]
+        todo += asked[calls - _calls(choice.sums.shape[1], choice.turn) :]
+    return todo
 
 
 class _Looks:

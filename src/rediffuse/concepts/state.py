@@ -111,7 +111,7 @@ def learning_seconds(file: Path) -> float:
 
 def differences(theirs: Mapping[str, Any], task: Mapping[str, Any]) -> list[str]:
     """In words, how another learning differs from this one; empty where both end at the same words."""
-    old, new = _deciding(theirs), _deciding(json.loads(json.dumps(task)))
+    old, new = deciding(theirs), deciding(json.loads(json.dumps(task)))
     told = []
     if old["photos"].pop("sha256", None) != new["photos"].pop("sha256", None):
         before, now = old["photos"].pop("count", None), new["photos"].pop("count", None)
@@ -129,7 +129,7 @@ def _model_name(task: Mapping[str, Any]) -> str:
     return f"{model.get('name') or 'one without a name'} ({str(model.get('weights_hash') or 'unknown')[:12]})"
 
 
-def _deciding(task: Mapping[str, Any]) -> dict[str, Any]:
+def deciding(task: Mapping[str, Any]) -> dict[str, Any]:
     """What of a task decides its words. Photos count by their pixels and models by their weights, not by what they are called."""
     model, photos = dict(task.get("model", {})), dict(task.get("photos", {}))
     photos.pop("name", None)

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 import rediffuse
+from rediffuse.concepts.choosing import KeptChoice
 from rediffuse.concepts.concepts import Concepts
 from rediffuse.concepts.draws import Samples, draw_samples
 from rediffuse.concepts.placeholders import distinct_placeholders, renamed
 from rediffuse.concepts.prompts import fill
 from rediffuse.concepts.recipes import RECIPES, InversionRecipe, find_recipe
 from rediffuse.concepts.shots import Photos, check_photos, encode_shots, photos_digest
-from rediffuse.concepts.starts import check_start, choose_starts
+from rediffuse.concepts.starts import candidates_of, check_start, choose_starts
 from rediffuse.concepts.state import LearningState
 from rediffuse.denoisers.base import Denoiser, check_denoiser
 from rediffuse.denoisers.memory import Room
@@ -63,8 +64,9 @@ def learn(
         batch: samples in one denoiser call; left out, see `default_batch`. Less needs less memory and gives the same words up to
             rounding, so a checkpoint may be continued with another. When memory runs out, the batch is halved.
         progress: show a bar on the standard error stream once the work has lasted two seconds.
-        checkpoint: a file. The state goes there every 25 steps, after a minute, and before Ctrl-C or TERM end the learning; the same call
-            continues and ends at the same words, bit for bit on the same machine. Of a finished learning it gives the words at once.
+        checkpoint: a file. The state goes there every 25 steps, after a minute, and before Ctrl-C or TERM end the learning, that of a choice
+            of start words beside it; the same call continues and ends at the same words, bit for bit on the same machine. Of a finished
+            learning it gives the words at once.
     Returns:
         Concepts with one word a class; `settings` hold recipe, seed, starts and the hashes of model and photos.
     Raises:
@@ -109,6 +111,7 @@ def _train(
 ) -> LearningState:
     """From the start, or from where a killed run stopped, to the last step."""
     began = time.monotonic()
+    kept = None if file is None or state is not None else KeptChoice(file, task, candidates_of(model, recipe))
     shots = encode_shots(photos, model, recipe, bar)
     seed, placeholders = int(task["seed"]), list(task["placeholders"].values())
     per_step, saved = len(shots.names) * recipe.batch_per_class, 0 if state is None else state.step
@@ -118,11 +121,13 @@ def _train(
         hopeless=lambda: _no_room(model, shots.shape, f"{saved} of {recipe.steps} steps", file if saved else None),
     )
     if state is None:
-        starts = room.fit(lambda slots: choose_starts(model, recipe, shots, seed=seed, batch=slots, bar=bar))
+        starts = room.fit(lambda slots: choose_starts(model, recipe, shots, seed=seed, batch=slots, bar=bar, kept=kept))
         state = LearningState.begin([start.rows for start in starts], [start.to_settings() for start in starts])
-        if file is not None:
+        if file is not None and kept is not None:
             # The choice may have cost more calls than the learning will.
-            replace(state, seconds=time.monotonic() - began).save(file, task)
+            state = replace(state, seconds=kept.seconds)
+            replace(state, seconds=kept.seconds + time.monotonic() - began).save(file, task)
+            kept.remove()
     room.batch = min(room.batch, per_step)
     rows = nn.Parameter(state.rows.to(model.device))  # (classes, vectors, D)
     optimizer = state.optimizer(rows, recipe)
