@@ -21,6 +21,19 @@ def test_a_dry_run_says_what_it_costs_and_writes_nothing(rediffuse: Callable[...
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.parametrize(("asked", "used", "all_"), [(9, 8, 24), (3, 4, 12)])
+@pytest.mark.parametrize("verb", ["learn", "augment"])
+def test_samples_that_make_no_whole_steps_are_said(
+    rediffuse: Callable[..., Ended], photos: Path, model: Path, verb: str, asked: int, used: int, all_: int
+) -> None:
+    words = (verb, photos, "words", "--model", model, "--dry-run", *(("--copies", 1, "--steps", 2) if verb == "augment" else ()))
+    ended = rediffuse(*words, "--samples", asked)
+    assert ended.status == 0, ended.err
+    assert f"--samples {asked} becomes {used}: a step of fast learns from 4 samples of each class." in " ".join(ended.err.split())
+    assert f"{all_} training samples" in ended.out
+    assert "becomes" not in rediffuse(*words, "--samples", used).err
+
+
 def test_words_have_a_folder_of_their_own(rediffuse: Callable[..., Ended], photos: Path, model: Path, tmp_path: Path) -> None:
     others = fill(tmp_path / "others", {"cat": 1})
     for place, what in ((others, "pictures"), (model, "a model")):

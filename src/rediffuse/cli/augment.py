@@ -50,7 +50,7 @@ def augment(
         words: folder or file of words that were learned before. [default: learned into OUT.words]
     """
     from rediffuse.cli.large import Work, guard, guard_opened
-    from rediffuse.concepts.tokens import CHECKPOINT
+    from rediffuse.concepts.tokens import BEGUN
     from rediffuse.data.splits import few_shot
     from rediffuse.generation.plan import class_folders
     from rediffuse.generation.run import check_begun
@@ -67,7 +67,8 @@ def augment(
         learning.check_unused("--words brings them" if making.method == "da-fusion" else f"--method {making.method} needs none")
     if learns:
         check_folder(words_beside(out))
-    terminal.goes_on_from((out, FINISHED), (words_beside(out), CHECKPOINT))
+        learning.say_rounding(common.quiet)
+    terminal.goes_on_from((out, FINISHED), (words_beside(out), BEGUN))
 
     def price(count: int, classes: int) -> Work:
         made = writing.target_per_class * classes if writing.target_per_class else writing.copies * min(count, (shots or count) * classes)

@@ -89,6 +89,8 @@ def compare(
     arms = arms or (("pixels", *ARMS) if data == "digits" else ARMS)
     if DA_FUSION not in arms:
         check_without_words(redrawing, learning, common.quiet)
+    else:
+        learning.say_rounding(common.quiet)
     asking: dict[str, Any] = {
         "seeds": range(common.seed, common.seed + seeds) if seeds > 0 else seeds, "arms": arms, "levels": classifier, "steps": train_steps,
         "alpha": parse_alpha(alpha), "making": to_making(copies, redrawing, learning), "fit": fit,
@@ -113,11 +115,11 @@ def compare(
 
 def kept_in(out: Path) -> list[tuple[Path, str]]:
     """Where a comparison keeps what it goes on from: finished cells, and words and copies that some will learn from."""
-    from rediffuse.concepts.tokens import CHECKPOINT
+    from rediffuse.concepts.tokens import BEGUN
     from rediffuse.data.outputs import CELLS
     from rediffuse.generation.store import FINISHED
 
-    return [(out / CELLS, "**/seed-*[0-9].json"), (out, f"**/{FINISHED}"), (out, f"**/{CHECKPOINT}")]
+    return [(out / CELLS, "**/seed-*[0-9].json"), (out, f"**/{FINISHED}"), (out, f"**/{BEGUN}")]
 
 
 def pricing(

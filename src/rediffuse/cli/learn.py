@@ -49,14 +49,15 @@ def learn(
     """
     from rediffuse.cli.large import Work, guard, guard_opened
     from rediffuse.concepts.choosing import choice_file
-    from rediffuse.concepts.tokens import CHECKPOINT, WORDS
+    from rediffuse.concepts.tokens import BEGUN, CHECKPOINT, WORDS
     from rediffuse.data.splits import few_shot
 
     chosen = learning.find()
     file.check(model)
     check_apart(photos, words)
     check_folder(words)
-    terminal.goes_on_from((words, CHECKPOINT))
+    learning.say_rounding(common.quiet)
+    terminal.goes_on_from((words, BEGUN))
 
     def price(_: int, classes: int) -> Work:
         return Work(samples=chosen.samples_per_class * classes)

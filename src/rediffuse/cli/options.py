@@ -34,7 +34,9 @@ class Learning:
             "(2,000 steps, four vectors, from the name)."
         ),
     ] = "fast"
-    samples: Annotated[int | None, Parameter(help="Training samples a class, in place of the recipe's.")] = None
+    samples: Annotated[
+        int | None, Parameter(help="Training samples a class, in place of the recipe's: whole steps of 4, of paper_full 8.")
+    ] = None
 
     def find(self) -> InversionRecipe:
         """The recipe, with another budget if one is given. Raises ConfigError."""
@@ -44,6 +46,15 @@ class Learning:
             raise ConfigError(f"--samples must be at least 1, got {self.samples}")
         found = find_recipe(self.recipe)
         return found if self.samples is None else found.with_samples(self.samples)
+
+    def say_rounding(self, quiet: bool) -> None:
+        """Say where the samples that were asked for are no whole number of steps, and what they become."""
+        from rediffuse.cli import terminal
+
+        found = self.find()
+        if self.samples is not None and found.samples_per_class != self.samples:
+            step = f"a step of {self.recipe} learns from {found.batch_per_class} samples of each class"
+            terminal.note(f"--samples {self.samples} becomes {found.samples_per_class}: {step}.", quiet=quiet, style="yellow")
 
     def check_unused(self, why: str) -> None:
         """Raise ConfigError if one of these was given where no words are learned. why: the reason, a sentence's beginning."""

@@ -64,9 +64,9 @@ def learn(
         batch: samples in one denoiser call; left out, see `default_batch`. Less needs less memory and gives the same words up to
             rounding, so a checkpoint may be continued with another. When memory runs out, the batch is halved.
         progress: show a bar on the standard error stream once the work has lasted two seconds.
-        checkpoint: a file. The state goes there every 25 steps, after a minute, and before Ctrl-C or TERM end the learning, that of a choice
-            of start words beside it; the same call continues and ends at the same words, bit for bit on the same machine. Of a finished
-            learning it gives the words at once.
+        checkpoint: a file. The state goes there every 25 steps, after a minute, and before Ctrl-C or TERM end the learning, that of a
+            choice of start words beside it; the same call continues and ends at the same words, bit for bit on the same machine. Of a
+            finished learning it gives the words at once.
     Returns:
         Concepts with one word a class; `settings` hold recipe, seed, starts and the hashes of model and photos.
     Raises:
