@@ -19,6 +19,7 @@ from rediffuse.evaluation import calibrating
 from rediffuse.evaluation.calibrating import METRICS, calibrate
 from rediffuse.evaluation.calibration import calibration_error, chance_error, fit_temperature, judge, reliability
 from rediffuse.evaluation.judged import Judged
+from rediffuse.evaluation.suite.columns import Columns
 
 SIZE = 8
 
@@ -201,6 +202,19 @@ def test_what_is_wrong_is_said() -> None:
         judge(torch.zeros(1, 2), torch.tensor([2]))
     with pytest.raises(DataError, match="give probabilities"):
         calibration_error(np.array([3.0]), np.array([True]))
+
+
+def test_a_difference_in_accuracy_has_one_interval() -> None:
+    """On the card of an evaluation and in the table of an ensemble that sees the same images, in whatever order."""
+    other = Line(0.1)
+    other.weight.data = other.weight.data.roll(1, 1)
+    judged = [models()[0], Judged(other, IMAGES.classes, name="other")]
+    card, turned = (calibrate(judged, given, size=SIZE) for given in (IMAGES, IMAGES.subset(range(len(IMAGES))[::-1])))
+    table = Columns(kind="ensemble", pairs=(("calm", "other"),), images=len(IMAGES), clean=turned)
+    one = card.difference("calm", "other", "accuracy")
+    assert one.low is not None
+    assert one.low < one.value
+    assert one == table.clean_gain("calm", "other")
 
 
 def test_few_images_have_no_interval() -> None:

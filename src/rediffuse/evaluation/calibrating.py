@@ -30,7 +30,7 @@ from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.results import Figure
 from rediffuse.evaluation.saved import Content, Saved
-from rediffuse.evaluation.statistics import FEW, MIN_IMAGES, Interval, basis_of_runs
+from rediffuse.evaluation.statistics import FEW, MIN_IMAGES, Interval, basis_of_runs, paired_bootstrap
 
 BLOCK = 1024
 """Images that are kept together."""
@@ -93,7 +93,8 @@ class Calibrations(Saved):
     def difference(self, model: str, over: str, metric: str, *, scaled: bool = False, seed: int = 0) -> Interval:
         """A figure of one model minus that of another, paired over resampled images (percentiles of 1,000; n - 1 of n are drawn).
 
-        There is no interval below `statistics.MIN_IMAGES`.
+        Accuracy is drawn as `paired_bootstrap` does, so that one difference has one interval wherever it stands. There is no interval
+        below `statistics.MIN_IMAGES`.
 
         An error of bins grows with chance, and so does each resampled one: of the difference that cancels where both are calibrated alike.
 
@@ -107,6 +108,8 @@ class Calibrations(Saved):
         ours, theirs = pair
         if ours is None or theirs is None:
             raise ConfigError(f"no temperatures were fitted for {model} and {over}; give `calibrate` other images to fit them on")
+        if metric == "accuracy":
+            return paired_bootstrap(ours.right[None], theirs.right[None], None, seed=seed)
         bins, generator = self.find(model).bins, np.random.default_rng(seed)
         value = _score(ours, metric, bins) - _score(theirs, metric, bins)
         if self.images < MIN_IMAGES:
