@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from tests.training.toys import striped
 from torch import Tensor, nn
 
@@ -59,18 +60,28 @@ def test_calibrated_answers_have_no_error_and_sure_ones_have_theirs(equal_mass: 
 
 
 @pytest.mark.parametrize("equal_mass", [False, True])
-def test_what_chance_makes_of_true_confidences(equal_mass: bool) -> None:
-    """Answers calibrated by construction stay below the 95th percentile about 19 times of 20, overconfident ones do not."""
-    below, sharp = 0, 0
-    for seed in range(100):
-        logits, labels = answers(300, seed=seed)
-        for temperature in (1.0, 0.5):
-            found = judge(logits, labels, temperature)
-            _, most = chance_error(found.confidence, equal_mass=equal_mass, draws=100, seed=seed)
-            own = calibration_error(found.confidence, found.right, equal_mass=equal_mass) <= most
-            below, sharp = below + (own and temperature == 1), sharp + (own and temperature < 1)
-    assert 88 <= below <= 100
-    assert sharp < 40
+@pytest.mark.parametrize(("count", "confidence"), [(60, 0.9), (300, 0.7)])
+def test_what_chance_makes_of_true_confidences(equal_mass: bool, count: int, confidence: float) -> None:
+    """In one bin, of one confidence p, the error of calibrated answers is |Binomial(n, p) / n - p|."""
+    errors = np.abs(np.arange(count + 1) / count - confidence)
+    chances = stats.binom.pmf(np.arange(count + 1), count, confidence)
+    own = np.full(count, confidence)
+    found = np.array([chance_error(own, bins=1, equal_mass=equal_mass, draws=400, seed=seed) for seed in range(25)])
+    spread = math.sqrt((chances @ errors**2 - (chances @ errors) ** 2) / (25 * 400))
+    assert found[:, 0].mean() == pytest.approx(chances @ errors, abs=4 * spread)
+    near = float(found[:, 1].mean())  # percentiles of whole answers are steps of 1 / n
+    below, above = (float(chances[errors <= near + step / count].sum()) for step in (-1, 1))
+    assert below < 0.95 < above
+
+
+@pytest.mark.parametrize("equal_mass", [False, True])
+def test_overconfident_answers_lie_above_what_chance_makes(equal_mass: bool) -> None:
+    sharp = 0
+    for seed in range(25):
+        found = judge(*answers(300, seed=seed), temperature=0.5)
+        _, most = chance_error(found.confidence, equal_mass=equal_mass, draws=100, seed=seed)
+        sharp += calibration_error(found.confidence, found.right, equal_mass=equal_mass) <= most
+    assert sharp < 10
     few, many = (chance_error(judge(*answers(count)).confidence, equal_mass=equal_mass)[0] for count in (200, 20_000))
     assert few / many == pytest.approx(10, rel=0.15)  # as one over the root of the number of images
     assert chance_error(np.ones(50), equal_mass=equal_mass) == (0, 0)
