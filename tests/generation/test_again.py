@@ -19,7 +19,7 @@ from rediffuse.generation import local, writer
 from rediffuse.generation import run as run_module
 from rediffuse.generation.environment import environment, short_hash
 from rediffuse.generation.provenance import report, verify
-from rediffuse.generation.store import Run, finished_shards, read_info, read_plan
+from rediffuse.generation.store import Run, finished_shards, manifest_name, read_info, read_plan
 from rediffuse.methods.da_fusion import DAFusion
 
 
@@ -131,6 +131,19 @@ def test_an_image_that_was_changed_is_made_again(make: Make, capsys):
     assert pixels(Run(run.folder)) != before
     assert pixels(make(progress="bar")) == before
     assert f"{run.ids[3]} (its pixels are not those that were written), 1 image in all" in capsys.readouterr().err
+
+
+def test_a_run_calls_itself_open_before_it_loses_a_shard(make: Make, monkeypatch):
+    run, seen = make(), []
+    (run.folder / "images" / run.ids[0]).unlink()
+
+    def name(number: int) -> str:
+        seen.append((read_info(run.folder)["state"], finished_shards(run.folder)))
+        return manifest_name(number)
+
+    monkeypatch.setattr(writer, "manifest_name", name)
+    assert make().complete
+    assert seen == [("open", [0])]
 
 
 def test_making_again_may_be_killed(make: Make, monkeypatch):

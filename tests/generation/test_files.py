@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,9 +16,10 @@ from tests.generation.conftest import Make, picture, take_photos
 
 from rediffuse.data.images import pixels_sha256
 from rediffuse.errors import DataError
+from rediffuse.generation import local, shard
 from rediffuse.generation.files import room_on_disk, scratch_file, write_image
 from rediffuse.generation.store import Run, finished_shards
-from rediffuse.writing import write_text
+from rediffuse.writing import write_rows, write_text
 
 # A limit on the size of a file is what a full disk looks like from inside: writes fail half-way.
 LIMITED = """
@@ -62,8 +64,6 @@ def test_a_full_disk_is_said_and_costs_nothing(root: Path, tmp_path: Path):
 
 
 def test_a_disk_that_fills_up_midway_keeps_what_is_done(make: Make, monkeypatch, tmp_path: Path):
-    from rediffuse.generation import local
-
     monkeypatch.setattr(local, "SHARD_SECONDS", 0)
     written, real = [], os.fsync
 
@@ -108,6 +108,24 @@ def test_a_jpeg_keeps_its_colours_and_is_known_by_what_a_reader_sees(tmp_path: P
     image.save(file, "JPEG", quality=95, subsampling=0)
     found = write_image(lambda: image, tmp_path / "a.jpg", "jpeg", tmp_path)
     assert found == (pixels_sha256(Image.open(file).convert("RGB")), 40, 30)
+
+
+def test_a_manifest_counts_images_that_are_in_their_place(make: Make, tmp_path: Path, monkeypatch):
+    """Killed at the moment before it is written, a shard lacks nothing but its manifest; and never the other way round."""
+    monkeypatch.setattr(local, "SHARD_SECONDS", 0)
+    images, synced, counted = tmp_path / "out" / "images", [], []
+
+    def write(path: Path, rows: list[dict[str, Any]], *rest: Any) -> None:
+        assert {folder.name for folder in synced} == {"images", *(row["file_name"].partition("/")[0] for row in rows)}
+        assert [pixels_sha256(Image.open(images / row["file_name"])) for row in rows] == [row["pixels_sha256"] for row in rows]
+        counted.append(len(rows))
+        synced.clear()
+        write_rows(path, rows, *rest)
+
+    monkeypatch.setattr(shard, "write_rows", write)
+    monkeypatch.setattr(shard, "sync_folder", synced.append)
+    assert len(make()) == sum(counted) == 24
+    assert len(counted) == 3
 
 
 def test_only_the_disk_is_spoken_of(tmp_path: Path):
