@@ -142,3 +142,7 @@ def test_copies_made_before_are_found_by_name_or_source() -> None:
         aligned_copies(real, named.subset([0, 1, 2]), bank)
     with pytest.raises(DataError, match="has 2 copies"):
         aligned_copies(real, toys.copies_of(real, 2), bank)
+    made.source_digests = real.digests
+    assert torch.equal(aligned_copies(real, made, bank), bank.of(made))
+    with pytest.raises(DataError, match=r"copy of 0/000.png in copies was made from another picture of that name than the one of stripes"):
+        aligned_copies(toys.striped(2, classes=2, seed=5), made, bank)
