@@ -172,7 +172,7 @@ def test_time_150_at_32_pixels_destroys_what_511_does_at_224():
 def test_nearest_finds_every_level_of_the_table(kind: str):
     schedule = SCHEDULES[kind]
     assert torch.equal(nearest(schedule, schedule.ratio.double()), torch.arange(len(schedule)))
-    assert nearest(schedule, torch.tensor([0.0, 1e9], dtype=torch.float64)).tolist()[0] == 0
+    assert nearest(schedule, torch.tensor([0.0, torch.inf], dtype=torch.float64)).tolist() == [0, len(schedule) - 1]
 
 
 def test_fixed_levels():

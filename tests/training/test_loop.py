@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.methods.augmix import AugMix
 from rediffuse.methods.bank import Bank
-from rediffuse.training.augment import CropViews, generator_of
+from rediffuse.training.augment import CropViews
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.classifier import Classifier
 from rediffuse.training.loop import fit_network
@@ -393,4 +393,3 @@ def test_a_seed_decides_the_clean_views_whatever_the_objective(monkeypatch: pyte
         fit_network(robust_run.steady_net(), pool(), settings=settings, objective=objective, procedure=Procedure(order="epochs"))
     for other in seen[1:]:
         assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
-    assert generator_of("x").initial_seed() >= 0
