@@ -16,9 +16,9 @@ from rediffuse.concepts.placeholders import distinct_placeholders, normalise, pl
 from rediffuse.errors import ModelError
 
 CHECKPOINT, WORDS = "learning.safetensors", "concepts.safetensors"
+"""In a folder of words: how far learning has come, which holds no words, and what is written last."""
 BEGUN = "learning.*"
 """What a learning goes on from: its state, and that of a choice of start words beside it."""
-"""In a folder of words: how far learning has come, which holds no words, and what is written last."""
 SUFFIXES = (".safetensors", ".pt", ".bin")
 # What damaged or foreign files make torch.load raise.
 _BROKEN = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
