@@ -45,7 +45,7 @@ def test_kept_blocks_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
     asked: list[int] = []
     again.classifier.register_forward_hook(lambda _, inputs, __: asked.append(len(inputs[0])))
     found = predict_images(again, IMAGES, size=SIZE, keep=keep, progress=lambda *counts: done.append(counts))
-    assert sum(asked) == 5 * 4 + 1  # one block of five images, four members; and one to count its operations
+    assert sum(asked) == 5 * 4  # one block of five images, four members
     assert torch.equal(found.probabilities, whole.probabilities)
     assert torch.equal(found.decisions, whole.decisions)
     assert found.members == whole.members
@@ -67,7 +67,7 @@ def test_kept_blocks_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_block_takes_a_minute_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The dearer an image, the fewer are kept together, so that little is lost; blocks of another length are taken as they are."""
     each = ensemble().operations(SIZE)
-    assert each == 4 * 2 * 3 * SIZE * SIZE * 4 + 3 * denoiser_operations(mixture(), (SIZE, SIZE))
+    assert each == 3 * denoiser_operations(mixture(), (SIZE, SIZE)) > 0  # the fourth member is the image itself
     monkeypatch.setitem(predicting.MINUTE, "cpu", 3.5 * each)
     assert predicting.block_of(ensemble(), SIZE) == 3
     keep = tmp_path / "keep"
@@ -86,7 +86,7 @@ def test_many_guided_steps_make_small_blocks() -> None:
     """On a processor DDA costs too much for 256 photos between two savings; the photo alone does not."""
     network, denoiser = open_backbone("scratch", ("a", "b"), size=32), load("cifar10-32", dtype="float32")
     plain, views, brought_back = Plain(network), DiffAugEnsemble(network, denoiser), DDA(network, denoiser)
-    assert brought_back.operations(32) == pytest.approx(50 * 3 * denoiser_operations(denoiser, (32, 32)), rel=0.1)
+    assert brought_back.operations(32) == pytest.approx(50 * 3 * denoiser_operations(denoiser, (32, 32)))
     assert predicting.block_of(plain, 32) == predicting.BLOCK
     assert predicting.block_of(brought_back, 32) < 20 < predicting.block_of(views, 32) < predicting.BLOCK
 

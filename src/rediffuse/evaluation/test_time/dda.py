@@ -106,7 +106,7 @@ class DDA(Ensemble):
 
     def operations(self, size: int) -> float:
         call = denoiser_operations(self.denoiser, (size, size)) * (GRADIENT if self.chosen.guidance > 0 else 1)
-        return super().operations(size) + self.chosen.steps * call
+        return self.chosen.steps * call
 
     def views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
         chosen = (member == len(self.members) - 1).nonzero().flatten()

@@ -93,7 +93,7 @@ class DiffAugEnsemble(Ensemble):
 
     def operations(self, size: int) -> float:
         views = sum(t > 0 for t in self.chosen.times)
-        return super().operations(size) + views * denoiser_operations(self.method.denoiser, (size, size))
+        return views * denoiser_operations(self.method.denoiser, (size, size))
 
     def levels(self, size: int) -> Levels:
         """How much noise each member gets, for images whose shorter side is this, in pixels."""
