@@ -20,7 +20,7 @@ SHORT = ("--steps", 30, "--size", 16)
 
 
 def test_without_a_folder_the_classifier_goes_to_model(rediffuse: Callable[..., Ended], photos: Path) -> None:
-    ended = rediffuse("train", photos, *SHORT)
+    ended = rediffuse("train", photos, "--steps", 1, "--size", 16)
     assert ended.status == 0, ended.err
     assert Path("model/config.json").is_file()
 
@@ -112,7 +112,7 @@ def test_the_own_test_split_judges(rediffuse: Callable[..., Ended], tmp_path: Pa
         fill(data / split, {"cat": 3, "dog": 3}, first=20 * place)
     source, held = (data, 6) if layout == "folders" else ("digits", len(digits(split="test")))
     assert split_names(str(source)) == (("test", "train") if layout == "folders" else ("train", "test"))
-    ended = rediffuse("train", source, "net", *SHORT, "--shots", 2)
+    ended = rediffuse("train", source, "net", "--steps", 2, "--size", 16, "--shots", 2)
     assert ended.status == 0, ended.err
     assert f"of all {held})" in ended.out.replace(",", "")
     assert "held out" not in ended.err
