@@ -27,7 +27,18 @@ HELD = ["--split", "--test", "--no-flips"]
 
 COMPARED = ["--arms", "--classifier", "--fit", "--seeds", "--shots", "--train-steps", "--view"]
 COST = ["--dry-run", "--hours", "--out"]
-VIEWS = ["--dda-factor", "--dda-guidance", "--dda-start", "--dda-steps", "--denoiser", "--early-exit", "--ensemble", "--reduce", "--step", "--t-max"]
+VIEWS = [
+    "--dda-factor",
+    "--dda-guidance",
+    "--dda-start",
+    "--dda-steps",
+    "--denoiser",
+    "--early-exit",
+    "--ensemble",
+    "--reduce",
+    "--step",
+    "--t-max",
+]
 TRAINED = ["--alpha", "--classifier", "--fit", "--holdout", "--mode", "--shots", "--size", "--steps", "--synthetic"]
 ROBUST = ["--augment", "--bank-rate", "--denoiser", "--fraction", "--objective", "--second"]
 JUDGED = ["--fit", "--images", "--no-report", "--report", "--size", "--split", "--suite"]

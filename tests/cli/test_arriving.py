@@ -53,6 +53,7 @@ def test_train(rediffuse: Callable[..., Ended], photos: Path, watch: Watch, monk
     monkeypatch.setattr(train_verb, "open_photos", lambda *_, **__: copies)
     held, few = watch(splits, "holdout", works=True), watch(splits, "few_shot", works=True)
     mixed, fitted = watch(mixing, "Mixed", works=True), watch(fit, "fit_classifier")
+    opened = watch(backbones, "open_backbone", works=True)
     words = ("--synthetic", "more", "--alpha", 0.3, "--seed", 7, "--holdout", 0.25, "--shots", 2)
     with pytest.raises(ArrivedError):
         rediffuse("train", photos, "net", *words, "--mode", "whole", "--steps", 5, "--size", 16, "--fit", "crop", "--no-flips")
@@ -60,8 +61,9 @@ def test_train(rediffuse: Callable[..., Ended], photos: Path, watch: Watch, monk
     assert of(few, "n", "seed") == {"n": 2, "seed": 7}
     assert mixed["alpha"] == 0.3
     assert isinstance(fitted["train_set"], Mixed)
-    assert of(fitted, "level", "mode", "steps", "seed", "size", "fit", "flips", "device", "checkpoint") == {
-        "level": "scratch", "mode": "whole", "steps": 5, "seed": 7, "size": 16, "fit": "crop", "flips": False, "device": "auto",
+    assert (opened["level"], opened["seed"], opened["size"]) == ("scratch", 7, 16)
+    assert of(fitted, "mode", "steps", "seed", "size", "fit", "flips", "device", "checkpoint") == {
+        "mode": "whole", "steps": 5, "seed": 7, "size": 16, "fit": "crop", "flips": False, "device": "auto",
         "checkpoint": Path("net/.training.pt"),
     }  # fmt: skip
 

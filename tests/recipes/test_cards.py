@@ -73,7 +73,7 @@ def test_a_card_leaves_its_figures_as_a_result(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("sys.argv", ["card", "resnet-64", *given, "--remark", "One run.", "--judged-by", "python -m features"])
     card.main()
     found = json.loads((tmp_path / "results" / "bundled_resnet_64.json").read_text())
-    assert found["headline"] == {"top1": {"value": 0.375, "low": None, "high": None}}
+    assert found["headline"] == {"top1": {"value": 0.375, "low": None, "high": None, "basis": "none"}}
     assert found["command"] == "python -m features"
     assert found["notes"] == ["One run."]
     assert [row["table"] for row in found["rows"]] == ["judge", "training", "training", "training"]
