@@ -6,9 +6,10 @@ Shows: certified accuracy against the radius in L2, for each sigma and with sigm
 `diffaug_cifar10` trained. Controls: nets trained on noise, with the denoiser and on the noisy picture itself, clamped as they know it. N
 and the number of pictures are small: the table states the ceiling that N sets.
 Expected: DiffAug's nets 5.7 points over those of noise at radius .25 and 3.3 at .5, of the two smaller sigmas
-(results/reduced_certified_cifar10.json); 1.0 is not measured yet. The same command goes on where the last one stopped, picture by picture; choose --arms and --seeds before, for
-another choice begins anew. Its tables (1 MB) lie in --store, where another machine finds them, and several processes may share the sigmas:
-one with `--sigmas 0.5 --out elsewhere`, one with the others; the full command then puts them together.
+(results/reduced_certified_cifar10.json); 1.0 is not measured yet. The same command goes on where the last one stopped, picture by picture;
+choose --arms and --seeds before, for another choice begins anew. Its tables (1 MB) lie in --store, where another machine finds them, and
+several processes may share the sigmas: one with `--sigmas 0.5 --out elsewhere`, one with the others; the full command then puts them
+together.
 Time: 500 pictures of 1,100 draws at 3 sigmas ask the denoiser 1.65 million times and the nets 20 million times: about 10 hours of one core
 with AVX512 (2.6 pictures a minute in float32), twice that with AVX2 alone. An accelerator takes 10,100 draws of each. Tables
 that were begun in bfloat16 or float32 (`--dtype`) go on in it alone.
