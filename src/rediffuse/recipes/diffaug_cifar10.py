@@ -154,7 +154,10 @@ def conclude(given: argparse.Namespace, bench: Bench, judgements: Sequence[Judge
     notes.append(
         "noise is that of DiffAug's own law, not the noise that would be best alone; plain-flops pays for denoiser calls, not training"
     )
-    notes.append("deepaugment distorts a small random network; the published one distorts two trained ones, and made its pictures before")
+    if any(run.cell.arm.startswith("deepaugment") for run in judgements):
+        notes.append(
+            "deepaugment distorts a small random network; the published one distorts two trained ones, and made its pictures before"
+        )
     notes.append("seconds are those of training; in the tables of ensembles natural is a mean over pictures, elsewhere over classes")
     device, headline = str(bench.device), headline_of(judgements, bench.truth) | more
     return write_result(
