@@ -10,12 +10,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from rediffuse.concepts.concepts import Concepts
+from rediffuse.concepts.recipes import InversionRecipe
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.denoisers.base import Condition, Denoiser, NoiseSchedule
 from rediffuse.denoisers.schedules import linear_betas
 
 SIDE = 8
 WIDTH = 24
+COUNTS = {"cat": 2, "dog": 1, "red bird": 3}
+TOY = InversionRecipe(steps=300, batch_per_class=6, learning_rate=0.3, start="the", decay="cosine", weight_decay=0.0)
 
 
 class LinearDenoiser(Denoiser):
@@ -75,3 +79,8 @@ def pictures(shots: Mapping[str, int], *, flips: bool = False, side: int = SIDE)
         for copy in range(count)
     ]
     return ImageSet.of(examples, classes=tuple(shots), flips=flips)
+
+
+def distance(one: Concepts, two: Concepts) -> float:
+    """The largest difference of a number in the words of the second one's classes."""
+    return max(float((one.words[name] - two.words[name]).abs().max()) for name in two.classes)

@@ -270,8 +270,7 @@ def named(name: str, given: argparse.Namespace) -> str:
     less = given.arms != given.every_arm or seeds < SEEDS or given.epochs < EPOCHS or given.draws < DRAWS
     less = less or given.pictures is not None or given.held != HELD or given.denoiser != DENOISER
     less = less or any(getattr(given, key, count) < count for key, count in ASKED.items())
-    other = "" if net == NETS[0] else f"_{net}"
-    return f"{'reduced_' if less else ''}{name}{other}"
+    return f"{'reduced_' if less else ''}{name}{'' if net == NETS[0] else f'_{net}'}"
 
 
 def options(name: str, text: str | None, arms: Mapping[str, Arm]) -> argparse.ArgumentParser:
