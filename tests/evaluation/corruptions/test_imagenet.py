@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.evaluation.corruptions.test_sources import PIXELS, _write
+from tests.evaluation.corruptions.test_sources import PIXELS, write
 from tests.evaluation.corruptions.toys import network
 
 from rediffuse.data.folder import folder
@@ -94,7 +94,7 @@ def test_a_model_of_all_classes_is_matched_by_place() -> None:
 
 def test_answers_may_be_more_than_are_shown(tmp_path: Path) -> None:
     shown = [IDS[1], IDS[207]]
-    _write(tmp_path / "set", PIXELS, shown)
+    write(tmp_path / "set", PIXELS, shown)
     images, model = folder(tmp_path / "set"), network([str(place) for place in range(1000)])
     places = [int(place) for place in R.split()]
     found = subset_accuracy(model, images, size=32, among=known_subset("imagenet-r"))
@@ -112,7 +112,7 @@ def test_any_class_that_a_folder_stands_for_is_right(tmp_path: Path) -> None:
     """Answers of a real network against its own logits: unmasked as ImageNet-D is published, and masked to what is shown."""
     shown = ["alarm_clock", "banana", "chair"]
     meant = {"alarm_clock": [409, 530], "banana": [954], "chair": [423, 559, 765]}
-    _write(tmp_path / "background", PIXELS, shown)
+    write(tmp_path / "background", PIXELS, shown)
     images, model = folder(tmp_path / "background"), network([str(place) for place in range(1000)])
     order = sorted(range(20), key=lambda row: (row % 3, row))
     with torch.no_grad():  # by chance one of a thousand would hardly ever be right
@@ -132,7 +132,7 @@ def test_any_class_that_a_folder_stands_for_is_right(tmp_path: Path) -> None:
 
 
 def test_what_folders_mean_is_checked(tmp_path: Path) -> None:
-    _write(tmp_path / "set", PIXELS, ["band_aid", "tench"])
+    write(tmp_path / "set", PIXELS, ["band_aid", "tench"])
     images, model = folder(tmp_path / "set"), network(["tench", "Band Aid", "plaster"])
     found = subset_accuracy(model, images, size=32, means={"band_aid": ["Band Aid", "plaster"]}, keep=tmp_path / "kept")
     assert found.classes == 3
@@ -153,8 +153,8 @@ def test_what_folders_mean_is_checked(tmp_path: Path) -> None:
 )
 def test_spelled_names_each_class_once(tmp_path: Path, spelled: list[str], match: str) -> None:
     """A name that stood twice was its last class alone, and figures were wrong without an error."""
-    _write(tmp_path / "set", PIXELS, ["a", "b"])
-    _write(tmp_path / "fog" / "1", PIXELS, ["a", "b"])
+    write(tmp_path / "set", PIXELS, ["a", "b"])
+    write(tmp_path / "fog" / "1", PIXELS, ["a", "b"])
     model = network(["tench", "chair", "rocking chair"])
     with pytest.raises(ConfigError, match=match):
         subset_accuracy(model, folder(tmp_path / "set"), size=32, spelled=spelled)

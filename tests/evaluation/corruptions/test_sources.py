@@ -27,7 +27,8 @@ PIXELS = pictures(20)
 LABELS = np.arange(20) % 10
 
 
-def _cifar_c(place: Path, names: tuple[str, ...] = ("fog", "contrast")) -> Path:
+def cifar_c(place: Path, names: tuple[str, ...] = ("fog", "contrast")) -> Path:
+    place.mkdir(exist_ok=True)
     np.save(place / "labels.npy", np.tile(LABELS, 5).astype(np.uint8))
     for name in names:
         made = torch.cat([corrupt(PIXELS, name, severity) for severity in range(1, 6)])
@@ -36,7 +37,7 @@ def _cifar_c(place: Path, names: tuple[str, ...] = ("fog", "contrast")) -> Path:
 
 
 def test_cifar_c_is_what_it_was_made_from(tmp_path: Path) -> None:
-    source = CifarC(_cifar_c(tmp_path))
+    source = CifarC(cifar_c(tmp_path))
     assert (source.corruptions, len(source), source.side) == (("fog", "contrast"), 20, 32)
     parts = list(source.under("contrast", 4, batch=7))
     assert [len(part) for part in parts] == [7, 7, 6]
@@ -78,7 +79,7 @@ def test_what_notes_call_a_departure_is_not_comparable() -> None:
 def test_foreign_arrays_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels.npy is missing"):
         CifarC(tmp_path)
-    _cifar_c(tmp_path, ())
+    cifar_c(tmp_path, ())
     with pytest.raises(DataError, match="holds no corruption"):
         CifarC(tmp_path)
     file = tmp_path / "fog.npy"
@@ -94,7 +95,7 @@ def test_foreign_arrays_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"no array")
     with pytest.raises(DataError, match="not an array of numbers"):
         CifarC(tmp_path)
-    _cifar_c(tmp_path)
+    cifar_c(tmp_path)
     with pytest.raises(DataError, match="has label 9, but 3 classes are named"):
         CifarC(tmp_path, classes=["a", "b", "c"])
     for labels, match in ((np.repeat(LABELS, 5), "differs between severities"), (np.zeros(7, np.uint8), "five times as many")):
@@ -103,7 +104,7 @@ def test_foreign_arrays_are_refused(tmp_path: Path) -> None:
             CifarC(tmp_path)
 
 
-def _write(place: Path, images: torch.Tensor, names: list[str]) -> None:
+def write(place: Path, images: torch.Tensor, names: list[str]) -> None:
     for row, image in enumerate(images):
         file = place / names[row % len(names)] / f"{row:03d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,8 +114,8 @@ def _write(place: Path, images: torch.Tensor, names: list[str]) -> None:
 def test_imagenet_c_is_read_by_its_folders(tmp_path: Path) -> None:
     wnids = ["n01", "n02", "n03"]
     for severity in (1, 2):
-        _write(tmp_path / "weather" / "fog" / str(severity), corrupt(PIXELS, "fog", severity), wnids)
-        _write(tmp_path / "contrast" / str(severity), corrupt(PIXELS, "contrast", severity), wnids)
+        write(tmp_path / "weather" / "fog" / str(severity), corrupt(PIXELS, "fog", severity), wnids)
+        write(tmp_path / "contrast" / str(severity), corrupt(PIXELS, "contrast", severity), wnids)
     source = ImageNetC(tmp_path, size=32, spelled=["n03", "n01", "n02"])
     assert (set(source.corruptions), source.severities, len(source)) == ({"fog", "contrast"}, (1, 2), 20)
     model = network(["c", "a", "b"])
@@ -139,7 +140,7 @@ class _KilledError(Exception):
 
 def test_a_killed_judgement_of_a_subset_goes_on_to_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subsets, "BLOCK", 6)
-    _write(tmp_path / "set", PIXELS, ["b", "d", "e"])
+    write(tmp_path / "set", PIXELS, ["b", "d", "e"])
     images, models = folder(tmp_path / "set"), [network(list("abcde"), 1), network(list("edcba"), 2)]
     whole = subset_accuracy(models, images, size=32)
     assert 0 < whole.right.mean() < 1
@@ -170,7 +171,7 @@ def test_a_killed_judgement_of_a_subset_goes_on_to_the_same_figures(tmp_path: Pa
 
 
 def test_only_the_classes_that_are_shown_can_be_answers(tmp_path: Path) -> None:
-    _write(tmp_path / "set", PIXELS, ["b", "d"])
+    write(tmp_path / "set", PIXELS, ["b", "d"])
     images = folder(tmp_path / "set")
     models = [network(list("abcde"), 1), network(list("edcba"), 2)]
     calls: list[tuple[int, int]] = []
