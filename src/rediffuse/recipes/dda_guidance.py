@@ -94,7 +94,7 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
     )
     shared, ways = SharedViews(), ways_of(given.guidance, given.factors)
     behind = [judged for way in ways for judged in asked(trained, denoiser, way, shared)]
-    keep = trained.keep(given, "-".join(["dda", *(f"{guidance:g}-{factor}" for guidance, factor in ways)]))
+    keep = trained.keep(given, "-".join(["dda", *(f"{guidance:g}-{factor}" for guidance, factor in ways)]), lasting=True)
     with Bar(unit="pictures") as bar:
         bar.stage("asking by DDA", len(images))
         found = corruption_accuracy(
