@@ -9,8 +9,9 @@ views must agree. share_of_limit is that of the fastest square matrix product me
 Step: seconds of a training step of a classifier with DiffAug on all of the batch, on a quarter, and with a bank at several rates, as a
 multiple of a plain step of the same batch and of a plain step with as many classifier samples. Arms take turns; medians of the ratios.
 A bank that was all made before costs its making too, which rows of their own add: that of the recipe `diffaug_cheaper`.
-Expected: results/bench_diffaug.json. Time: 6 minutes on 2 cores. With an accelerator `--model adm-256` takes ADM's 256-pixel architecture
-with random weights at 224 pixels: 1,713 GFLOP a call, so at most 461 images a second at 790 TFLOP/s; share_of_461 says of which part.
+Expected: results/bench_diffaug.json. Time: 1 to 6 minutes on 2 cores. With an accelerator `--model adm-256` takes ADM's 256-pixel
+architecture with random weights at 224 pixels: 1,713 GFLOP a call, so at most 461 images a second at 790 TFLOP/s; share_of_461 says of
+which part.
 """
 
 from __future__ import annotations

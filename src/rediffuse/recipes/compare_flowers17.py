@@ -6,7 +6,7 @@ Shows: mean per-class accuracy on 680 test images of 17 species. The set stands 
 among the classes that the bundled models have seen.
 Expected: with the bundled generator of three hours of one core copies hurt from scratch, by 2.9 points (-4.2 to -1.7), and
 there is no evidence on features: -1.6 on forty (-3.8 to .5), -1.8 on resnet-64 (-4.0 to .5) (results/compare_flowers17.json).
-Time and hardware: 16,320 images; 2 hours of one core with AVX512-BF16, shared with other work.
+Time and hardware: 15,640 images; 2 hours of one core with AVX512-BF16, shared with other work.
 Reference: Nilsback and Zisserman, CVPR 2006 (the set).
 """
 

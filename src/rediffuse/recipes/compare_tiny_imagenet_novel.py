@@ -7,7 +7,7 @@ source as those that the generator and `resnet-64` learned from; the classes do 
 lobster, limousine and convertible, cliff and cliff dwelling, ice cream and ice lolly, brain coral and coral reef).
 Expected: with the bundled generator of three hours of one core copies hurt a little on forty, by .8 points (-1.5 to -.2); from scratch
 (-.5) and on resnet-64 (-1.8, -3.6 to +.1) there is no evidence (results/compare_tiny_imagenet_novel.json).
-Time and hardware: 18,000 images; 2.2 hours of one core with AVX512-BF16, shared with other work.
+Time and hardware: 18,400 images; 2.2 hours of one core with AVX512-BF16, shared with other work.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ and far ones (textures, EuroSAT, MNIST), all at 32 pixels by one antialiased res
 beside it stands that of the paper's four. Nothing is tuned: percentiles are the published ones.
 Expected: near sets a point worse than plain nets, far ones better (results/ood_cifar10.json).
 The same command goes on where the last one stopped.
-Time: 22,000 pictures to judge and 30,000 for the bank by each of nine nets: 10 minutes of one core.
+Time: 22,000 pictures to judge and 30,000 for the bank by each of nine nets: 10 minutes of one core with AVX512-BF16, 14.5 with AVX2 alone.
 """
 
 from __future__ import annotations
