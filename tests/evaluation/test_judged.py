@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -179,3 +180,12 @@ def test_batches_hold_every_image_once() -> None:
     assert [row for rows, _ in found for row in rows] == list(range(len(IMAGES)))
     assert {tuple(part.shape[1:]) for _, part in found} == {(3, 8, 8)}
     assert all(0 <= float(part.min()) <= float(part.max()) <= 1 for _, part in found)
+
+
+@pytest.mark.parametrize("numbers", [torch.bfloat16, torch.float16, torch.float64])
+def test_networks_of_other_numbers_are_asked_in_theirs(numbers: torch.dtype) -> None:
+    net, images = Net(), torch.rand(3, 3, 4, 4)
+    wanted = Judged(net, "abcd")(images)
+    found = Judged(copy.deepcopy(net).to(numbers), "abcd")(images)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, wanted, atol=2e-2)

@@ -99,7 +99,7 @@ class Judged:
         """
         given = images if self.preprocessing is None else self.preprocessing(images)
         with evaluating(self.network):
-            found = self.network(given.to(self.device))
+            found = self.network(given.to(self.device, self._numbers()))
         logits: Tensor = (found if isinstance(found, Tensor) else found.logits).float().to(images.device)
         if logits.shape != (len(images), len(self.classes)):
             raise ModelError(
@@ -109,6 +109,12 @@ class Judged:
         if not bool(logits.isfinite().all()):
             raise self.not_finite("logits", images)
         return logits
+
+    def _numbers(self) -> torch.dtype:
+        """What a network that is no float32 one takes its pictures in. A `Classifier` and what holds one want [0, 1] in float32."""
+        if any(isinstance(part, Classifier) for part in self.network.modules()):
+            return torch.float32
+        return next((value.dtype for value in self.network.parameters() if value.is_floating_point()), torch.float32)
 
     def _wants(self) -> list[Preprocessing]:
         """All preprocessing: a Classifier, or an ensemble of one, holds its own in a part of its own, and no state tells it."""
@@ -122,12 +128,8 @@ class Judged:
         return chunk_of(max([images.shape[-2] * images.shape[-1], *(each.height * each.width for each in self._wants())]))
 
     def not_finite(self, what: str, images: Tensor) -> ModelError:
-        """The error for logits or features that are not finite: where pictures are not either, what made them is to blame."""
-        if not bool(images.isfinite().all()):
-            return ModelError(f"{self.name} is shown pictures that are NaN or infinite; a denoiser that made them wants --dtype float32")
-        numbers = {str(value.dtype).removeprefix("torch.") for value in self.network.parameters()} - {"float32", "float64"}
-        fix = f"give it in float32, not {numbers.pop()}" if numbers else "train or fetch it again, its weights are broken"
-        return ModelError(f"{self.name} gives {what} that are NaN or infinite; {fix}")
+        """The error for logits or features that are not finite."""
+        return not_finite(self.network, self.name, what, images)
 
     def as_module(self) -> nn.Module:
         """The same as a module of images in [0, 1], for what asks a classifier several times; see `test_time.ensembles`."""
@@ -180,6 +182,15 @@ class _Asked(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self._judged(images)
+
+
+def not_finite(network: nn.Module, name: str, what: str, images: Tensor) -> ModelError:
+    """The error for logits or features that are not finite: where pictures are not either, what made them is to blame."""
+    if not bool(images.isfinite().all()):
+        return ModelError(f"{name} is shown pictures that are NaN or infinite; a denoiser that made them wants --dtype float32")
+    numbers = {str(value.dtype).removeprefix("torch.") for value in network.parameters()} - {"float32", "float64"}
+    fix = f"give it in float32, not {numbers.pop()}" if numbers else "train or fetch it again, its weights are broken"
+    return ModelError(f"{name} gives {what} that are NaN or infinite; {fix}")
 
 
 def chunk_of(pixels: int) -> int:

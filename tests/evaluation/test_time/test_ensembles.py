@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tests.evaluation.test_time.views import Projection, pictures
 from torch import Tensor, nn
 
-from rediffuse.errors import ConfigError, DataError
+from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.adversarial import losses
 from rediffuse.evaluation.test_time.ensembles import Ensemble, Plain, image_seeds
 
@@ -183,3 +184,22 @@ def test_devices_without_float64_are_asked_too() -> None:
     assert torch.allclose(Plain(Far()).predict(images).probabilities.double(), logits.double().softmax(1))
     for loss in ("cross_entropy", "margin"):
         assert torch.equal(losses(logits.as_subclass(Apple), labels, loss), losses(logits, labels, loss))
+
+
+def test_numbers_that_are_not_finite_are_no_decision() -> None:
+    """Of NaN the largest is the first class, with an accuracy and all."""
+    ensemble = Scripted(torch.tensor([[[0.0, 1.0], [2.0, 0.0]], [[0.0, 1.0], [math.nan, 0.0]]], dtype=torch.float64))
+    assert ensemble.predict(numbered(1)).decisions.tolist() == [[1, 0]]
+    with pytest.raises(ModelError, match="the classifier gives logits that are NaN or infinite; train or fetch it again"):
+        ensemble.predict(numbered(2))
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        ensemble(numbered(2))
+
+
+def test_views_that_are_not_finite_are_their_makers_fault() -> None:
+    class Broken(Plain):
+        def views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
+            return images * math.nan
+
+    with pytest.raises(ModelError, match="shown pictures that are NaN or infinite; a denoiser that made them wants --dtype float32"):
+        Broken(Projection()).predict(pictures(2))

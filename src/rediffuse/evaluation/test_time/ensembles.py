@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
+from rediffuse.evaluation.judged import not_finite
 from rediffuse.evaluation.test_time.predictions import Predictions
 from rediffuse.evaluation.test_time.sharing import SharedViews
 from rediffuse.methods.base import check_images
@@ -92,7 +93,7 @@ class Ensemble(nn.Module, ABC):
         row = torch.arange(count).repeat_interleave(total)
         member = torch.arange(total).repeat(count)
         with evaluating(self):
-            logits: Tensor = self.classifier(self.views(images[row.to(images.device)], member, seeds[row])).float()
+            logits = self._logits(self.views(images[row.to(images.device)], member, seeds[row])).float()
         said = logits.view(count, total, -1)
         if self.reduce == "logits":
             return said.mean(1).log_softmax(-1)
@@ -114,6 +115,7 @@ class Ensemble(nn.Module, ABC):
             progress: called with (images done, images in all).
         Raises:
             DataError: images of the wrong type, range or size.
+            ModelError: views or logits that are NaN or infinite.
         """
         self.check(images)
         seeds = self._seeds(len(images), seeds)
@@ -181,9 +183,15 @@ class Ensemble(nn.Module, ABC):
     def _said(self, images: Tensor, seeds: Tensor, row: Tensor, member: Tensor) -> Tensor:
         """(R, K) float64 on the CPU: one call."""
         chosen = images[row.to(images.device)].to(self.device)
-        said: Tensor = self.classifier(self._views(chosen, member, seeds[row]))
-        logits = said.cpu().double()  # in this order: Apple's devices have no float64
+        logits = self._logits(self._views(chosen, member, seeds[row])).cpu().double()  # in this order: Apple's devices have no float64
         return logits if self.reduce == "logits" else logits.softmax(-1)
+
+    def _logits(self, views: Tensor) -> Tensor:
+        """(R, K) of views; NaN would otherwise be the first class. Raises ModelError."""
+        logits: Tensor = self.classifier(views)
+        if not bool(logits.isfinite().all()):
+            raise not_finite(self.classifier, "the classifier", "logits", views)
+        return logits
 
     def _views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
         if self.shared is None:
