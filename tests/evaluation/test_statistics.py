@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -80,8 +81,39 @@ def test_bootstrap_weighs_classes_not_images() -> None:
     labels = [0] * 90 + [1] * 10
     ours = np.array([1.0] * 90 + [0.0] * 10)
     assert bootstrap(ours, labels).value == pytest.approx(0.5)
-    exact = paired_bootstrap(ours, ours, labels)
-    assert (exact.value, exact.low, exact.high) == (0, 0, 0)
+
+
+def test_images_that_do_not_differ_are_no_certainty() -> None:
+    """Twelve of twelve may be luck: draws have no width there, so the ends are Clopper and Pearson's of nothing seen in twelve."""
+    right, labels = np.ones(12), [0] * 6 + [1] * 6
+    exact = stats.binomtest(12, 12).proportion_ci(0.95)
+    for found in (bootstrap(right, None), bootstrap(right, labels)):
+        assert (found.value, found.low, found.high) == (1, pytest.approx(exact.low), 1)
+    same = paired_bootstrap(right, right, labels)
+    assert (same.value, same.low, same.high) == (0, pytest.approx(exact.low - 1), pytest.approx(1 - exact.low))
+    halves = bootstrap(np.arange(12) < 6, labels)
+    assert (halves.value, halves.low, halves.high) == (0.5, pytest.approx(exact.low / 2), pytest.approx(1 - exact.low / 2))
+    won = paired_bootstrap(right, 0 * right, labels)
+    assert (won.value, won.high, verdict(won)) == (1, 1, "helps")
+    uneven = bootstrap(right, [0] * 11 + [1])  # the image that is alone in its class weighs half
+    assert uneven.low is not None
+    assert uneven.low < 0.4
+    right[0] = 0
+    assert bootstrap(right, labels).high == 1
+
+
+def test_images_alike_are_drawn_as_one() -> None:
+    """10,000 images of two classes: by the image 4,000 draws would take 13 seconds and 300 MB; the interval is that of the closed form."""
+    generator = np.random.default_rng(0)
+    ours, labels = generator.random(10_000) < 0.8, np.arange(10_000) % 2
+    tracemalloc.start()
+    found = bootstrap(ours.astype(float), list(labels))
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 20 << 20
+    spread = math.sqrt(sum(ours[labels == k].var() / 5000 for k in (0, 1))) / 2
+    for end, sign in ((found.low, -1), (found.high, 1)):
+        assert end == pytest.approx(found.value + sign * 1.96 * spread, abs=0.1 * spread)
 
 
 def test_paired_bootstrap_covers_the_true_difference() -> None:
@@ -106,7 +138,7 @@ def test_bootstrap_is_a_function_of_its_seed_and_names_its_runs() -> None:
     assert paired_bootstrap(runs, 1 - runs, labels, seed=1) == paired_bootstrap(runs, 1 - runs, labels, seed=1)
     assert paired_bootstrap(runs, 1 - runs, labels, seed=1) != paired_bootstrap(runs, 1 - runs, labels, seed=2)
     assert paired_bootstrap(runs, 1 - runs, labels).basis == "three training runs"
-    with pytest.raises(DataError, match="one length"):
+    with pytest.raises(DataError, match="one shape"):
         paired_bootstrap(runs, runs[:, :-1], labels)
 
 
@@ -159,7 +191,7 @@ def test_few_test_images_say_nothing() -> None:
     ours, theirs = np.ones((1, 9)), np.zeros((1, 9))
     found = paired_bootstrap(ours, theirs, [0, 0, 0, 1, 1, 1, 2, 2, 2])
     assert (found.value, found.low, found.high, verdict(found)) == (1.0, None, None, "no evidence")
-    assert paired_bootstrap(np.ones((1, 10)), np.zeros((1, 10)), None).low == 1.0
+    assert verdict(paired_bootstrap(np.ones((1, 10)), np.zeros((1, 10)), None)) == "helps"
 
 
 @pytest.mark.parametrize(("classes", "images"), [(3, 4), (10, 2), (12, 1), (1, 30)])

@@ -22,6 +22,8 @@ MIN_SEEDS = 4
 MIN_IMAGES = 10
 """Below it resampled test images say nothing: of six, equal classifiers differ "significantly" in a tenth of all tests."""
 FEW = "too few test images"
+_WIDTH = 1e-12
+"""Of an interval whose draws are all alike but for rounding."""
 _NUMERALS = ("no", "one", "two", "three")
 
 
@@ -104,7 +106,8 @@ def paired_bootstrap(
     of the resampled differences are the ends. It says nothing of what another training run would change, and its basis names that.
 
     Of a class of n images n - 1 are drawn: with n, small classes would seem to vary by (n - 1) / n of what they do. Classes of one image
-    are drawn from together. Fewer than `MIN_IMAGES` images in all have no interval.
+    are drawn from together. Fewer than `MIN_IMAGES` images in all have no interval. Where no image differs from another of its class, draws
+    have no width and would pass for certainty: the ends are then what a share of unseen images, as large as so many can hide, may change.
 
     Args:
         ours, theirs: (runs, images), how right each run was on each test image: booleans, or shares where several runs are one value.
@@ -112,32 +115,44 @@ def paired_bootstrap(
         level: coverage, in (0, 1).
         resamples: draws of the test set.
         seed: of the draws.
-    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3; Rao and Wu, JASA 83, 1988 (n - 1 of n).
+    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3; Rao and Wu, JASA 83, 1988 (n - 1 of n); Clopper
+    and Pearson, Biometrika 26, 1934 (0 of n).
     """
     first, second = np.atleast_2d(np.asarray(ours, dtype=np.float64)), np.atleast_2d(np.asarray(theirs, dtype=np.float64))
-    truth = np.zeros(first.shape[1], dtype=np.int64) if labels is None else np.asarray(labels)
-    if first.shape != second.shape or first.shape[1] != truth.size or truth.size == 0:
-        raise DataError(f"paired runs and labels must have one length, got {first.shape}, {second.shape} and {truth.shape}")
-    difference = (first - second).mean(axis=0)  # (images,)
-    generator, runs = np.random.default_rng(seed), len(first)
-    present, shown = np.unique(truth, return_counts=True)
-    value = sum(float(difference[truth == label].mean()) / len(present) for label in present)
+    if first.shape != second.shape:
+        raise DataError(f"paired runs must have one shape, got {first.shape} and {second.shape}")
+    return _resampled(first - second, labels, (-1.0, 1.0), level, resamples, seed)
+
+
+def _resampled(
+    values: NDArray[np.float64], labels: Sequence[int] | None, bounds: tuple[float, float], level: float, resamples: int, seed: int
+) -> Interval:
+    """The interval over images of values (runs, images) between bounds."""
+    truth = np.zeros(values.shape[1], dtype=np.int64) if labels is None else np.asarray(labels)
+    if values.shape[1] != truth.size or truth.size == 0:
+        raise DataError(f"runs and labels must have one length, got {values.shape} and {truth.shape}")
+    own = values.mean(axis=0)  # (images,)
+    generator, runs = np.random.default_rng(seed), len(values)
+    present, place, shown = np.unique(truth, return_inverse=True, return_counts=True)
+    value = float((np.bincount(place, own) / shown).mean())
     if truth.size < MIN_IMAGES:
         return Interval(value=value, runs=runs, basis=FEW)
     drawn = np.zeros(resamples)
     for label in present[shown > 1]:
-        own = difference[truth == label]
-        values, times = (own, np.ones(own.size)) if labels is not None else np.unique(own, return_counts=True)  # images alike are one cell
-        drawn += _drawn(values, times, resamples, generator) / len(present)
+        drawn += _drawn(own[truth == label], resamples, generator) / len(present)
     if alone := int((shown == 1).sum()):
-        own = difference[np.isin(truth, present[shown == 1])]
-        drawn += _drawn(own, np.ones(alone), resamples, generator) * alone / len(present)
+        drawn += _drawn(own[np.isin(truth, present[shown == 1])], resamples, generator) * alone / len(present)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    if high - low < _WIDTH:
+        counted = len(present) ** 2 / float((1 / shown).sum())  # as many equally weighted images say as much (Kish)
+        hidden = 1 - ((1 - level) / 2) ** (1 / counted)
+        low, high = value - hidden * max(0.0, value - bounds[0]), value + hidden * max(0.0, bounds[1] - value)
     return Interval(value=value, low=float(low), high=float(high), runs=runs, basis=basis_of_runs(runs))
 
 
-def _drawn(values: NDArray[Any], times: NDArray[Any], resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """(resamples,) means of n - 1 of n images, drawn with replacement; of a single one its own. times: how many images have each value."""
+def _drawn(images: NDArray[Any], resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """(resamples,) means of n - 1 of n images, drawn with replacement; of a single one its own."""
+    values, times = np.unique(images, return_counts=True)  # images alike are one cell: a few numbers a draw, not one an image
     count = int(times.sum())
     taken = max(1, count - 1)
     found: NDArray[np.float64] = generator.multinomial(taken, times / count, size=resamples) @ values / taken
@@ -150,12 +165,11 @@ def bootstrap(ours: NDArray[Any], labels: Sequence[int] | None, *, level: float 
     Args:
         ours: (runs, images), how right each run was.
     """
-    nothing = np.zeros_like(np.asarray(ours, dtype=np.float64))
-    return paired_bootstrap(ours, nothing, labels, level=level, resamples=resamples, seed=seed)
+    return _resampled(np.atleast_2d(np.asarray(ours, dtype=np.float64)), labels, (0.0, 1.0), level, resamples, seed)
 
 
 def share(right: NDArray[np.bool_], level: float = 0.95) -> Interval:
-    """A share of images with its exact interval over images. Where none or all are right, `bootstrap` would have no width.
+    """A share of images with its exact interval over images, of one run.
 
     Args:
         right: (images,).

@@ -81,9 +81,11 @@ def rows_of(found: Certified, trained: Trained, smoother: str) -> list[dict[str,
             }
             for radius in RADII:
                 own = right(found, names, radius, sigma)
-                row = {**beside, "radius": radius, **flat("certified_accuracy", figure(own))}
+                within = radius <= ceiling  # beyond it nothing can be certified, whatever the pictures
+                row = {**beside, "radius": radius, **flat("certified_accuracy", figure(own) if within else Interval(value=0.0))}
                 for key, other in against(trained.arms) if arm == DIFFAUG else ():
-                    row |= flat(key, difference(own, right(found, trained.arms[other], radius, sigma)))
+                    gain = difference(own, right(found, trained.arms[other], radius, sigma)) if within else Interval(value=0.0)
+                    row |= flat(key, gain)
                 rows.append(row)
     return rows
 
