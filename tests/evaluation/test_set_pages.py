@@ -15,7 +15,7 @@ from tests.training.toys import striped
 
 from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.corruptions.imagenet import imagenet_d, known_subset, wnids
-from rediffuse.evaluation.corruptions.sources import CIFAR10
+from rediffuse.evaluation.corruptions.published import CIFAR10
 from rediffuse.training.backbones import open_backbone
 
 __all__ = ["stand_in"]  # a fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,3 +204,13 @@ def test_a_set_too_large_to_hold_gives_the_same(monkeypatch: pytest.MonkeyPatch)
     held = corruption_accuracy(MODELS[0], IMAGES, corruptions=FEW[:2], severities=(5,))
     monkeypatch.setattr("rediffuse.evaluation.corruptions.sources.HELD", 0)
     assert (corruption_accuracy(MODELS[0], IMAGES, corruptions=FEW[:2], severities=(5,)).right == held.right).all()
+
+
+def test_of_a_result_made_by_hand_nothing_is_comparable(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"name": "made", "models": ("a",), "corruptions": ("fog", "snow"), "severities": (1,)}
+    right = np.zeros((1, 2, 1, 12), dtype=bool)
+    found = CorruptionResult(**given, right=right)
+    assert [row["comparable"] for row in found.rows() if row["corruption"] in given["corruptions"]] == [False, False]
+    assert found.save("made", tmp_path, command="test").is_file()
+    with pytest.raises(ConfigError, match="comparable must hold one of 2 corruptions, got 1"):
+        CorruptionResult(**given, right=right, comparable=(True,))

@@ -13,7 +13,7 @@ from rediffuse.data.folder import folder
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
 from rediffuse.evaluation.corruptions.imagenet import imagenet_d, in_order, known_subset, wnids
-from rediffuse.evaluation.corruptions.sources import ImageNetC
+from rediffuse.evaluation.corruptions.published import ImageNetC
 from rediffuse.evaluation.corruptions.subsets import subset_accuracy
 from rediffuse.evaluation.matching import match_classes
 

@@ -19,7 +19,8 @@ from rediffuse.evaluation.corruptions import subsets
 from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
 from rediffuse.evaluation.corruptions.apply import corrupt
 from rediffuse.evaluation.corruptions.frost import photo_folder
-from rediffuse.evaluation.corruptions.sources import CIFAR10, CifarC, ImageNetC, Live
+from rediffuse.evaluation.corruptions.published import CIFAR10, CifarC, ImageNetC
+from rediffuse.evaluation.corruptions.sources import Live
 from rediffuse.evaluation.corruptions.subsets import subset_accuracy
 from rediffuse.evaluation.results import read_result
 
@@ -189,3 +190,12 @@ def test_only_the_classes_that_are_shown_can_be_answers(tmp_path: Path) -> None:
         subset_accuracy(models, images, size=40, keep=tmp_path / "kept")
     with pytest.raises(DataError, match="two classes"):
         subset_accuracy(models, images.subset(range(5)), size=32)
+
+
+def test_published_pictures_that_are_resized_are_not_comparable(tmp_path: Path) -> None:
+    write(tmp_path / "fog" / "1", PIXELS, ["n01", "n02"])
+    assert ImageNetC(tmp_path, size=32).comparable("fog")
+    resized = ImageNetC(tmp_path, size=40)
+    found = corruption_accuracy(network(["n01", "n02"]), resized, corruptions=["fog"], severities=[1])
+    assert found.comparable == (False,)
+    assert "resized from 32 x 32 to 40 pixels: not comparable with published figures" in found.notes

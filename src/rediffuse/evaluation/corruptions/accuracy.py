@@ -36,7 +36,7 @@ def corruption_accuracy(
 ) -> CorruptionResult:
     """What is left of one model's accuracy, or of several's, under the corruptions of ImageNet-C.
 
-    Choose it with clean pictures for any data; with `sources.CifarC` or `sources.ImageNetC` for figures on the published files.
+    Choose it with clean pictures for any data; with `published.CifarC` or `published.ImageNetC` for figures on the published files.
 
     Args:
         models: one classifier, or several of different names.

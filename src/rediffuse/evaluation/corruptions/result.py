@@ -25,7 +25,8 @@ class CorruptionResult(Saved):
         models, corruptions, severities: names and numbers along the axes of `right`.
         right: (M, C, S, N) bool.
         clean: (M, N) bool without corruption; None where the set holds no clean pictures.
-        comparable: one a corruption: whether it may stand beside published figures; not at sides without constants of their own.
+        comparable: one a corruption: whether it may stand beside published figures; not at sides without constants of their own;
+            none says of all that they may not.
         side: of the pictures, px.
     """
 
@@ -44,6 +45,10 @@ class CorruptionResult(Saved):
         axes = (len(self.models), len(self.corruptions), len(self.severities))
         if self.right.shape[:3] != axes or self.right.ndim != 4:
             raise ConfigError(f"outcomes must be {axes} pictures, got {self.right.shape}")
+        if not self.comparable:  # of a result made by hand nothing is known
+            object.__setattr__(self, "comparable", (False,) * len(self.corruptions))
+        if len(self.comparable) != len(self.corruptions):
+            raise ConfigError(f"comparable must hold one of {len(self.corruptions)} corruptions, got {len(self.comparable)}")
 
     def table(self, model: str | None = None) -> NDArray[np.float64]:
         """(C, S) accuracies. model: may be left out where there is one."""
