@@ -24,8 +24,9 @@ from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.suite import parts
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking
+from rediffuse.evaluation.suite.checks import lacking, named
 from rediffuse.evaluation.suite.cost import BACKWARD, Calls, Cost, PartCost, Rates
-from rediffuse.evaluation.suite.evaluate import Bench, evaluate, lacking, named
+from rediffuse.evaluation.suite.evaluate import Bench, evaluate
 from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation
 from rediffuse.evaluation.suite.settings import PARTS, SuiteSettings, usual_attacks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,22 +11,18 @@ from rediffuse.checking import check_hours
 from rediffuse.data.splits import chosen
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
-from rediffuse.denoisers.pixel import check_unconditional
-from rediffuse.errors import ConfigError, DataError, RediffuseError
-from rediffuse.evaluation.corruptions.constants import SMALLEST
-from rediffuse.evaluation.judged import Judged, batches, check_models
+from rediffuse.errors import RediffuseError
+from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.kept import fingerprint
-from rediffuse.evaluation.matching import LISTED, told_apart
-from rediffuse.evaluation.ood.sets import SHARED, without_own
 from rediffuse.evaluation.provenance import commit, provenance
-from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking, Part, Progress, part_of
+from rediffuse.evaluation.suite.checks import apart, check, lacking, named, unseen, without_training
 from rediffuse.evaluation.suite.cost import Cost, PartCost, Rates, measure
 from rediffuse.evaluation.suite.keeping import Keeping
 from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Asked, Evaluation, Skipped
 from rediffuse.evaluation.suite.settings import Suite, SuiteSettings
-from rediffuse.training.trained_on import check_unseen, flattery, learned_by
+from rediffuse.training.trained_on import flattery, learned_by
 
 Watch = Callable[[str], Progress | None]
 """Called with the name of a part that begins; gives what is to be called with (done, in all)."""
@@ -64,7 +60,7 @@ def evaluate(
         denoiser: unconditional, in pixel space; without one its parts are left out.
         near, far: sets of unknown images; near ones resemble what is known. The few that are the models' own pictures are left out, and
             noted.
-        train: the models' training images, for the scores KNN, Mahalanobis and ReAct.
+        train: the models' training images, for the scores KNN, Mahalanobis and ReAct. Test images among them judge nothing, and are noted.
         images: how many of `data` are judged: a seeded choice by pixels. None judges all.
         seed: of that choice and of all noise.
         settings: what dear parts see; its suite, size, fit and seed give way to the arguments.
@@ -125,7 +121,7 @@ class Bench:
         """Check all that can be checked before any work. Args and Raises as in `evaluate`."""
         named_so = {} if settings is None else {name: getattr(settings, name) for name in settings.__dataclass_fields__}
         own = SuiteSettings(**{**named_so, "suite": suite, "size": size, "fit": fit, "seed": seed})
-        given = chosen(data, images, seed)
+        given, shared = without_training(chosen(data, images, seed), train)
         groups = named(data.name, near, far)
         asking = Asking(models=models, data=given, settings=own, denoiser=denoiser, near=groups[0], far=groups[1], train=train)
         check(asking)
@@ -136,7 +132,7 @@ class Bench:
         keeping = Keeping(asking=asking, folder=None if keep is None else Path(keep))
         told = [flattery(learned_by(model.network), model.name, given) for model in models]
         told += [unseen(model, given) for model in models]
-        notes = (*(line for line in told if line), *aside)
+        notes = (*(line for line in told if line), *shared, *aside)
         return cls(asking=asking, parts=parts, skipped=tuple(skipped), keeping=keeping, notes=notes)
 
     @property
@@ -165,9 +161,10 @@ class Bench:
         for part in self.parts:
             try:
                 found[FIELDS[part.name]] = part.join(self._said(part, None if watch is None else watch(part.name), seconds))
-            except RediffuseError as error:
+            except (RediffuseError, RuntimeError, MemoryError) as error:  # such as a device without room for gradients
                 first = error if first is None else first
-                skipped.append(Skipped(part=part.name, reason=str(error), failed=True))
+                kind = "" if isinstance(error, RediffuseError) else f"{type(error).__name__}: "
+                skipped.append(Skipped(part=part.name, reason=f"{kind}{error}", failed=True))
         if first is not None and not found:
             raise first
         asking, own, asked = self.asking, self.asking.settings, self.asked
@@ -222,76 +219,3 @@ class Bench:
             return [self.keeping.run(each, part_of(progress, place, len(groups))) for place, each in enumerate(groups)]
         finally:
             seconds[part.name] = sum(self.keeping.seconds(each) for each in groups)
-
-
-def check(asking: Asking) -> None:
-    """All that would make every figure worthless; raised before any work."""
-    own, models = asking.settings, check_models(asking.models)
-    if not len(asking.data):
-        raise DataError(f"{asking.data.name} holds no images")
-    for model in models:
-        model.truth(asking.data)
-    if asking.denoiser is not None:
-        check_unconditional(asking.denoiser, "an evaluation")
-        step = asking.denoiser.multiple_of
-        if own.size % step:
-            raise ConfigError(f"the denoiser takes sides that are multiples of {step}, got --size {own.size}")
-    if asking.train is not None and (shared := set(asking.train.digests) & set(asking.data.digests)):
-        first = next(name for name, digest in zip(asking.data.ids, asking.data.digests, strict=True) if digest in shared)
-        raise DataError(f"{len(shared)} images of {asking.data.name} are also training images, such as {first}; judge by others")
-    _, pictures = next(batches(asking.data[:1], size=own.size, fit=own.fit))
-    for model in models:
-        model.logits(pictures)
-
-
-def apart(asking: Asking, data: ImageSet) -> tuple[Asking, tuple[str, ...]]:
-    """(what is asked, its unknown sets without the models' own pictures; a sentence for each set that lost some).
-
-    data: all that `asking.data` was chosen from, so that a number of images changes no unknown set.
-    """
-    unknown = {**asking.near, **asking.far}
-    if not unknown:
-        return asking, ()
-    learned = {model.name: learned_by(model.network) for model in asking.models}
-    for name, own in learned.items():
-        check_unseen(unknown, name, own, SHARED)
-    left, notes = without_own(asking.data, unknown, asking.train, frozenset(data.digests).union(*learned.values()))
-    near, far = ({name: left[name] for name in group} for group in (asking.near, asking.far))
-    return replace(asking, near=near, far=far), tuple(f"{note}." for note in notes)
-
-
-def lacking(asking: Asking, part: str) -> str:
-    """Why a part cannot be run with what was given; empty where it can."""
-    if part == names.CORRUPTIONS and not asking.settings.corruptible:
-        return f"pictures of {asking.settings.size} px are too small to corrupt, {SMALLEST} px is the least (--size)"
-    if part == names.UNKNOWN and not (asking.near or asking.far):
-        return "no sets of unknown images were given (--near, --far)"
-    if part in names.NEEDS_DENOISER and asking.denoiser is None:
-        return "no denoiser was given (--denoiser)"
-    return ""
-
-
-def unseen(model: Judged, images: ImageSet) -> str:
-    """Which classes of a classifier the images do not show, in a sentence; empty where they show all."""
-    shown = set(model.truth(images).tolist())
-    missing = [name for place, name in enumerate(told_apart(model.classes)) if place not in shown]
-    if not missing:
-        return ""
-    listed = ", ".join(missing[:LISTED]) + (f" and {len(missing) - LISTED} more" if len(missing) > LISTED else "")
-    found = f"{len(shown)} of the {len(model.classes):,} classes of {model.name}, none of {listed}"
-    return f"these photos show {found}; means over classes leave them out"
-
-
-def named(known: str, near: Sequence[ImageSet], far: Sequence[ImageSet]) -> tuple[dict[str, ImageSet], dict[str, ImageSet]]:
-    """Sets by name; a name that is taken gets a number."""
-    taken, found = {known}, []
-    for group in (near, far):
-        own: dict[str, ImageSet] = {}
-        for images in group:
-            name, number = images.name, 2
-            while name in taken:
-                name, number = f"{images.name} ({number})", number + 1
-            taken.add(name)
-            own[name] = images
-        found.append(own)
-    return found[0], found[1]
