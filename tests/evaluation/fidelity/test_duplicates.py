@@ -60,6 +60,7 @@ def test_copies_are_found_and_look_alikes_are_not() -> None:
     loose = near_duplicates(changed, originals, extractor=coarse, taken=TAKEN, cosine=-1, rms=1, share=math.inf, neighbours=2)
     assert len(loose) == 2 * len(changed)
     assert [pair.cosine for pair in loose] == sorted((pair.cosine for pair in loose), reverse=True)
+    assert loose.to_json()["settings"]["share"] is None  # JSON has no infinity
 
 
 def test_pairs_save_themselves(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_pairs_save_themselves(tmp_path: Path) -> None:
     assert found.to_json()["share"]["value"] == pytest.approx(2 / 6)
 
 
-def test_flat_pictures_of_one_colour_are_no_copies() -> None:
+def test_flat_pictures_of_one_colour_are_no_copies(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     grounds = [np.array([30, 80, 60]) + generator.normal(0, 4, (16, 16, 3)).cumsum(0) / 2 for _ in range(8)]
     flat = [
@@ -96,7 +97,12 @@ def test_flat_pictures_of_one_colour_are_no_copies() -> None:
     noisy = [replace(each, image=each.image.point([max(0, level - 1) for level in range(256)] * 3)) for each in first]  # a level darker
     found = near_duplicates(ImageSet.of(noisy, classes=(), name="darker"), first, **given)  # type: ignore[arg-type]
     assert {(pair.first, pair.second) for pair in found} == {(name, name) for name in first.ids}
-    plain = ImageSet.of([replace(flat[0], image=Image.new("RGB", (16, 16), "green"))], classes=(), name="plain")
+    plain, other = (
+        ImageSet.of([replace(flat[0], image=Image.new("RGB", (16, 16), colour))], classes=(), name=colour) for colour in ("green", "blue")
+    )
+    apart = near_duplicates(plain, other, extractor=coarse, taken=TAKEN, cosine=-1, rms=1, share=math.inf)
+    assert [pair.share for pair in apart] == [math.inf]
+    assert [row["share"] for row in read_result(apart.save("flat", tmp_path, command="test")).rows] == [None]
     assert [pair.share for pair in near_duplicates(plain, plain, **given)] == [0]  # type: ignore[arg-type]
 
 

@@ -55,7 +55,7 @@ class Duplicate:
     identical: bool
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: _finite(value) for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,8 @@ class Duplicates(Saved, Sequence[Duplicate]):
         return share_of(np.arange(self.first) < near)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "share": self.share().to_json()}
+        told = {key: _finite(value) for key, value in self.settings.items()}
+        return {**asdict(self), "settings": told, "pairs": [pair.to_json() for pair in self.pairs], "share": self.share().to_json()}
 
     def content(self) -> Content:
         """Headline: pairs, and the share of the first set; a row a pair."""
@@ -204,3 +205,8 @@ def _looked_at(first: ImageSet, second: ImageSet, row: int, candidates: list[tup
 def _spread(image: Tensor) -> float:
     """Standard deviation of (3, H, W) about its mean colour."""
     return float((image - image.mean((1, 2), keepdim=True)).square().mean().sqrt())
+
+
+def _finite(value: Any) -> Any:
+    """None for what JSON has no number for: no bound, or the share of a flat picture."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
