@@ -18,7 +18,7 @@ from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation import calibrating
 from rediffuse.evaluation.calibrating import METRICS, calibrate
-from rediffuse.evaluation.calibration import calibration_error, chance_error, fit_temperature, judge, reliability
+from rediffuse.evaluation.calibration import HOTTEST, calibration_error, chance_error, fit_temperature, judge, reliability
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.suite.columns import Columns
 
@@ -232,3 +232,11 @@ def test_few_images_have_no_interval() -> None:
     found = calibrate(models(), IMAGES.subset(range(9)), size=SIZE).difference("calm", "sure", "accuracy")
     assert (found.low, found.high, found.basis) == (None, None, "too few test images")
     assert calibrate(models(), IMAGES.subset(range(10)), size=SIZE).difference("calm", "sure", "nll").low is not None
+
+
+@pytest.mark.parametrize("margin", [0.5, 2.0, 10.0, 40.0, 300.0])
+def test_images_that_are_all_right_have_the_coldest_temperature(margin: float) -> None:
+    labels = torch.arange(30) % 3
+    assert fit_temperature(margin * nn.functional.one_hot(labels, 3), labels) == 1 / HOTTEST
+    ties = torch.zeros(30, 3)
+    assert fit_temperature(ties, labels) > 1 / HOTTEST

@@ -169,6 +169,9 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     _check_logits(logits, labels)
     scores = logits.double()
+    rivals = scores.scatter(1, labels[:, None], -math.inf).amax(1)
+    if bool((scores.gather(1, labels[:, None])[:, 0] > rivals).all()):
+        return 1 / HOTTEST  # the likelihood only rises with the cold, and becomes flat where it rounds to 1
 
     def loss(log_inverse: float) -> float:
         log = (scores * math.exp(log_inverse)).log_softmax(1)
