@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rediffuse.errors import DataError
+from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.few_shot.cells import CellStore, Stage
-from rediffuse.evaluation.few_shot.settings import Cell
+from rediffuse.evaluation.few_shot.settings import Cell, CompareSettings
+from rediffuse.training.backbones import SCRATCH
 
 CELL = Cell(level="scratch", arm="standard", shots=1, seed=0)
 
@@ -39,3 +40,10 @@ def test_settings_of_another_kind_are_named(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("[]")
     with pytest.raises(DataError, match=r"settings.json is damaged: it holds a list"):
         CellStore(tmp_path, 10).check({})
+
+
+def test_levels_have_keys_of_their_own() -> None:
+    """Both would be `resnet64` in the headline, and one figure lost."""
+    for one, other in (("resnet-64", "resnet64"), ("--", "scratch")):
+        with pytest.raises(ConfigError, match=f"levels must differ in letters and digits, .* got {one}, {other}"):
+            CompareSettings(levels=((one, SCRATCH), (other, SCRATCH)))

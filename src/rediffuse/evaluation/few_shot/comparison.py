@@ -15,7 +15,7 @@ from rediffuse.errors import DataError
 from rediffuse.evaluation.few_shot.cells import CellResult, Stage
 from rediffuse.evaluation.few_shot.generator import WEAK, is_weak
 from rediffuse.evaluation.few_shot.samples import Sample, read_samples, write_samples
-from rediffuse.evaluation.few_shot.settings import ARMS, DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD, Cell
+from rediffuse.evaluation.few_shot.settings import ARMS, DA_FUSION, PIXELS, REAL_GUIDANCE, STANDARD, Cell, level_key
 from rediffuse.evaluation.provenance import Provenance
 from rediffuse.evaluation.results import Figure, Result
 from rediffuse.evaluation.statistics import (
@@ -251,11 +251,6 @@ class Comparison:
         """Mean over classes of the share right."""
         truth = np.asarray(self.labels)
         return float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
-
-
-def level_key(level: str) -> str:
-    """How a level is called in headline keys: resnet-64 is resnet64."""
-    return "".join(letter for letter in level.lower() if letter.isalnum() or letter == "_")
 
 
 def _flat(name: str, interval: Interval | None) -> dict[str, Any]:

@@ -67,6 +67,11 @@ class Making:
         check_strengths((*self.strengths, self.guidance_strength))
 
 
+def level_key(level: str) -> str:
+    """How a level is called in headline keys: resnet-64 is resnet64."""
+    return "".join(letter for letter in level.lower() if letter.isalnum() or letter == "_")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings:
     """All that decides what a comparison finds, beside the images and the model.
@@ -111,6 +116,9 @@ class CompareSettings:
         names = [name for name, _ in self.levels]
         if len(set(names)) != len(names) or PIXELS in names:
             raise ConfigError(f"levels must have names of their own, other than {PIXELS!r}, got {', '.join(names)}")
+        keys = [level_key(name) for name in names]
+        if len(set(keys)) != len(keys) or "" in keys:
+            raise ConfigError(f"levels must differ in letters and digits, by which results call them, got {', '.join(names)}")
         if self.alpha != "auto" and not 0 <= self.alpha <= 1:
             raise ConfigError(f"alpha is the probability of a copy and must be in [0, 1], or auto, got {self.alpha}")
 
