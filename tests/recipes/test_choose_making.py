@@ -91,7 +91,8 @@ def test_a_search_goes_from_photos_to_a_result(tmp_path: Path, monkeypatch: pyte
     told = ["--data", str(tmp_path), "--sets", "toy", "--model", str(model), "--levels", "scratch", "--work", str(tmp_path / "work")]
     told += ["--shots", "1", "--seeds", "1", "--copies", "1", "--steps", "2", "--out", str(tmp_path)]
     assert choose_making.main([*told, "--candidates", "guidance-2"]) == 0
-    result = json.loads((tmp_path / "ablation_making.json").read_text())
+    result = json.loads((tmp_path / "reduced_ablation_making.json").read_text())
+    assert result["notes"][0].startswith("Not the recipe's run: sets toy (the recipe's: eurosat flowers17 tiny_imagenet_novel)")
     assert len(result["rows"]) == 4
     assert set(result["headline"]) == {"best_gain"}
     assert choose_making.main([*told, "--candidates", "strongest"]) == 2

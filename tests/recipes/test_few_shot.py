@@ -15,7 +15,8 @@ from tests.training.toys import resnet_folder, striped
 from rediffuse.concepts.recipes import RECIPES
 from rediffuse.data.types import ImageSet
 from rediffuse.evaluation.few_shot.comparison import Comparison
-from rediffuse.recipes.few_shot import FewShot, conclude, departures, options, run
+from rediffuse.recipes.asked import departures
+from rediffuse.recipes.few_shot import DECIDING, FewShot, conclude, options, run
 
 NAMES = ("compare_eurosat", "compare_flowers17", "compare_tiny_imagenet_novel", "compare_known20")
 RECIPE = FewShot(name="toy", folder="stripes", flips=False, notes=("made of stripes",))
@@ -88,7 +89,7 @@ def test_a_recipe_ends_with_every_headline_key(place: Path, monkeypatch: pytest.
 )
 def test_what_is_not_the_recipes_run(told: str, departed: list[str]) -> None:
     parser = options(RECIPE, "help")
-    assert departures(parser.parse_args(told.split()), parser) == departed
+    assert departures(parser.parse_args(told.split()), parser, DECIDING, ("seeds",)) == departed
 
 
 def test_a_dry_run_writes_nothing(place: Path) -> None:

@@ -37,7 +37,7 @@ from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, Mak
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, paired_t_interval
-from rediffuse.recipes import compare_eurosat, compare_flowers17, compare_tiny_imagenet_novel
+from rediffuse.recipes import asked, compare_eurosat, compare_flowers17, compare_tiny_imagenet_novel
 from rediffuse.recipes.few_shot import FewShot
 
 SETS: Mapping[str, FewShot] = {
@@ -53,6 +53,8 @@ CANDIDATES: Mapping[str, Making] = {
 }
 ARMS = (REAL_GUIDANCE, DA_FUSION)
 FIRST_SEED = 100
+DECIDING = ("sets", "candidates", "model", "levels", "shots", "copies", "steps")
+"""Options that decide what is found, beside the seeds."""
 EQUIVALENT = 0.01
 
 Units = dict[str, dict[int, float]]
@@ -178,9 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         units, seconds = search(given, model)
         rows, figures = table(units), headline(units)
         print(render_table(rows))
-        notes = [*limits, *notes_of(units, figures)]
+        departed = asked.departures(given, parser, DECIDING, ("seeds",))
+        notes = [*asked.notes_of(departed), *limits, *notes_of(units, figures)]
         print("\n".join(notes))
-        written = write_result("ablation_making", figures, rows, seconds, command=command, folder=given.out, notes=notes)
+        name = asked.named("ablation_making", departed)
+        written = write_result(name, figures, rows, seconds, command=command, folder=given.out, notes=notes)
     except RediffuseError as error:
         print(error, file=sys.stderr)
         return 2

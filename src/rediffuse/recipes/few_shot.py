@@ -24,6 +24,7 @@ from rediffuse.evaluation.few_shot.comparison import Comparison
 from rediffuse.evaluation.few_shot.settings import DA_FUSION, REAL_GUIDANCE, STANDARD, Making
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_headline, save_result
+from rediffuse.recipes.asked import departures, named, notes_of
 
 SHOTS = (1, 2, 4, 8)
 SEEDS = 4
@@ -87,7 +88,8 @@ def run(recipe: FewShot, text: str | None, arguments: Sequence[str] | None = Non
         reasons = "; ".join(sorted(set(comparison.failures.values()))) or "not made yet"
         print(f"{len(missing)} cells are missing ({reasons}): the same command goes on. No result was written", file=sys.stderr)
         return 1
-    print(f"wrote {conclude(comparison, recipe, given.out, departures(given, parser))}")
+    departed = departures(given, parser, DECIDING, ("seeds",))
+    print(f"wrote {conclude(comparison, recipe, given.out, departed)}")
     return 0
 
 
@@ -115,29 +117,13 @@ def run_comparison(recipe: FewShot, given: argparse.Namespace, command: str) -> 
     )
 
 
-def departures(given: argparse.Namespace, parser: argparse.ArgumentParser) -> list[str]:
-    """What was asked for otherwise than in the recipe, of all that decides its figures; more seeds are no departure."""
-    names = [name for name in DECIDING if getattr(given, name) != parser.get_default(name)]
-    if given.seeds < SEEDS:
-        names.append("seeds")
-    return [f"{name} {_text(getattr(given, name))} (the recipe's: {_text(parser.get_default(name))})" for name in names]
-
-
 def conclude(comparison: Comparison, recipe: FewShot, out: Path, departed: Sequence[str] = ()) -> Path:
     """Write the result and print its headline. One that departs from the recipe has a name of its own and says in what."""
-    result = comparison.result(f"{'reduced_' if departed else ''}compare_{recipe.name}")
-    reduced = (f"Not the recipe's run: {'; '.join(departed)}.",) if departed else ()
-    notes = dict.fromkeys((*reduced, *result.notes, *recipe.notes))
+    result = comparison.result(named(f"compare_{recipe.name}", departed))
+    notes = dict.fromkeys((*notes_of(departed), *result.notes, *recipe.notes))
     result = replace(result, notes=tuple(notes))
     print("\n".join([*result.notes, render_headline(result)]))
     return save_result(result, out)
-
-
-def _text(value: object) -> str:
-    """Of an option: lists as they are typed, and of a path only its last part."""
-    if value is None:
-        return "as set"
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else Path(str(value)).name
 
 
 def options(recipe: FewShot, text: str | None) -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """How well a word is learned, by budget: copies recognised under the learned word beside copies under the class's own name.
 
-    python -m rediffuse.recipes.learning_budget --data ../shared/data --recogniser NET --seeds 2 --samples 100 200 400
+    python -m rediffuse.recipes.learning_budget --data ../shared/data --recogniser NET
 
 Shows: on known-20, classes that the generator knows by name, how many training samples a word must cost until its copies are as good as
 those under the name, and what the start is worth (`the` against the nearest known word). Its photos are those of the first seeds of
@@ -41,10 +41,13 @@ from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, t_interval
 from rediffuse.methods.da_fusion import DAFusion
 from rediffuse.methods.editing import EditingMethod
 from rediffuse.methods.real_guidance import RealGuidance
+from rediffuse.recipes import asked
 from rediffuse.recipes.bundled.common import tell
 from rediffuse.training.classifier import Classifier
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+DECIDING = ("model", "shots", "samples", "starts")
+"""Options that decide what is found, beside the seeds."""
 
 
 def recognised(net: Classifier, images: Tensor, names: Sequence[str]) -> float:
@@ -115,16 +118,22 @@ def notes_of(given: argparse.Namespace) -> list[str]:
     return [f"{photos} photos a seed, one copy of each at every strength; {given.shots} shots.", *few]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def options() -> argparse.ArgumentParser:
+    """What the recipe can be told."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="tiny-imagenet-64")
     parser.add_argument("--recogniser", required=True)
     parser.add_argument("--shots", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--samples", type=int, nargs="+", default=[120, 240, 480, 960, 1920])
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--samples", type=int, nargs="+", default=[100, 200, 400])
     parser.add_argument("--starts", nargs="+", default=["nearest", "the"])
     parser.add_argument("--out", type=Path, default=Path("results"))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = options()
     given = parser.parse_args(arguments)
     command = module_command("rediffuse.recipes.learning_budget", sys.argv[1:] if arguments is None else arguments)
     began = time.monotonic()
@@ -133,9 +142,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limits = limits_of(model)
     rows = rows_of(model, pool, Classifier.load(given.recogniser), given)
     seconds = time.monotonic() - began
-    written = write_result(
-        "learning_budget", headline(rows), rows, seconds, command=command, folder=given.out, notes=[*limits, *notes_of(given)]
-    )
+    departed = asked.departures(given, parser, DECIDING, ("seeds",))
+    notes = [*asked.notes_of(departed), *limits, *notes_of(given)]
+    name = asked.named("learning_budget", departed)
+    written = write_result(name, headline(rows), rows, seconds, command=command, folder=given.out, notes=notes)
     print(f"wrote {written}")
 
 

@@ -32,11 +32,14 @@ from rediffuse.evaluation.few_shot.generator import limits_of
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.methods.real_guidance import RealGuidance
+from rediffuse.recipes import asked
 from rediffuse.recipes.bundled.common import tell
 from rediffuse.recipes.learning_budget import STRENGTHS, copies, recognised
 from rediffuse.training.classifier import Classifier
 
 SET = "tiny-imagenet-base"
+DECIDING = ("model", "shots", "steps", "reference")
+"""Options that decide what is found."""
 
 
 def psnr(images: Tensor, reference: Tensor) -> float:
@@ -68,7 +71,8 @@ def _in_steps(method: RealGuidance, steps: int) -> RealGuidance:
     return RealGuidance.from_settings(method.model, {**method.settings(), "steps": steps})
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def options() -> argparse.ArgumentParser:
+    """What the recipe can be told."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="tiny-imagenet-64")
@@ -77,6 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[8, 12, 24])
     parser.add_argument("--reference", type=int, default=48)
     parser.add_argument("--out", type=Path, default=Path("results"))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = options()
     given = parser.parse_args(arguments)
     command = module_command("rediffuse.recipes.sampling_steps", sys.argv[1:] if arguments is None else arguments)
     began = time.monotonic()
@@ -90,7 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(render_table(rows))
     photos = f"{len(shots)} validation photos of {SET}: pictures that the generator has not seen, of classes that it knows."
     seconds = time.monotonic() - began
-    written = write_result("sampling_steps", headline, rows, seconds, command=command, folder=given.out, notes=[*limits, photos])
+    departed = asked.departures(given, parser, DECIDING)
+    notes = [*asked.notes_of(departed), *limits, photos]
+    name = asked.named("sampling_steps", departed)
+    written = write_result(name, headline, rows, seconds, command=command, folder=given.out, notes=notes)
     print(f"wrote {written}")
 
 
