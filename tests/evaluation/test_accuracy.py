@@ -40,3 +40,17 @@ def test_it_survives_json() -> None:
 def test_what_cannot_be_counted(guessed: list[int], truth: list[int], said: str) -> None:
     with pytest.raises(DataError, match=said):
         measure(guessed, truth, ["a", "b"])
+
+
+def test_what_is_held_and_written_grows_with_the_images_not_with_the_classes() -> None:
+    """21,841 classes are those of ImageNet-21k; their matrix would be 477 million numbers."""
+    classes = [f"class {place}" for place in range(21_841)]
+    found = measure([5, 5, 20_000], [5, 7, 20_000], classes)
+    assert found.cells == ((5, 5, 1), (7, 5, 1), (20_000, 20_000, 1))
+    assert (found.images, found.shown, found.top1, found.mean_per_class) == (3, 3, 2 / 3, 2 / 3)
+    told = found.to_json()
+    assert "confusion" not in told
+    assert Accuracy.from_json(json.loads(json.dumps(told))) == found
+    few = measure([0, 1, 1], [0, 1, 0], ["a", "b"])
+    assert few.to_json()["confusion"] == [[1, 1], [0, 1]]
+    assert Accuracy.from_json(few.to_json()) == few

@@ -205,8 +205,8 @@ def tell(accuracy: Accuracy, out: Path, held: ImageSet, quiet: bool) -> None:
     """The figures, class by class, and where the classifier lies."""
     if not quiet:
         rows = [
-            (name, f"{sum(counts):,}", "" if share is None else f"{share:.1%}", mistaken(accuracy, label))
-            for label, (name, counts, share) in enumerate(zip(accuracy.classes, accuracy.confusion, accuracy.per_class, strict=True))
+            (name, f"{total:,}", "" if share is None else f"{share:.1%}", mistaken(accuracy, label))
+            for label, (name, total, share) in enumerate(zip(accuracy.classes, accuracy.totals, accuracy.per_class, strict=True))
         ]
         terminal.table(("class", "held out", "right", "mostly mistaken for"), rows)
     judged = sum(share is not None for share in accuracy.per_class)
@@ -217,5 +217,5 @@ def tell(accuracy: Accuracy, out: Path, held: ImageSet, quiet: bool) -> None:
 
 def mistaken(accuracy: Accuracy, label: int) -> str:
     """The class that images of a class are most often taken for instead; empty where there is none."""
-    row = [count if other != label else 0 for other, count in enumerate(accuracy.confusion[label])]
-    return accuracy.classes[row.index(max(row))] if max(row) else ""
+    others = {predicted: count for true, predicted, count in accuracy.cells if true == label != predicted}
+    return accuracy.classes[max(others, key=lambda place: others[place])] if others else ""

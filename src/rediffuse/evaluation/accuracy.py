@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from rediffuse.errors import DataError
 
+DENSE = 100
+"""Classes up to which a file holds the whole confusion matrix; of more it holds what occurs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
@@ -19,36 +22,54 @@ class Accuracy:
 
     Attributes:
         classes: names, in label order.
-        confusion: counts, one row a true class, one column a predicted one.
+        cells: (true class, predicted class, images) of the pairs that occur, in order; as many as images at most, whatever the classes.
     """
 
     classes: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    cells: tuple[tuple[int, int, int], ...]
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """The confusion as an array (true, predicted)."""
-        return np.asarray(self.confusion, dtype=np.int64)
+        """The confusion matrix (true, predicted); K x K numbers."""
+        found = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        for true, predicted, count in self.cells:
+            found[true, predicted] = count
+        return found
+
+    @cached_property
+    def totals(self) -> NDArray[np.int64]:
+        """(K,) images of each class."""
+        found = np.zeros(len(self.classes), dtype=np.int64)
+        for true, _, count in self.cells:
+            found[true] += count
+        return found
+
+    @cached_property
+    def hits(self) -> NDArray[np.int64]:
+        """(K,) images of each class that are named rightly."""
+        found = np.zeros(len(self.classes), dtype=np.int64)
+        for true, predicted, count in self.cells:
+            found[true] += count if true == predicted else 0
+        return found
 
     @property
     def images(self) -> int:
-        return int(self.counts.sum())
+        return int(self.totals.sum())
 
     @property
     def shown(self) -> int:
         """Classes that have test images."""
-        return int((self.counts.sum(axis=1) > 0).sum())
+        return int((self.totals > 0).sum())
 
     @property
     def top1(self) -> float:
         """Share of images that are named rightly."""
-        return float(np.trace(self.counts) / self.images)
+        return float(self.hits.sum() / self.images)
 
     @property
     def per_class(self) -> tuple[float | None, ...]:
         """Share of each class's images that are named rightly; None for a class without test images."""
-        totals = self.counts.sum(axis=1)
-        return tuple(float(self.counts[k, k] / total) if total else None for k, total in enumerate(totals))
+        return tuple(float(hits / total) if total else None for hits, total in zip(self.hits, self.totals, strict=True))
 
     @property
     def mean_per_class(self) -> float:
@@ -57,17 +78,25 @@ class Accuracy:
         return float(np.mean(present))
 
     def to_json(self) -> dict[str, Any]:
+        """With the whole matrix as `confusion` up to `DENSE` classes, else with `cells`."""
+        few = len(self.classes) <= DENSE
         return {
             "top1": self.top1,
             "mean_per_class": self.mean_per_class,
             "per_class": list(self.per_class),
-            "confusion": [list(row) for row in self.confusion],
+            **({"confusion": self.counts.tolist()} if few else {"cells": [list(cell) for cell in self.cells]}),
             "classes": list(self.classes),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Accuracy:
-        return cls(classes=tuple(values["classes"]), confusion=tuple(tuple(row) for row in values["confusion"]))
+        if "cells" in values:
+            return cls(classes=tuple(values["classes"]), cells=tuple((int(a), int(b), int(n)) for a, b, n in values["cells"]))
+        return cls(classes=tuple(values["classes"]), cells=_cells(np.asarray(values["confusion"], dtype=np.int64)))
+
+
+def _cells(counts: NDArray[np.int64]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(a), int(b), int(counts[a, b])) for a, b in np.argwhere(counts))
 
 
 def measure(predictions: Sequence[int], labels: Sequence[int], classes: Sequence[str]) -> Accuracy:
@@ -86,6 +115,6 @@ def measure(predictions: Sequence[int], labels: Sequence[int], classes: Sequence
     outside = [int(value) for value in np.concatenate([guessed, truth]) if not 0 <= value < count]
     if outside:
         raise DataError(f"class index {outside[0]} is outside the {count} classes")
-    confusion = np.zeros((count, count), dtype=np.int64)
-    np.add.at(confusion, (truth, guessed), 1)
-    return Accuracy(classes=tuple(classes), confusion=tuple(tuple(int(cell) for cell in row) for row in confusion))
+    pairs, times = np.unique(truth * count + guessed, return_counts=True)
+    cells = tuple((int(pair) // count, int(pair) % count, int(images)) for pair, images in zip(pairs, times, strict=True))
+    return Accuracy(classes=tuple(classes), cells=cells)

@@ -109,10 +109,9 @@ def accuracy_table(found: dict[str, Accuracy], calibrations: Calibrations | None
 
 def confusion(model: str, value: Accuracy) -> dict[str, Any]:
     """The matrix in per cent of each true class; of many classes what is confused most."""
-    totals, names = value.counts.sum(axis=1), told_apart(value.classes)
+    totals, names = value.totals, told_apart(value.classes)
     if len(names) > MOST_CLASSES:
-        wrong = [(int(n), a, b) for (a, b), n in zip(_places(len(names)), value.counts.flatten(), strict=True) if a != b and n]
-        worst = sorted(wrong, reverse=True)[:20]
+        worst = sorted(((n, a, b) for a, b, n in value.cells if a != b), reverse=True)[:20]
         rows = [row(names[a], [cell(names[b]), cell(str(n)), cell(percent(n / float(totals[a])))]) for n, a, b in worst]
         return table(f"{model}: most frequent confusions", "Is", ["is called", "images", "% of the class"], rows)
     rows = []
@@ -120,10 +119,6 @@ def confusion(model: str, value: Accuracy) -> dict[str, Any]:
         shares = [float(count) / total if (total := int(totals[true])) else 0.0 for count in value.counts[true]]
         rows.append(row(name, [cell(f"{100 * share_:.0f}" if share_ else "", strength=share_) for share_ in shares]))
     return table(f"{model}: what each class (row) is called, %", "Is", names, rows, heat=True)
-
-
-def _places(count: int) -> list[tuple[int, int]]:
-    return [(first, second) for first in range(count) for second in range(count)]
 
 
 def calibration_table(found: Calibrations) -> dict[str, Any]:
