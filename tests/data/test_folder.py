@@ -207,6 +207,22 @@ def test_a_run_of_photos_that_must_not_be_flipped_says_so(draw, tmp_path):
     assert not folder(tmp_path / "images", flips=False).flips
 
 
+def test_a_run_says_which_pictures_its_sources_were(draw, tmp_path, monkeypatch):
+    """Where its plan is beside it; a kept photo is its own source, and a run from noise has none."""
+    write_run(tmp_path, draw)
+    assert set(folder(tmp_path).source_digests) == {None}
+    rows = {"source_id": ["src/0.jpg", "src/1.jpg", None], "source_sha256": ["a" * 64, "b" * 64, None]}
+    pq.write_table(pa.table(rows), tmp_path / "plan.parquet")
+    images = folder(tmp_path)
+    assert images.source_digests[:6] == (None, "a" * 64, "a" * 64, None, "b" * 64, "b" * 64)
+    assert set(images.source_digests[6:]) == {None}
+    monkeypatch.chdir(tmp_path / "images")
+    assert folder(".").source_digests == images.source_digests
+    (tmp_path / "plan.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"plan\.parquet cannot be read.*changed or damaged"):
+        folder(tmp_path)
+
+
 def test_a_run_with_files_missing_or_added(draw, tmp_path):
     write_run(tmp_path, draw)
     images = tmp_path / "images"

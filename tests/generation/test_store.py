@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.generation.conftest import Make, picture, pixels
+from tests.generation.conftest import CLASSES, Make, Photos, picture, pixels
 
-from rediffuse.data import folder
-from rediffuse.errors import PlanError
+from rediffuse.data import ImageSet, Mixed, folder
+from rediffuse.errors import DataError, PlanError
 from rediffuse.generation import local
 from rediffuse.generation.provenance import cite, report, verify
 from rediffuse.generation.store import Run, finished_shards, read_plan
@@ -73,6 +74,19 @@ def test_a_damaged_run_json_is_named(make: Make, change: Callable[[Any], Any], l
     for read in (Run, report, cite):
         with pytest.raises(PlanError, match=rf"run.json lacks {lacks}.*put it back"):
             read(run.folder)
+
+
+def test_a_run_read_by_its_path_knows_the_pictures_that_it_was_made_from(make: Make, photos: Photos):
+    """So copies of one photo never stand in for another of the same name."""
+    run = make(photos(), keep_real=True)
+    read = folder(run.folder)
+    found = dict(zip(read.ids, read.source_digests, strict=True))
+    assert found == dict(zip(run.ids, run.source_digests, strict=True))
+    assert set(found.values()) == {None, *photos().digests}
+    others = ImageSet.of([replace(example, image=picture(500 + row)) for row, example in enumerate(photos())], classes=CLASSES)
+    assert all(Mixed(photos(), run.folder).copies)
+    with pytest.raises(DataError, match=r"share names such as .*but the pictures are others"):
+        Mixed(others, run.folder)
 
 
 def test_only_manifests_of_shards_count(make: Make):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import unicodedata
@@ -14,11 +13,9 @@ from typing import Any
 from rediffuse.data.decoding import Entry, FilePayload, decode
 from rediffuse.data.images import EXTENSIONS, FOREIGN_EXTENSIONS
 from rediffuse.data.outputs import IMAGES, RUN, enter, output_kind
+from rediffuse.data.runs import METADATA, run_flips, run_of, run_rows, source_digests
 from rediffuse.data.types import ImageSet, Progress, Rejected
 from rediffuse.errors import DataError
-
-METADATA = "metadata.parquet"
-_RUN_COLUMNS = ("file_name", "class", "source_id", "copy")
 
 
 def folder(
@@ -53,9 +50,9 @@ def folder(
     found, rejected = _scan(root, allow_outside)
     if not found and not rejected:
         raise DataError(f"no picture in folder {str(path)!r}; endings that are read: {' '.join(EXTENSIONS)}")
-    rows = _run_rows(root)
-    entries, classes, more = _from_run(found, rows) if rows is not None else _from_folders(root, found, labelled)
-    flips = flips and (rows is None or _run_flips(root))
+    rows = run_rows(root)
+    entries, classes, more = _from_run(root, found, rows) if rows is not None else _from_folders(root, found, labelled)
+    flips = flips and (rows is None or run_flips(root))
     return decode(entries, classes=classes, name=str(path), flips=flips, rejected=[*rejected, *more], progress=progress)
 
 
@@ -169,36 +166,8 @@ def _from_folders(root: Path, found: list[_Found], labelled: bool | None) -> tup
     return entries, classes, stray + empty
 
 
-def _run_rows(root: Path) -> list[dict[str, Any]] | None:
-    """The rows of a run's metadata, or None where the folder holds no run."""
-    file = root / METADATA
-    if not file.is_file():
-        return None
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        columns = pq.read_schema(file).names
-        if not set(_RUN_COLUMNS) <= set(columns):
-            return None
-        rows: list[dict[str, Any]] = pq.read_table(file, columns=[*_RUN_COLUMNS, *(["label"] if "label" in columns else [])]).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} cannot be read as parquet: {error}; run the command that made it again") from error
-    return rows
-
-
-def _run_flips(root: Path) -> bool:
-    """What the run of this images folder says of flips; True where its run.json is not beside it."""
-    try:
-        return json.loads((root.parent / RUN).read_text(encoding="utf-8")).get("flips") is not False
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{root.parent / RUN} cannot be read: {error}; it was changed or damaged") from error
-
-
-def _from_run(found: list[_Found], rows: list[dict[str, Any]]) -> tuple[list[Entry], tuple[str, ...], list[Rejected]]:
-    files = {picture.id: picture for picture in found}
+def _from_run(root: Path, found: list[_Found], rows: list[dict[str, Any]]) -> tuple[list[Entry], tuple[str, ...], list[Rejected]]:
+    files, digests = {picture.id: picture for picture in found}, source_digests(run_of(root))
     labels = {row["class"]: row.get("label") for row in rows if row["class"] is not None}
     ordered = all(isinstance(label, int) for label in labels.values())  # the order of the set that the run was made from
     classes = tuple(sorted(labels, key=lambda name: (labels[name] if ordered else 0, name)))
@@ -217,6 +186,7 @@ def _from_run(found: list[_Found], rows: list[dict[str, Any]]) -> tuple[list[Ent
                 label=places.get(row["class"]),
                 source=row["source_id"] if copy >= 0 else None,  # a kept real image is its own source
                 copy=copy,
+                source_digest=digests.get(row["source_id"]) if copy >= 0 else None,
             )
         )
     rejected.extend(Rejected(id=name, reason=f"not listed in {METADATA}") for name in files)

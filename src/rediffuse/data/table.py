@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.data.decoding import BytesPayload, Entry, FilePayload, decode, without_repeats
-from rediffuse.data.folder import METADATA, leaves
+from rediffuse.data.folder import leaves
 from rediffuse.data.labels import LABEL_COLUMNS, Labels, read_labels
 from rediffuse.data.parquet import embedded_column, read_embedded, read_plain
+from rediffuse.data.runs import METADATA
 from rediffuse.data.types import ImageSet, Payload, Progress, Rejected
 from rediffuse.errors import DataError
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rediffuse.data import outputs
+from rediffuse.data import outputs, runs
 from rediffuse.data.decoding import Entry, FilePayload, decode
 from rediffuse.data.folder import leaves
 from rediffuse.data.types import ImageSet, Progress, Rejected
@@ -18,9 +18,8 @@ from rediffuse.generation.plan import REAL, Variant, variant_from_row
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RUN, IMAGES = outputs.RUN, outputs.IMAGES
-PLAN, MANIFEST, REJECTED, CARD = "plan.parquet", "manifest", "rejected.jsonl", "README.md"
-PARTIAL, LOCK, METADATA = "partial", "run.lock", "metadata.parquet"
+RUN, IMAGES, METADATA, PLAN = outputs.RUN, outputs.IMAGES, runs.METADATA, runs.PLAN
+MANIFEST, REJECTED, CARD, PARTIAL, LOCK = "manifest", "rejected.jsonl", "README.md", "partial", "run.lock"
 FINISHED = f"{MANIFEST}/shard-*.parquet"
 """Pattern of the files that say which shards are done."""
 FORMAT = 1
@@ -63,7 +62,7 @@ class Run(ImageSet):
         if not self.manifest.num_rows:
             raise DataError(f"{self.folder} has no finished image yet; continue it with the command that began it: {self.info['command']}")
         rows = self.manifest.select(["file_name", "source_id", "label", "copy"]).to_pylist()
-        digests = source_digests(self.folder)
+        digests = runs.source_digests(self.folder)
         reasons = [refusal(self.folder / IMAGES, row["file_name"]) for row in rows]
         found = decode(
             [
@@ -138,21 +137,6 @@ def read_plan(folder: Path) -> tuple[Variant, ...]:
     if strange:
         raise PlanError(f"{folder / PLAN} names {strange[0]!r}, which is no file in {IMAGES}/; it was changed or damaged")
     return planned
-
-
-def source_digests(folder: Path) -> dict[str, str]:
-    """pixels_sha256 of the sources by their ids, as the plan names them; of pictures from noise, or without a plan, there are none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        columns = pq.read_table(folder / PLAN, columns=["source_id", "source_sha256"])
-    except FileNotFoundError:
-        return {}
-    except (pa.ArrowException, OSError) as error:
-        raise PlanError(f"{folder / PLAN} cannot be read: {error}; it was changed or damaged") from error
-    names, digests = (columns.column(name).to_pylist() for name in ("source_id", "source_sha256"))
-    return {name: digest for name, digest in zip(names, digests, strict=True) if digest}
 
 
 def _is_inside(name: Any) -> bool:
