@@ -37,6 +37,24 @@ def test_columns_have_one_order_by_every_door(draw, encode, tmp_path, first):
     assert open_images(rows).classes == open_images(tmp_path / "t.parquet").classes == (LABEL_COLUMNS[first],)
 
 
+@pytest.mark.parametrize("cells", [[0.0, 10.0, 2.0, None], [0, 10.0, 2, math.nan], ["0.0", "10.0", "2.0", ""]])
+def test_whole_numbers_that_became_floats_are_whole_numbers(cells):
+    """As pandas makes them where a cell of the column is empty."""
+    labels = read_labels(cells)
+    assert (labels.classes, labels.indices) == (("0", "2", "10"), [0, 2, 1, None])
+    assert read_labels([-1.0, 3.0]).classes == ("-1", "3")
+    assert read_labels(["-1.0", "3.0"]).classes == ("-1", "3")
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes"),
+    [([0.5, 10.0, 2.0], ("0.5", "10.0", "2.0")), (["1.0", "1.5"], ("1.0", "1.5")), (["v1.0", "1.0"], ("1.0", "v1.0"))],
+)
+def test_other_numbers_and_words_stay_as_they_are(cells, classes):
+    assert read_labels(cells).classes == classes
+    assert read_labels([True, False]).classes == ("False", "True")
+
+
 def test_cells_over_names_are_indices_or_names():
     labels = read_labels([1, "cat", 0.0, -1, None, "", math.nan, "bird", 7, 0.5], ("cat", "dog"))
     assert labels.indices == [1, 0, 0, *[None] * 7]

@@ -25,7 +25,8 @@ class Labels:
 def read_labels(cells: Sequence[Any], names: Sequence[str] | None = None) -> Labels:
     """Take labels for what they are: indices into `names`, or one of these; without names, numbers in their order or sorted words.
 
-    None, empty text, NaN and, of names, -1 (how test splits without labels are published) are no label.
+    None, empty text, NaN and, of names, -1 (how test splits without labels are published) are no label. Where all are whole numbers,
+    3.0 is 3.
 
     Raises:
         DataError: a cell that holds several values.
@@ -36,13 +37,23 @@ def read_labels(cells: Sequence[Any], names: Sequence[str] | None = None) -> Lab
     known = [None if cell is None or cell == "" or cell != cell else cell for cell in cells]
     if names is not None:
         return _of_names(known, names)
-    words = [None if cell is None else str(cell) for cell in known]
+    words = _words(known)
     seen = {word for word in words if word is not None}
     numeric = all(re.fullmatch(r"[+-]?\d+", word) for word in seen)
     classes = tuple(sorted(seen, key=lambda word: (int(word) if numeric else 0, word)))
     places = {word: place for place, word in enumerate(classes)}
     missing = {row: "no label in this row" for row, word in enumerate(words) if word is None} if seen else {}
     return Labels(indices=[None if word is None else places[word] for word in words], classes=classes, missing=missing)
+
+
+def _words(cells: Sequence[Any]) -> list[str | None]:
+    """Cells as text. Whole numbers that became floats, as pandas makes them where a cell is empty, are whole numbers again."""
+    known = [cell for cell in cells if cell is not None]
+    if all(_is_whole(cell) and not isinstance(cell, bool) for cell in known):
+        return [None if cell is None else str(int(cell)) for cell in cells]
+    if all(isinstance(cell, str) and re.fullmatch(r"[+-]?\d+\.0", cell) for cell in known):
+        return [None if cell is None else cell.removesuffix(".0") for cell in cells]
+    return [None if cell is None else str(cell) for cell in cells]
 
 
 def _of_names(cells: Sequence[Any], names: Sequence[str]) -> Labels:
@@ -58,5 +69,8 @@ def _of_names(cells: Sequence[Any], names: Sequence[str]) -> Labels:
 
 
 def _index(cell: Any, count: int) -> int | None:
-    whole = isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer())
-    return int(cell) if whole and 0 <= cell < count else None
+    return int(cell) if _is_whole(cell) and 0 <= cell < count else None
+
+
+def _is_whole(cell: Any) -> bool:
+    return isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer())
