@@ -194,9 +194,15 @@ def test_ids_come_from_the_id_column_then_from_paths(draw, encode, tmp_path):
     assert table(embedded(tmp_path / "b.parquet", cells, [0, 1], id=["x", "y"])).ids == ("x", "y")
     same = [{"bytes": cell["bytes"], "path": "image.png"} for cell in cells]
     assert table(embedded(tmp_path / "c.parquet", same, [0, 1])).ids == ("c/000000", "c/000001")
-    twice = table(embedded(tmp_path / "d.parquet", cells, [0, 0], id=["x", "x"]))
-    assert twice.ids == ("x",)
-    assert "more than once" in reasons(twice)["x"]
+
+
+def test_an_id_column_that_is_not_unique_names_no_pictures(draw, encode, tmp_path):
+    """Such as the number of a patient with several photos: all are read, under the names of pictures without an id."""
+    cells = [{"bytes": encode(draw(number)), "path": f"{number}.png"} for number in range(3)]
+    several = table(embedded(tmp_path / "a.parquet", cells, [0, 0, 1], id=[7, 7, 8]))
+    assert (several.ids, several.rejected) == (("0.png", "1.png", "2.png"), ())
+    bare = [cell | {"path": None} for cell in cells]
+    assert table(embedded(tmp_path / "b.parquet", bare, [0, 0, 1], id=["x", "x", "y"])).ids == ("b/000000", "b/000001", "b/000002")
 
 
 def test_bad_embedded_cells(draw, encode, tmp_path):

@@ -162,10 +162,8 @@ def _parquet(files: Sequence[Path], file_column: str | None, label_column: str |
         )
     plain, names = read_plain(files, wanted, label_name)
     pictures = read_embedded(files, embedded)
-    given = plain.get("id")
-    if given is not None and all(cell not in (None, "") for cell in given):
-        ids = [str(cell) for cell in given]
-    else:
+    ids = ["" if cell is None else str(cell) for cell in plain.get("id", ())]
+    if not ids or "" in ids or len(set(ids)) < len(ids):  # the number of a patient, say, names no picture
         ids = [picture.place for picture in pictures]
     cells = [picture.payload or picture.path or None for picture in pictures]
     return Columns(ids=ids, cells=cells, labels=None if label_name is None else plain[label_name], names=names)
