@@ -255,6 +255,46 @@ def test_shards_and_splits(draw, encode, tmp_path, place):
         table(tmp_path, split="train")
 
 
+def test_numbered_shards_are_of_the_split_that_their_folder_is(draw, encode, tmp_path, monkeypatch):
+    """The layout of what the hub converts: CONFIG/SPLIT/0000.parquet."""
+    cells = [{"bytes": encode(draw(number)), "path": None} for number in range(11)]
+    (tmp_path / "set").mkdir()
+    for number in range(11):
+        embedded(tmp_path / "set" / "train" / f"{number}.parquet", cells[number : number + 1], [number % 2], ["a", "b"])
+    embedded(tmp_path / "set" / "test" / "0000.parquet", cells[:2], [1, 0], ["a", "b"])
+    train = table(tmp_path / "set" / "train")
+    assert train.labels == tuple(number % 2 for number in range(11))
+    assert [example.image.tobytes() for example in train] == [draw(number).tobytes() for number in range(11)]
+    assert table(tmp_path / "set", split="train").labels == open_images(tmp_path / "set", split="train").labels == train.labels
+    assert open_images(tmp_path / "set" / "test").labels == open_images(tmp_path / "set", split="test").labels == (1, 0)
+    for read in (table, open_images):
+        with pytest.raises(DataError, match=r"holds the splits test, train; choose one"):
+            read(tmp_path / "set")
+    draw(1).save(tmp_path / "set" / "sample.png")
+    assert open_images(tmp_path / "set", split="train").labels == train.labels
+    monkeypatch.chdir(tmp_path / "set" / "train")
+    assert open_images(".", split="train").labels == train.labels
+
+
+def test_numbered_shards_in_folders_that_are_passed_over(draw, encode, fill, tmp_path):
+    photos = fill(tmp_path / "photos", {"cat": 1})
+    cells = [{"bytes": encode(draw(1)), "path": None}]
+    for place in (".cache", "more"):
+        embedded(photos / place / "0000.parquet", cells, [0])
+    (photos / "more" / "run.json").write_text("{}")
+    (photos / "more" / "images").mkdir()
+    assert open_images(photos).classes == ("cat",)
+
+
+@pytest.mark.parametrize("name", ["LABELS.PARQUET", "Labels.Csv"])
+def test_endings_in_capitals(photos, name):
+    if name.endswith("PARQUET"):
+        pq.write_table(pa.table({"file": ["0.png"], "label": ["cat"]}), photos / name)
+    else:
+        write_csv(photos / name, [["file", "label"], ["0.png", "cat"]])
+    assert table(photos / name).classes == ("cat",)
+
+
 def test_shards_that_disagree(draw, encode, tmp_path):
     cell = [{"bytes": encode(draw(1)), "path": None}]
     embedded(tmp_path / "train-00000-of-00002.parquet", cell, [0], ["a", "b"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.data.digits import digits
-from rediffuse.data.folder import folder, is_picture, photo_folders
+from rediffuse.data.folder import folder, holds_pictures, is_picture, photo_folders
 from rediffuse.data.outputs import RUN
 from rediffuse.data.table import shards, table
 from rediffuse.data.types import ImageSet, Progress
@@ -87,7 +87,7 @@ def _is_shards(path: Path, split: str | None) -> bool:
     if not found:
         return False
     photos = [*photo_folders(path), *sorted(child.name for child in path.iterdir() if _is_photo(child))]
-    in_tables, in_folders = split in found, split is not None and (path / split).is_dir()
+    in_tables, in_folders = split in found, split is not None and holds_pictures(path / split)
     if not photos or in_tables != in_folders:
         return in_tables or not photos
     files = [file.relative_to(path).as_posix() for part in found.values() for file in part]

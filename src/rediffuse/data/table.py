@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from rediffuse.data.decoding import BytesPayload, Entry, FilePayload, decode, without_repeats
 from rediffuse.data.folder import leaves
 from rediffuse.data.labels import LABEL_COLUMNS, Labels, read_labels
+from rediffuse.data.outputs import enter
 from rediffuse.data.parquet import embedded_column, read_embedded, read_plain
 from rediffuse.data.runs import METADATA
 from rediffuse.data.types import ImageSet, Payload, Progress, Rejected
@@ -52,7 +54,7 @@ def table(
     cells: numbers in their order, words sorted.
 
     Args:
-        path: a .csv, .tsv or .parquet file, or a folder of `SPLIT-00000-of-00001.parquet` shards.
+        path: a .csv, .tsv or .parquet file, or a folder of shards: `SPLIT-00000-of-00001.parquet`, or `SPLIT/0000.parquet`.
         split: which shards of a folder; may be left out where there is one.
         file_column: the column of paths (relative to the table's folder) or of embedded pictures.
         label_column: the column of labels.
@@ -65,7 +67,7 @@ def table(
     """
     place = Path(path).expanduser()
     files = _files(place, split)
-    if files[0].suffix == ".parquet":
+    if files[0].suffix.lower() == ".parquet":
         columns = _parquet(files, file_column, label_column, labelled)
     else:
         columns = _csv(files[0], file_column, label_column, labelled)
@@ -87,16 +89,37 @@ def table(
 
 
 def shards(path: Path) -> dict[str, list[Path]]:
-    """The parquet files of a folder (or of its `data` folder) by split name, in shard order; empty where there are none."""
+    """The parquet files of a folder (or of its `data` folder) by split name, in shard order; empty where there are none.
+
+    Files that are only numbered, as the hub converts sets, are the shards of one split that is called like their folder; a folder of
+    such folders holds several splits.
+    """
     for base in (path, path / "data"):
-        splits: dict[str, list[Path]] = {}
-        for file in sorted(base.glob("*.parquet")):
-            if file.name != METADATA:
-                match = _SHARD.fullmatch(file.name)
-                splits.setdefault(match["split"] if match else file.stem, []).append(file)
+        splits = _shards_in(base) or _numbered_below(base)
         if splits:
             return splits
     return {}
+
+
+def _shards_in(base: Path) -> dict[str, list[Path]]:
+    name = os.path.basename(os.path.abspath(base))  # of `.` too
+    splits = {name: found} if (found := _numbered(base)) else {}
+    for file in sorted(base.glob("*.parquet")):
+        if file.name != METADATA and not file.stem.isdecimal():
+            match = _SHARD.fullmatch(file.name)
+            splits.setdefault(match["split"] if match else file.stem, []).append(file)
+    return splits
+
+
+def _numbered_below(base: Path) -> dict[str, list[Path]]:
+    """Splits that are folders of numbered shards; hidden folders and our own outputs are none."""
+    _, folders, _ = next(os.walk(base), (base, [], []))
+    enter(base, folders)
+    return {name: found for name in folders if (found := _numbered(base / name))}
+
+
+def _numbered(base: Path) -> list[Path]:
+    return sorted((file for file in base.glob("*.parquet") if file.stem.isdecimal()), key=lambda file: (int(file.stem), file.name))
 
 
 def _files(path: Path, split: str | None) -> list[Path]:
