@@ -118,6 +118,18 @@ def test_the_own_test_split_judges(rediffuse: Callable[..., Ended], tmp_path: Pa
     assert "held out" not in ended.err
 
 
+def test_splits_with_classes_are_known_whatever_lies_beside_them(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+    """Photos to be told that have no classes judge nothing: some of those with classes are held out."""
+    data = fill(tmp_path / "sets" / "train", {"cat": 3, "dog": 3}).parent
+    fill(data, {"test": 2})
+    assert split_names(str(data)) == ("train",)
+    ended = rediffuse("train", data, "net", "--steps", 2, "--size", 16)
+    assert ended.status == 0, ended.err
+    assert Classifier.load("net").classes == ("cat", "dog")
+    fill(data, {"sample/cat": 1, "val/cat": 1})
+    assert split_names(str(data)) == ("train", "val")
+
+
 def test_classes_that_look_like_splits_are_not_taken_for_them(tmp_path: Path) -> None:
     assert split_names(str(fill(tmp_path / "a", {"test": 1, "train": 1}))) == ()
     assert split_names(str(fill(tmp_path / "b", {"cat": 1, "train": 1}))) == ()

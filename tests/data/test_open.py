@@ -38,6 +38,19 @@ def test_a_split_may_be_a_subfolder(fill, tmp_path):
         open_images(tmp_path, split="val")
 
 
+@pytest.mark.parametrize("beside", ["test/0.png", "sample/cat/0.png", "train/sheet.png", "cat/0.png"])
+def test_a_split_is_no_class_whatever_lies_beside_it(draw, fill, tmp_path, beside):
+    """Such as photos to be told without classes, a further folder, or a picture beside the classes of the split."""
+    fill(tmp_path / "train", {"cat": 2, "dog": 1})
+    (tmp_path / beside).parent.mkdir(parents=True, exist_ok=True)
+    draw(9).save(tmp_path / beside)
+    for labelled in (True, None):
+        with pytest.raises(DataError, match=r"looks like splits \(train\).*split='train' \(--split train\).* --test"):
+            open_images(tmp_path, labelled=labelled)
+    assert open_images(tmp_path, split="train").classes == ("cat", "dog")
+    assert "train" in folder(tmp_path).classes
+
+
 def test_tables_beside_photos_are_never_taken_for_them_in_silence(fill, tmp_path):
     root = fill(tmp_path / "p", {"cat": 2, "dog": 1})
     pq.write_table(pa.table({"file": ["cat/0.png"], "label": ["x"]}), root / "predictions.parquet")

@@ -77,18 +77,14 @@ def check_pair(data: str, fix: str, *, split: str | None, test: str | None) -> N
 
 
 def split_names(data: str) -> tuple[str, ...]:
-    """Splits that a set has by its layout: shards, folders called like splits, the two halves of the digits; () where there are none."""
-    from rediffuse.data.folder import photo_folders
+    """Splits that a set has by its layout: shards, folders called like splits that hold class folders, the two halves of the digits.
+
+    () where there are none.
+    """
+    from rediffuse.data.open import labelled_splits
     from rediffuse.data.table import shards
 
     if data == "digits":
         return ("train", "test")
     path = Path(data).expanduser()
-    if not path.is_dir():
-        return ()
-    found = tuple(shards(path))
-    if found:
-        return found
-    folders = tuple(photo_folders(path))
-    named = bool(folders) and set(folders) <= {*TRAIN_NAMES, *TEST_NAMES} and not set(folders).isdisjoint(TRAIN_NAMES)
-    return folders if named and all(any(inner.is_dir() for inner in (path / name).iterdir()) for name in folders) else ()
+    return (tuple(shards(path)) or tuple(labelled_splits(path))) if path.is_dir() else ()

@@ -32,7 +32,7 @@ def open_images(
             no pictures lie beside them.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
-        DataError: nothing fits, with all that was tried; or a folder of photos holds parquet tables too.
+        DataError: nothing fits, with all that was tried; a folder holds splits with classes and none is chosen; or parquet tables too.
     """
     if isinstance(spec, ImageSet):
         return spec
@@ -54,6 +54,11 @@ def open_images(
     raise DataError(_nothing_fits(str(spec), path))
 
 
+def labelled_splits(path: Path) -> list[str]:
+    """Names of the folders in a folder that are called like splits and hold class folders, sorted; whatever lies beside them."""
+    return [name for name in photo_folders(path) if name.lower() in _SPLIT_NAMES and photo_folders(path / name)]
+
+
 def _object(spec: Any, split: str | None, flips: bool, labelled: bool | None, progress: Progress | None) -> ImageSet:
     if type(spec).__module__.partition(".")[0] == "datasets":
         from rediffuse.data.hub import hub
@@ -72,11 +77,12 @@ def _directory(path: Path, split: str | None, flips: bool, labelled: bool | None
                 f"no split {split!r} in {path}; its folders are {', '.join(folders[:10]) or '(none)'}; leave split out to read it whole"
             )
         return folder(path / split, flips=flips, labelled=labelled, progress=progress)
-    folders = photo_folders(path)
-    if folders and {name.lower() for name in folders} <= _SPLIT_NAMES and all(_holds_folders(path / name) for name in folders):
+    splits = labelled_splits(path)
+    if splits:
         raise DataError(
-            f"{path} looks like splits ({', '.join(folders)}) with class folders in them; choose one with split={folders[0]!r} "
-            f"(--split {shlex.quote(folders[0])}), or read it with rediffuse.data.folder if these are the classes"
+            f"{path} looks like splits ({', '.join(splits)}) with class folders in them; choose one with split={splits[0]!r} "
+            f"(--split {shlex.quote(splits[0])}), and the one to be judged on with --test where a command has it; if these are classes, "
+            "read it with rediffuse.data.folder"
         )
     return folder(path, flips=flips, labelled=labelled, progress=progress)
 
@@ -103,10 +109,6 @@ def _is_photo(path: Path) -> bool:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-
-
-def _holds_folders(path: Path) -> bool:
-    return any(child.is_dir() for child in path.iterdir()) and not any(is_picture(child.name) for child in path.iterdir())
 
 
 def _nothing_fits(spec: str, path: Path) -> str:
