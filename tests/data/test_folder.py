@@ -207,6 +207,20 @@ def test_a_run_of_photos_that_must_not_be_flipped_says_so(draw, tmp_path):
     assert not folder(tmp_path / "images", flips=False).flips
 
 
+def test_a_run_is_found_by_links(draw, tmp_path):
+    """Its images may lie on another disk, and a link may lead to them."""
+    run = tmp_path / "run"
+    run.mkdir()
+    write_run(run, draw)
+    (run / "run.json").write_text('{"flips": false}')
+    (tmp_path / "short").symlink_to(run / "images")
+    assert not folder(tmp_path / "short").flips
+    (run / "images").rename(tmp_path / "store")
+    (run / "images").symlink_to(tmp_path / "store")
+    assert not folder(run).flips
+    assert not folder(run / "images").flips
+
+
 def test_a_run_says_which_pictures_its_sources_were(draw, tmp_path, monkeypatch):
     """Where its plan is beside it; a kept photo is its own source, and a run from noise has none."""
     write_run(tmp_path, draw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ _COLUMNS = ("file_name", "class", "source_id", "copy")
 
 
 def run_of(images: Path) -> Path:
-    """The run's folder of an images folder, also where that is `.` or a link."""
-    return images.resolve().parent
+    """The run's folder of an images folder, which may be `.`, a link to one, or itself a link to another disk."""
+    typed, real = Path(os.path.abspath(images)).parent, images.resolve().parent
+    return typed if (typed / RUN).is_file() else real
 
 
 def run_rows(images: Path) -> list[dict[str, Any]] | None:
