@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rediffuse.data import folder
+from rediffuse.data import folder, open_images
 from rediffuse.data.names import slug
 from rediffuse.errors import DataError
 
@@ -219,6 +219,22 @@ def test_a_run_is_found_by_links(draw, tmp_path):
     (run / "images").symlink_to(tmp_path / "store")
     assert not folder(run).flips
     assert not folder(run / "images").flips
+
+
+def test_a_run_that_was_killed_is_no_photos(draw, tmp_path, monkeypatch):
+    """Its metadata is written last; until then generated pictures would be read as class folders of photos."""
+    write_run(tmp_path, draw)
+    (tmp_path / "images" / "metadata.parquet").unlink()
+    monkeypatch.chdir(tmp_path / "images")
+    for path in (tmp_path, tmp_path / "images", "."):
+        for text, said in (("{}", "$"), ("[", "$"), ('{"command": "rediffuse augment photos out"}', ": rediffuse augment photos out$")):
+            (tmp_path / "run.json").write_text(text)
+            with pytest.raises(DataError, match=rf"{tmp_path.name} is a run that is not finished; continue it with the same command{said}"):
+                folder(path)
+    with pytest.raises(DataError, match="is not finished"):
+        open_images(tmp_path.parent, split=tmp_path.name)
+    (tmp_path / "run.json").unlink()
+    assert len(folder(tmp_path / "images").classes) == 4
 
 
 def test_a_run_says_which_pictures_its_sources_were(draw, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 from rediffuse.data.decoding import Entry, FilePayload, decode
 from rediffuse.data.images import EXTENSIONS, FOREIGN_EXTENSIONS
 from rediffuse.data.outputs import IMAGES, RUN, enter, output_kind
-from rediffuse.data.runs import METADATA, run_flips, run_of, run_rows, source_digests
+from rediffuse.data.runs import METADATA, check_finished, run_flips, run_of, run_rows, source_digests
 from rediffuse.data.types import ImageSet, Progress, Rejected
 from rediffuse.errors import DataError
 
@@ -39,7 +39,7 @@ def folder(
         allow_outside: also read links that lead out of the folder; otherwise they are rejected by name.
         progress: called with (done, in all) while pictures are decoded.
     Raises:
-        DataError: no such folder, or nothing in it that can be read.
+        DataError: no such folder, nothing in it that can be read, or a run that was killed before it said what its images are.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -47,6 +47,7 @@ def folder(
         raise DataError(f"folder {str(path)!r} {what}")
     if (root / RUN).is_file() and (root / IMAGES).is_dir():
         root = root / IMAGES
+    check_finished(root)
     found, rejected = _scan(root, allow_outside)
     if not found and not rejected:
         raise DataError(f"no picture in folder {str(path)!r}; endings that are read: {' '.join(EXTENSIONS)}")

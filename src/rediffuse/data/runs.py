@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rediffuse.data.outputs import RUN
+from rediffuse.data.outputs import IMAGES, RUN
 from rediffuse.errors import DataError
 
 METADATA, PLAN = "metadata.parquet", "plan.parquet"
@@ -18,6 +18,20 @@ def run_of(images: Path) -> Path:
     """The run's folder of an images folder, which may be `.`, a link to one, or itself a link to another disk."""
     typed, real = Path(os.path.abspath(images)).parent, images.resolve().parent
     return typed if (typed / RUN).is_file() else real
+
+
+def check_finished(images: Path) -> None:
+    """Refuse the images folder of a run that was killed before it wrote their metadata: they would pose as photos. Raises DataError."""
+    run = run_of(images)
+    named = IMAGES in (os.path.basename(os.path.abspath(images)), images.resolve().name)
+    if not named or not (run / RUN).is_file() or (images / METADATA).is_file():
+        return
+    try:
+        command = json.loads((run / RUN).read_text(encoding="utf-8")).get("command")
+    except (OSError, ValueError, AttributeError):
+        command = None  # what continues it says what is amiss there
+    told = f": {command}" if isinstance(command, str) and command else ""
+    raise DataError(f"{run} is a run that is not finished; continue it with the same command{told}")
 
 
 def run_rows(images: Path) -> list[dict[str, Any]] | None:
