@@ -133,6 +133,20 @@ def test_a_long_training_needs_no_views(rediffuse: Callable[..., Ended], many: P
     assert Classifier.load("net2").preprocessing.size == (24, 24)
 
 
+def test_held_out_photos_do_not_come_back_by_the_second_set(rediffuse: Callable[..., Ended], many: Path, tmp_path: Path) -> None:
+    """The same folder again, and one that holds nothing but photos that judge."""
+    ended = rediffuse("train", many, "net", *BRIEF, "--second", many, "--holdout", 0.25)
+    assert ended.status == 0, ended.err
+    said = " ".join(ended.err.split())
+    assert f"6 of 24 photos of {many} are held out to judge by, pixel for pixel; they are left out of training." in said
+    assert f"18 photos of {many} are trained on as well." in said
+    assert len(read_learned(Path("net"))) == 18  # of 24: no photo that judges
+    test = fill(tmp_path / "test", {"cat": 2, "dog": 2, "red bird": 2}, first=50)
+    refused = rediffuse("train", many, "net2", *BRIEF, "--second", test, "--test", test)
+    assert refused.status == 2
+    assert f"all 6 photos of {test} are held out to judge by; give others with --second" in " ".join(refused.err.split())
+
+
 def test_an_interrupted_training_ends_with_the_same_weights(
     rediffuse: Callable[..., Ended], many: Path, pixel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import PIXEL_MODEL, Common, bar, load_model
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
@@ -112,9 +113,12 @@ NO_VIEWS, USUAL = Views(), Budget()
 
 def train_robustly(
     train_set: TrainSet, classes: tuple[str, ...], views: Views, budget: Budget, *,
-    level: str, steps: int | None, size: int | None, fit: str, flips: bool, checkpoint: Path, common: Common,
+    level: str, steps: int | None, size: int | None, fit: str, flips: bool, held: Collection[str], checkpoint: Path, common: Common,
 ) -> tuple[Classifier, int, tuple[str, ...]]:  # fmt: skip
-    """The trained classifier, the side in pixels at which it saw the photos, and the digests of those of a second set."""
+    """The trained classifier, the side in pixels at which it saw the photos, and the digests of those of a second set.
+
+    held: digests of the photos that judge, which no set may teach.
+    """
     from rediffuse.methods.bank import Bank
     from rediffuse.training.cost import StepClock, step_cost
     from rediffuse.training.fit import as_pool
@@ -128,7 +132,7 @@ def train_robustly(
     pool, _ = as_pool(train_set, classes, side, fit)
     further: tuple[str, ...] = ()
     if views.second is not None:
-        second = open_second(views.second, classes, common)
+        second = open_second(views.second, classes, held, common)
         pool, further = pool.joined(as_pool(second, classes, side, fit)[0]), second.digests
     settings, procedure = plan(level, len(pool.labels), steps, budget, common.dtype)
     objective = objective_of(views, denoiser, pool, side, flips, common)
@@ -172,14 +176,25 @@ def tell_side(level: str, classifier: Classifier, side: int, denoiser: Denoiser 
     terminal.note(f"Photos are seen at {side} pixels{more}.", quiet=common.quiet)
 
 
-def open_second(spec: str, classes: tuple[str, ...], common: Common) -> ImageSet:
-    """A second labelled set, its labels counted in the first one's classes."""
+def open_second(spec: str, classes: tuple[str, ...], held: Collection[str], common: Common) -> ImageSet:
+    """A second labelled set, its labels counted in the first one's classes, without the photos that judge.
+
+    Raises:
+        DataError: it holds no others.
+    """
     from rediffuse.cli.common import open_photos
     from rediffuse.evaluation.matching import in_classes
 
     images = in_classes(open_photos(spec, quiet=common.quiet), classes, "the first training set")
-    terminal.note(f"{len(images):,} photos of {spec} are trained on as well.", quiet=common.quiet)
-    return images
+    judges = frozenset(held)
+    apart = images.subset([row for row, own in enumerate(images.digests) if own not in judges])
+    if not len(apart):
+        raise DataError(f"all {len(images):,} photos of {spec} are held out to judge by; give others with --second, or leave it out")
+    if both := len(images) - len(apart):
+        told = f"{both:,} of {len(images):,} photos of {spec} are held out to judge by, pixel for pixel; they are left out of training."
+        terminal.note(told, quiet=common.quiet, style="yellow")
+    terminal.note(f"{len(apart):,} photos of {spec} are trained on as well.", quiet=common.quiet)
+    return apart
 
 
 def plan(level: str, photos: int, steps: int | None, budget: Budget, dtype: str) -> tuple[TrainSettings, Procedure]:

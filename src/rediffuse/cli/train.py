@@ -99,7 +99,7 @@ def train(
     if robust:
         trained, side, further = train_robustly(
             mixed, images.classes, views, budget, level=classifier, steps=steps, size=size, fit=fit, flips=images.flips,
-            checkpoint=out / UNFINISHED, common=common,
+            held=held.digests, checkpoint=out / UNFINISHED, common=common,
         )  # fmt: skip
     else:
         further, side = (), DEFAULT_SIZE if size is None else size
