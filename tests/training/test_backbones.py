@@ -139,6 +139,46 @@ def test_preprocessing_is_resize_then_normalise() -> None:
     assert torch.allclose(found[0, :, 0, 0], torch.tensor([1.0, 1.6, 0.3]))
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image_processor_type": "EfficientNetImageProcessor", "include_top": True, "do_normalize": True},
+        {"image_processor_type": "EfficientNetImageProcessor"},  # include_top is its default
+        {"image_processor_type": "EfficientNetImageProcessor", "include_top": True, "do_normalize": False},
+        {"image_processor_type": "EfficientNetImageProcessor", "include_top": False},
+        {"feature_extractor_type": "MobileViTFeatureExtractor", "do_flip_channel_order": False, "do_center_crop": False},
+        {"image_processor_type": "ViTImageProcessor", "do_normalize": False},
+    ],
+)
+def test_values_are_those_of_transformers_processor(values: dict[str, object], tmp_path: Path) -> None:
+    """One picture of the input's own size, so that nothing but the values is compared."""
+    from transformers import AutoImageProcessor
+
+    shape = {"size": {"height": 16, "width": 16}, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.479, 0.473, 0.474]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(shape | values))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    picture = IMAGES[:1].mul(255).round().to(torch.uint8)
+    theirs = AutoImageProcessor.from_pretrained(tmp_path)(list(picture), return_tensors="pt", input_data_format="channels_first")
+    ours = Preprocessing.read(tmp_path, {})(picture / 255)
+    assert torch.allclose(ours, torch.as_tensor(theirs["pixel_values"]).float(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"do_flip_channel_order": True}, r"do_flip_channel_order \(blue, green, red\).* or choose another network"),
+        ({"image_processor_type": "MobileViTImageProcessor"}, "do_flip_channel_order"),  # its default
+        ({"do_rescale": False, "image_mean": [103.5, 116.3, 123.7]}, r"asks for do_rescale false.*image_mean and image_std on \[0, 1\]"),
+        ({"rescale_factor": 1 / 127.5}, r"asks for rescale_factor 0\.0078.*rescale_factor 1/255"),
+        ({"rescale_factor": 1 / 127.5, "rescale_offset": True}, "asks for rescale_offset true"),
+    ],
+)
+def test_values_that_no_normalisation_makes_are_refused(values: dict[str, object], says: str, tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 16} | values))
+    with pytest.raises(ModelError, match=says):
+        Preprocessing.read(tmp_path, {})
+
+
 def test_folders_that_are_refused(tmp_path: Path) -> None:
     folder = toys.resnet_folder(tmp_path / "net")
     with pytest.raises(ModelError, match="there is no such folder"):

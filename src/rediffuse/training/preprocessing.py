@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from rediffuse.data.geometry import FIT_MODES
 from rediffuse.errors import ModelError
 
 FILE_NAME = "preprocessor_config.json"
+Triple = tuple[float, float, float]
 SEEN, FIT = "rediffuse_seen_size", "rediffuse_fit"
 """Entries of that file beside transformers' own, which leaves them alone."""
 
@@ -78,22 +80,23 @@ class Preprocessing:
         """Of a model folder; without the file, the size is the configuration's and values go to [-1, 1].
 
         Raises:
-            ModelError: the file cannot be read, or neither it nor the configuration names a size.
+            ModelError: the file cannot be read, or neither it nor the configuration names a size; or it asks for other channels or another
+                range than red, green and blue on [0, 1] before the normalisation.
         """
         path = folder / FILE_NAME
         try:
             values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             height, width = _size(values.get("crop_size") if values.get("do_center_crop") else values.get("size"), config.get("image_size"))
-            normalised = values.get("do_normalize", True)
-            mean = values.get("image_mean", (0.5, 0.5, 0.5)) if normalised else (0.0, 0.0, 0.0)
-            std = values.get("image_std", (0.5, 0.5, 0.5)) if normalised else (1.0, 1.0, 1.0)
+            kind = _kind(values, config) if values else ""
+            _check_values(values, kind, path)
+            mean, std = _normalisation(values, kind)
             seen = values.get(SEEN)
             if seen is not None and (not isinstance(seen, int) or seen < 1):
                 raise ValueError(f"{SEEN} is {seen!r}, no number of pixels")
             fit = values.get(FIT)
             if fit not in (None, *FIT_MODES):
                 raise ValueError(f"{FIT} is {fit!r}, none of {', '.join(FIT_MODES)}")
-            return cls(height=height, width=width, mean=_triple(mean), std=_triple(std), seen=seen, fit=fit)
+            return cls(height=height, width=width, mean=mean, std=std, seen=seen, fit=fit)
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise ModelError(f"{path} cannot be used: {error}; it must give size, image_mean and image_std") from error
 
@@ -106,7 +109,42 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=smaller)
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
+def _kind(values: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Whose processor a file is of, in small letters; where it does not say so, transformers takes the network's own."""
+    return str(values.get("image_processor_type") or values.get("feature_extractor_type") or config.get("model_type") or "").lower()
+
+
+def _check_values(values: Mapping[str, Any], kind: str, path: Path) -> None:
+    """Refuse what a mean and a deviation of each channel cannot say. Raises ModelError."""
+    if values.get("do_flip_channel_order", kind.startswith("mobilevit")):
+        raise ModelError(
+            f"{path} asks for do_flip_channel_order (blue, green, red), and networks are given red, green, blue here; reverse the input "
+            "channels of the first layer's weights and set do_flip_channel_order to false, or choose another network"
+        )
+    factor = values.get("rescale_factor", 1 / 255)
+    wrong = {
+        "rescale_offset true": bool(values.get("rescale_offset")),
+        "do_rescale false": not values.get("do_rescale", True),
+        f"rescale_factor {factor}": not math.isclose(factor, 1 / 255, rel_tol=1e-4),
+    }
+    for entry, there in wrong.items():
+        if there:
+            raise ModelError(
+                f"{path} asks for {entry}, and networks are given pictures in [0, 1] here; say the same by image_mean and image_std on "
+                "[0, 1], with do_rescale true, rescale_factor 1/255 and no rescale_offset"
+            )
+
+
+def _normalisation(values: Mapping[str, Any], kind: str) -> tuple[Triple, Triple]:
+    """(mean, std) on [0, 1], as the processor of this kind comes by them."""
+    mean, std = _triple(values.get("image_mean", (0.5, 0.5, 0.5))), _triple(values.get("image_std", (0.5, 0.5, 0.5)))
+    again = kind.startswith("efficientnet") and values.get("include_top", True)  # divides by std once more
+    if kind.startswith("mobilevit") or not values.get("do_normalize", True):  # MobileViT's never normalises, whatever its file says
+        return (0.0, 0.0, 0.0), std if again else (1.0, 1.0, 1.0)
+    return mean, (std[0] ** 2, std[1] ** 2, std[2] ** 2) if again else std
+
+
+def _triple(values: Any) -> Triple:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
 
