@@ -164,6 +164,37 @@ def test_linear_training_changes_the_head_alone(tmp_path: Path) -> None:
     assert not trained.training
 
 
+def test_a_network_with_two_heads_is_no_linear_one(tmp_path: Path) -> None:
+    """Its logits are the mean of two heads, of which one alone would learn."""
+    from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    DeiTForImageClassificationWithTeacher(DeiTConfig(**small, image_size=16, patch_size=8)).save_pretrained(tmp_path / "net")
+    images = toys.striped(2)
+    says = "DeiTForImageClassificationWithTeacher: its logits are not those of one linear head; choose mode whole"
+    with pytest.raises(ConfigError, match=says):
+        fit_classifier(images, images.classes, level=str(tmp_path / "net"), mode="linear", steps=2, size=16)
+    with pytest.raises(ConfigError, match=says):
+        FeatureBank(open_backbone(str(tmp_path / "net"), images.classes), PixelBank(16), flips=False).of(images)
+    fit_classifier(images, images.classes, level=str(tmp_path / "net"), mode="whole", steps=2, size=16)
+
+
+def test_what_no_head_can_be_learned_from(tmp_path: Path) -> None:
+    labels = torch.arange(2).repeat(3)
+    items = torch.rand(6, 1, 4, generator=torch.Generator().manual_seed(0))
+    pool = Pool.build(items, labels, None, [()] * 6, 0.0)
+    with pytest.raises(ModelError, match=r"the head's weights became NaN or infinity; lower learning_rate \(now 1e\+20\)"):
+        fit_head(pool, 2, settings=replace(LINEAR, steps=5, learning_rate=1e20))
+    items[4, 0, 1] = torch.nan
+    with pytest.raises(ModelError, match=r"features of 1 of 6 pictures hold NaN or infinity.*choose another network"):
+        fit_head(pool, 2)
+    images = toys.striped(2)
+    broken = open_backbone(str(toys.resnet_folder(tmp_path / "net")), images.classes)
+    next(broken.model.parameters()).data.fill_(torch.nan)
+    with pytest.raises(ModelError, match="features of 8 of 8 pictures hold NaN"):
+        fit_classifier(images, images.classes, level=broken, mode="linear", steps=2, size=16)
+
+
 def test_linear_training_counts_every_view_and_predicting_every_picture(tmp_path: Path) -> None:
     images = toys.striped(70, classes=2)  # 140 pictures: two calls
     folder = toys.resnet_folder(tmp_path / "net")

@@ -102,16 +102,20 @@ class Classifier(nn.Module):
                     progress(min((place + 1) * CHUNK, len(images)), len(images))
         return torch.cat(chunks) if chunks else torch.zeros(0, len(self.classes))
 
-    @torch.no_grad()
     def features(self, images: Tensor, progress: Progress | None = None) -> Tensor:
         """(N, D): what the head sees, in evaluation mode (BatchNorm with its stored statistics). progress: as in `predict`."""
+        return self.features_and_logits(images, progress)[0]
+
+    @torch.no_grad()
+    def features_and_logits(self, images: Tensor, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
+        """What the head sees (N, D), and what the network says (N, classes), from one pass; see `features` and `predict`."""
         kept: list[Tensor] = []
         hook = self.head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1).cpu()))
         try:
-            self.predict(images, progress)
+            logits = self.predict(images, progress)
         finally:
             hook.remove()
-        return torch.cat(kept) if kept else torch.zeros(0, self.head.in_features)
+        return (torch.cat(kept) if kept else torch.zeros(0, self.head.in_features)), logits
 
     def save(self, folder: str | Path) -> Path:
         """Write configuration with class names, safetensors and preprocessing; returns the folder.

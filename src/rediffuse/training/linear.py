@@ -7,12 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rediffuse.data.types import ImageSet
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, ModelError
 from rediffuse.training.augment import generator_of
 from rediffuse.training.backbones import start_head
 from rediffuse.training.classifier import CHUNK, Classifier, Progress
 from rediffuse.training.pool import PixelBank, Pool
 from rediffuse.training.settings import LINEAR, TrainSettings
+
+ROUNDING = 0.01
+"""Part of the largest logit by which two ways to the same may differ: short numbers of accelerators leave a tenth of that."""
 
 
 class FeatureBank:
@@ -23,7 +26,7 @@ class FeatureBank:
         pixels: where pictures come from.
         flips: whether a mirrored view is part of the set.
     Raises:
-        ConfigError: a network of random weights.
+        ConfigError: a network of random weights; in `of`, one with more heads than one.
     """
 
     def __init__(self, classifier: Classifier, pixels: PixelBank, flips: bool) -> None:
@@ -52,13 +55,50 @@ class FeatureBank:
 
 
 def features(classifier: Classifier, images: Tensor, flips: bool, progress: Progress | None = None) -> Tensor:
-    """(N, views, D) of pictures (N, 3, H, W), uint8 or in [0, 1]. progress: called with (views done, in all)."""
+    """(N, views, D) of pictures (N, 3, H, W), uint8 or in [0, 1]. progress: called with (views done, in all).
+
+    Raises:
+        ConfigError: the network's logits are not those of one linear head on these features.
+        ModelError: features that are no finite numbers.
+    """
     views = [images, images.flip(-1)] if flips else [images]  # bytes stay bytes until their chunk is asked about
 
     def behind(views_before: int) -> Progress | None:
         return None if progress is None else lambda done, own: progress(views_before * own + done, len(views) * own)
 
-    return torch.stack([classifier.features(view, behind(place)) for place, view in enumerate(views)], 1)
+    kept = []
+    for place, view in enumerate(views):
+        found, logits = classifier.features_and_logits(view, behind(place))
+        _check_finite(found)
+        if place == 0:
+            _check_one_head(classifier, found, logits)
+        kept.append(found)
+    return torch.stack(kept, 1)
+
+
+@torch.no_grad()
+def _check_one_head(classifier: Classifier, found: Tensor, logits: Tensor) -> None:
+    """Refuse a network that says something else than its head does, such as the mean of two heads: the other would never learn."""
+    head, one = classifier.head, found.shape == (len(logits), classifier.head.in_features)
+    if one and len(logits):
+        by_head = head(found[:CHUNK].to(head.weight.device)).cpu()
+        off = (by_head - logits[:CHUNK]).abs().max()
+        one = bool(off <= ROUNDING * logits[:CHUNK].abs().max())
+    if not one:
+        raise ConfigError(
+            f"mode linear cannot train {type(classifier.model).__name__}: its logits are not those of one linear head; choose mode whole, "
+            "or a network with one head"
+        )
+
+
+def _check_finite(found: Tensor) -> None:
+    """Raise ModelError for features of which no head can be learned."""
+    lost = int((~found.isfinite()).flatten(1).any(1).sum()) if len(found) else 0
+    if lost:
+        raise ModelError(
+            f"the features of {lost:,} of {len(found):,} pictures hold NaN or infinity, from which no head can be learned; the network's "
+            "weights are damaged, or its normalisation is another one: choose another network"
+        )
 
 
 def fit_head(pool: Pool, classes: int, *, settings: TrainSettings = LINEAR, seed: int = 0) -> nn.Linear:
@@ -72,7 +112,10 @@ def fit_head(pool: Pool, classes: int, *, settings: TrainSettings = LINEAR, seed
         classes: outputs.
         settings: budget.
         seed: of the start and of the draws.
+    Raises:
+        ModelError: features, or weights in the end, that are no finite numbers.
     """
+    _check_finite(pool.items)
     scale = pool.items[: len(pool.labels)].square().mean().sqrt().clamp(min=1e-8)
     items = pool.items / scale
     head = nn.Linear(items.shape[-1], classes)
@@ -90,4 +133,6 @@ def fit_head(pool: Pool, classes: int, *, settings: TrainSettings = LINEAR, seed
         optimizer.step()
     with torch.no_grad():
         head.weight.div_(scale)
+    if not all(bool(value.isfinite().all()) for value in head.parameters()):
+        raise ModelError(f"the head's weights became NaN or infinity; lower learning_rate (now {settings.learning_rate})")
     return head
