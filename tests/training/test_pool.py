@@ -15,7 +15,7 @@ from rediffuse.data.images import to_tensor
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.training.augment import generator_of
-from rediffuse.training.pool import PixelBank, Pool, aligned_copies, pool_of
+from rediffuse.training.pool import PixelBank, Pool, aligned_copies, labels_of, pool_of
 
 DRAWS = 60_000
 
@@ -95,6 +95,35 @@ def test_the_fingerprint_knows_every_part() -> None:
     }
     assert len(prints) == 5
     assert pool_of(real, made, PixelBank(16)).fingerprint() == pool.fingerprint()
+
+
+def test_copies_that_cannot_be_drawn_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run on all photos a few shots need few: those are read, and each draw gives the picture that it gave."""
+    real = toys.striped(5, classes=2)
+    made, few = toys.copies_of(real, 3), real.subset([1, 2, 8])
+    full = Pool.build(PixelBank(16).of(few), labels_of(few), PixelBank(16).of(made), Mixed(few, made).copies, 0.5)
+    read: list[str] = []
+    take = ImageSet.__getitem__
+    monkeypatch.setattr(ImageSet, "__getitem__", lambda images, row: read.append(images.ids[row]) or take(images, row))
+    pool = pool_of(few, made, PixelBank(16), 0.5)
+    assert (len(full.items), len(pool.items), len(set(read)), len(read)) == (3 + 30, 3 + 9, 3 + 9, 3 + 9)
+    for each in ("few", "others"):
+        ours, theirs = (one.take(one.draw(300, generator_of("drawn", each))) for one in (pool, full))
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+
+
+def test_pictures_lie_in_memory_once() -> None:
+    """The bank holds rows of what it gave; a few new ones among many old do not keep all alive."""
+    images, bank = toys.striped(6, classes=2), PixelBank(16)
+    first = bank.of(images.subset(range(10)))
+    held = {value.untyped_storage().data_ptr() for value in bank._held.values()}
+    assert held == {first.untyped_storage().data_ptr()}
+    second = bank.of(images)
+    assert torch.equal(second[:10], first)
+    assert torch.equal(second, PixelBank(16).of(images))
+    sizes = sorted(value.untyped_storage().nbytes() for value in bank._held.values())
+    assert sizes == [first[0].numel()] * 2 + [first.numel()] * 10
 
 
 def test_what_is_no_pool() -> None:

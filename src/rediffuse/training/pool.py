@@ -129,19 +129,26 @@ class PixelBank:
         return self.fit.size
 
     def of(self, images: ImageSet, progress: Callable[[int, int], None] | None = None) -> Tensor:
-        """(N, 3, size, size) uint8, in the set's order. Pictures are told apart by their pixels' hash.
+        """(N, 3, size, size) uint8, in the set's order, not to be written to. Pictures are told apart by their pixels' hash.
 
         Args:
             progress: called with (pictures done, in all).
         """
+        found = torch.empty(len(images), 3, self.size, self.size, dtype=torch.uint8)
+        self.fill(found, images, progress)
+        return found
+
+    def fill(self, rows: Tensor, images: ImageSet, progress: Callable[[int, int], None] | None = None) -> None:
+        """Put the pictures of a set into rows that lie there already; see `of`. What is new is held where it lies, once in memory."""
+        new = len(set(images.digests) - self._held.keys())
         for row, digest in enumerate(images.digests):
-            if digest not in self._held:
-                self._held[digest] = self.fit.to_model(images[row].image)[0].mul(255).round().to(torch.uint8)
+            if digest in self._held:
+                rows[row] = self._held[digest]
+            else:
+                rows[row] = self.fit.to_model(images[row].image)[0].mul(255).round()
+                self._held[digest] = rows[row] if 2 * new >= len(images) else rows[row].clone()  # a few would keep all alive
             if progress is not None:
                 progress(row + 1, len(images))
-        if len(images) == 0:
-            return torch.zeros(0, 3, self.size, self.size, dtype=torch.uint8)
-        return torch.stack([self._held[digest] for digest in images.digests])
 
     def forget(self) -> None:
         """Let go of all pictures."""
@@ -149,14 +156,20 @@ class PixelBank:
 
 
 def pool_of(real: ImageSet, synthetic: ImageSet | None, bank: PixelBank, alpha: float = 0.5) -> Pool:
-    """The pool of a labelled set and, if given, what was made from it.
+    """The pool of a labelled set and, if given, what was made from it: those copies alone whose source is in the set.
 
     Raises:
         DataError: an unlabelled set, or synthetic images none of which belongs to a real one.
     """
     mixed = Mixed(real, synthetic, alpha)
-    pool = Pool.build(bank.of(real), labels_of(real), None if synthetic is None else bank.of(synthetic), mixed.copies, alpha)
-    return replace(pool, fit=bank.fit.mode)
+    rows = sorted(row for own in mixed.copies for row in own)
+    made = real.subset([]) if synthetic is None else synthetic.subset(rows)  # no other copy is ever drawn
+    place = {row: number for number, row in enumerate(rows)}
+    copies = [[place[row] for row in own] for own in mixed.copies]
+    items = torch.empty(len(real) + len(made), 3, bank.size, bank.size, dtype=torch.uint8)  # one block: small ones fragment the memory
+    bank.fill(items[: len(real)], real)
+    bank.fill(items[len(real) :], made)
+    return replace(Pool.build(items[: len(real)], labels_of(real), None, copies, alpha), items=items, fit=bank.fit.mode)
 
 
 def aligned_copies(real: ImageSet, made: ImageSet, bank: PixelBank) -> Tensor:
