@@ -167,6 +167,27 @@ def test_a_folder_in_use_is_refused(rediffuse: Callable[..., Ended], photos: Pat
     assert Path("net/config.json").read_text() == "{}"
 
 
+def test_two_trainings_do_not_share_a_folder(rediffuse: Callable[..., Ended], photos: Path) -> None:
+    """One that lives is named with the fix; what a dead one left hinders nobody."""
+    import json
+    import os
+    import socket
+
+    Path("net").mkdir()
+    lock, left = Path("net/.training.lock"), Path("net/..training.pt.f00f-4711.partial")
+    left.write_bytes(b"the first checkpoint, half written")
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getppid(), "time": "today"}))
+    ended = rediffuse("train", photos, "net", *SHORT)
+    assert ended.status == 2
+    said = " ".join(ended.err.split())
+    assert f"is being written by process {os.getppid()}" in said
+    assert f"if it is gone for good, remove {lock}" in said
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "time": "yesterday"}))
+    ended = rediffuse("train", photos, "net", *SHORT)
+    assert ended.status == 0, ended.err
+    assert not list(Path("net").glob(".*"))
+
+
 @pytest.mark.parametrize("mode", ["whole", "linear"])
 def test_a_training_that_was_killed_while_it_was_saved_goes_on(
     rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str

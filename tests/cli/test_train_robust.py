@@ -167,11 +167,12 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         ended = rediffuse("train", many, "net", *words)
     assert ended.status == 130
     assert "The same command continues" in ended.err
-    (Path("net") / ".training.pt.partial").write_bytes(b"a kill may leave this")
+    for name in (".training.pt.partial", "..training.pt.f00f-4711.partial"):
+        (Path("net") / name).write_bytes(b"a kill may leave this")
     assert rediffuse("train", many, "net", *words).status == 0
     first, second = (Classifier.load(name).state_dict() for name in ("whole", "net"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert not list(Path("net").glob(".training*"))
+    assert not list(Path("net").glob(".*"))
 
 
 @pytest.mark.parametrize(

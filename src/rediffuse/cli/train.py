@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 
 HELD_OUT = Group("Held out", sort_key=2)
 UNSAVED = ".saving"  # as `training.classifier` calls it
-LEFT = (UNFINISHED, f"{UNFINISHED}.partial")
-"""What an interrupted training may leave."""
+LOCK = ".training.lock"
+LEFT = (UNFINISHED, f"{UNFINISHED}.partial", f".{UNFINISHED}.*.partial")
+"""What an interrupted training, or one of an earlier version, may leave: patterns."""
 
 
 def train(
@@ -96,32 +99,59 @@ def train(
         images = few_shot(images, shots, common.seed)
     mixed = mix(images, held, synthetic, alpha, common)
     known = learned_before(classifier, held)
-    if robust:
-        trained, side, further = train_robustly(
-            mixed, images.classes, views, budget, level=classifier, steps=steps, size=size, fit=fit, flips=images.flips,
-            held=held.digests, checkpoint=out / UNFINISHED, common=common,
-        )  # fmt: skip
-    else:
-        further, side = (), DEFAULT_SIZE if size is None else size
-        how = mode_of(classifier, mode)
-        start = open_backbone(classifier, images.classes, seed=common.seed, size=side)
-        tell_side(classifier, start, side, None, common)
-        with bar("training", "steps" if how == "whole" else "pictures", quiet=common.quiet) as report:
-            trained = fit_classifier(
-                mixed, images.classes, level=start, mode=how, steps=steps, seed=common.seed, size=side, fit=fit, flips=images.flips,
-                device=common.device, checkpoint=out / UNFINISHED, progress=report,
+    with alone_in(out) if first else nullcontext():
+        if robust:
+            trained, side, further = train_robustly(
+                mixed, images.classes, views, budget, level=classifier, steps=steps, size=size, fit=fit, flips=images.flips,
+                held=held.digests, checkpoint=out / UNFINISHED, common=common,
             )  # fmt: skip
-    if first:
-        trained.learned = frozenset([*known, *images.digests, *further, *digests_of(mixed)])
-        finish(trained, judge(trained, held, side, fit, common.quiet), held, out, common.quiet)
+        else:
+            further, side = (), DEFAULT_SIZE if size is None else size
+            how = mode_of(classifier, mode)
+            start = open_backbone(classifier, images.classes, seed=common.seed, size=side)
+            tell_side(classifier, start, side, None, common)
+            with bar("training", "steps" if how == "whole" else "pictures", quiet=common.quiet) as report:
+                trained = fit_classifier(
+                    mixed, images.classes, level=start, mode=how, steps=steps, seed=common.seed, size=side, fit=fit, flips=images.flips,
+                    device=common.device, checkpoint=out / UNFINISHED, progress=report,
+                )  # fmt: skip
+        if first:
+            trained.learned = frozenset([*known, *images.digests, *further, *digests_of(mixed)])
+            finish(trained, judge(trained, held, side, fit, common.quiet), held, out, common.quiet)
     return 0
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """One training a folder: another one's checkpoint would be gone on from as if it were this one's.
+
+    Raises:
+        PlanError: another process trains there.
+        ConfigError: another one has finished since the folder was looked at.
+    """
+    from rediffuse.lock import Lock
+    from rediffuse.writing import writing
+
+    lock, made = out / LOCK, not out.exists()
+    try:
+        with ExitStack() as stack:
+            with writing(lock):
+                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(Lock(lock, fix=f"remove {lock}"))
+            check_out(out)
+            yield
+    finally:
+        if made:
+            with suppress(OSError):  # something was kept
+                out.rmdir()
 
 
 def finish(trained: Classifier, accuracy: Accuracy, held: ImageSet, out: Path, quiet: bool) -> None:
     """Save the classifier, remove what a kill would have gone on from, and say the figures."""
     trained.save(out)
-    for left in LEFT:
-        (out / left).unlink(missing_ok=True)
+    for pattern in LEFT:
+        for left in out.glob(pattern):
+            left.unlink(missing_ok=True)
     tell(accuracy, out, held, quiet)
 
 
@@ -134,7 +164,8 @@ def check_out(out: Path) -> None:
     check_place(out)
     there = {child.name for child in out.iterdir()} if out.is_dir() else set()
     unfinished = "config.json" not in there and UNSAVED in there  # killed while it was saved
-    if not unfinished and UNFINISHED not in there and there - set(LEFT):
+    others = [name for name in there if not any(fnmatchcase(name, pattern) for pattern in (*LEFT, LOCK))]
+    if not unfinished and UNFINISHED not in there and others:
         what = "a classifier" if (out / "config.json").exists() else "other files"
         raise ConfigError(f"{out} holds {what} already; give another folder, or empty this one")
 

@@ -62,6 +62,6 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def keep_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all. A kill may leave NAME.partial, which the next one replaces."""
-    with whole(path, path.with_name(path.name + ".partial")) as partial, partial.open("wb") as file:
+    """Write a checkpoint, whole or not at all. A kill may leave a hidden file of its process, which the next one removes."""
+    with whole(path) as partial, partial.open("wb") as file:
         torch.save(state, file)
