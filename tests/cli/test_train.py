@@ -221,7 +221,24 @@ def test_a_photo_that_is_there_twice_is_never_on_both_sides(rediffuse: Callable[
     ended = rediffuse("train", twice, "net", *SHORT, "--holdout", 0.25)
     assert ended.status == 0, ended.err
     assert "4 of 16 are held out" in ended.err
-    assert "photos are also test photos, pixel for pixel; they are left out of training" in ended.err
+    assert "also test photos" not in ended.err  # equal ones are on one side
+    assert len(read_learned(Path("net"))) == 6
+    both = fill(tmp_path / "both", {"cat": 1, "dog": 1})  # a photo of each that is trained on too
+    ended = rediffuse("train", twice, "net2", *SHORT, "--test", both)
+    assert ended.status == 0, ended.err
+    assert "4 of 16 photos are also test photos, pixel for pixel; they are left out of training" in ended.err
+
+
+def test_a_class_without_a_photo_to_train_on_is_named(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+    few = fill(tmp_path / "few", {"cat": 4, "dog": 4, "red bird": 1})
+    for number in range(1, 4):
+        (few / "red bird" / f"{number}.png").write_bytes((few / "red bird" / "0.png").read_bytes())
+    ended = rediffuse("train", few, "net", *SHORT)
+    assert ended.status == 0, ended.err
+    assert "'red bird' has a single photo, which stays to learn from" in ended.err
+    ended = rediffuse("train", few, "net2", *SHORT, "--test", fill(tmp_path / "test", {"cat": 1, "dog": 1, "red bird": 1}))
+    assert ended.status == 2
+    assert "class 'red bird' has no photo left to train on, because each of its 4 judges too" in " ".join(ended.err.split())
 
 
 def test_equal_file_names_in_two_splits_are_other_photos(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from rediffuse.data import few_shot, folder, holdout
+from rediffuse.data import Example, ImageSet, few_shot, folder, holdout
 from rediffuse.data.splits import held_out_line
 from rediffuse.errors import ConfigError, DataError
 
@@ -110,6 +111,40 @@ def test_holdout_depends_on_names_and_seed(collect):
         holdout(images, 1, 0)
     with pytest.raises(DataError, match="two images"):
         holdout(collect({"a": 1, "b": 1}), 0.5, 0)
+
+
+@given(counts=st.lists(st.integers(1, 4), min_size=2, max_size=6), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 10**9))
+def test_equal_pictures_are_on_one_side(draw, counts, fraction, seed):
+    """Also where two classes hold one picture; with two pictures or more a class has some on either side."""
+    examples = [
+        Example(id=f"{label}/{picture}/{number}", image=draw(picture if picture < 1 else 100 * label + picture), label=label)
+        for label in range(2)
+        for picture, count in enumerate(counts)
+        for number in range(count)
+    ]
+    images = ImageSet.of(examples, classes=["a", "b"])
+    stays, out = holdout(images, fraction, seed)
+    assert sorted((*stays.ids, *out.ids)) == sorted(images.ids)
+    assert not set(stays.digests) & set(out.digests)
+    assert min(*stays.counts(), *out.counts()) >= 1
+
+
+def test_without_equal_pictures_the_first_of_the_draw_are_held_out(collect):
+    """What every figure of this library was measured on."""
+    images = collect({"a": 20, "b": 7})
+    _, out = holdout(images, 0.3, 1)
+    for name, count in (("a", 6), ("b", 2)):
+        rank = {id: sha256(repr(("holdout", 1, name, id)).encode()).digest() for id in images.ids if id.startswith(name)}
+        assert {id for id in out.ids if id.startswith(name)} == set(sorted(rank, key=rank.get)[:count])
+
+
+def test_one_picture_alone_stays_however_often(draw):
+    same = [Example(id=f"a/{number}", image=draw(0), label=0) for number in range(4)]
+    images = ImageSet.of([*same, *(Example(id=f"b/{number}", image=draw(9 + number), label=1) for number in range(4))], classes=["a", "b"])
+    stays, out = holdout(images, 0.2)
+    assert (stays.counts(), out.counts()) == ((4, 3), (0, 1))
+    with pytest.raises(DataError, match="two images that differ"):
+        holdout(images.subset(range(4)), 0.2)
 
 
 def test_a_class_that_cannot_be_judged_is_named(collect):

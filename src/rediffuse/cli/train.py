@@ -17,7 +17,7 @@ from rediffuse.cli.common import COMMON, Common, Shared, bar, check_least, open_
 from rediffuse.cli.pair import check_pair, open_pair
 from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
 from rediffuse.data.outputs import EXPORT_KIND, UNFINISHED, output_kind
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rediffuse.data.mixing import Mixed
@@ -171,7 +171,11 @@ def check_out(out: Path) -> None:
 
 
 def hold_out(images: ImageSet, test: ImageSet | None, share: float, common: Shared) -> tuple[ImageSet, ImageSet]:
-    """(photos to train on, photos to be judged on), no picture in both; without test photos a share of each class is held out."""
+    """(photos to train on, photos to be judged on), no picture in both; without test photos a share of each class is held out.
+
+    Raises:
+        DataError: no picture of a class is left to train on.
+    """
     from rediffuse.data.splits import held_out_line, holdout
     from rediffuse.evaluation.few_shot.bench import split
 
@@ -183,6 +187,12 @@ def hold_out(images: ImageSet, test: ImageSet | None, share: float, common: Shar
     kept, held, notes = split(kept, held)
     for line in notes:
         terminal.note(line.replace("no shot was taken from them", "they are left out of training"), quiet=common.quiet, style="yellow")
+    for name, whole, left in zip(images.classes, images.counts(), kept.counts(), strict=True):
+        if whole and not left:
+            raise DataError(
+                f"class {name!r} has no photo left to train on, because each of its {whole:,} judges too, pixel for pixel; add other "
+                "photos of it, give other test photos with --test, or remove the class"
+            )
     return kept, held
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
@@ -38,7 +38,8 @@ def few_shot(images: ImageSet, n: int, seed: int = 0, *, allow_fewer: bool = Fal
 def holdout(images: ImageSet, fraction: float, seed: int = 0) -> tuple[ImageSet, ImageSet]:
     """Cut a set in two, class by class: (what stays, the share held out), both in the set's order.
 
-    A class of two or more images has at least one on either side; a single image stays.
+    A class of two or more pictures has at least one on either side; a single one stays. Equal pictures, in whichever class, are on one
+    side, even where that is another number of images.
 
     Args:
         fraction: share of each class that is held out, in (0, 1).
@@ -49,11 +50,36 @@ def holdout(images: ImageSet, fraction: float, seed: int = 0) -> tuple[ImageSet,
     if not 0 < fraction < 1:
         raise ConfigError(f"fraction must be in (0, 1), got {fraction}")
     out: set[int] = set()
+    sides: dict[str, bool] = {}  # of each picture: whether it is held out
     for _, ranked in _ranked(images, "holdout", seed):
-        out.update(ranked[: min(max(1, round(fraction * len(ranked))), len(ranked) - 1) if ranked else 0])
+        equal: dict[str, list[int]] = {}
+        for row in ranked:
+            equal.setdefault(images.digests[row], []).append(row)
+        count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
+        sides |= _sides({digest: len(rows) for digest, rows in equal.items()}, count, sides)
+        out.update(row for digest, rows in equal.items() if sides[digest] for row in rows)
     if not out:
-        raise DataError(f"no class of {images.name} has two images, so nothing can be held out; add images")
+        raise DataError(f"no class of {images.name} has two images that differ, so nothing can be held out; add images")
     return images.subset([row for row in range(len(images)) if row not in out]), images.subset(sorted(out))
+
+
+def _sides(sizes: Mapping[str, int], count: int, known: Mapping[str, bool]) -> dict[str, bool]:
+    """Whether each picture of a class is held out: those that fit into a number of images, in order; never all where one can stay.
+
+    Args:
+        sizes: how many images are that picture, in the order of the draw.
+        known: what another class has decided.
+    """
+    found = {digest: known.get(digest, False) for digest in sizes}
+    left = count - sum(sizes[digest] for digest, out in found.items() if out)
+    free = [digest for digest in sizes if digest not in known]
+    for digest in free:
+        if sizes[digest] <= left:
+            found[digest] = True
+            left -= sizes[digest]
+    if free and len(sizes) > 1 and not any(found.values()):
+        found[min(free, key=sizes.__getitem__)] = True  # each picture is there more often than would be held out
+    return found
 
 
 def held_out_line(images: ImageSet, held: ImageSet, fraction: float, verb: str = "are") -> str:
