@@ -116,6 +116,12 @@ def test_the_own_test_split_judges(rediffuse: Callable[..., Ended], tmp_path: Pa
     assert ended.status == 0, ended.err
     assert f"of all {held})" in ended.out.replace(",", "")
     assert "held out" not in ended.err
+    assert f"Judged on the split test of {source} ({held} photos)." in " ".join(ended.err.split())
+    refused = rediffuse("train", source, "net2", *SHORT, "--holdout", 0.3)
+    assert refused.status == 2
+    assert f"--holdout 0.3 is for sets without other photos to be judged on, and {source} brings a split test" in " ".join(
+        refused.err.split()
+    )
 
 
 def test_splits_with_classes_are_known_whatever_lies_beside_them(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
@@ -141,6 +147,7 @@ def test_classes_that_look_like_splits_are_not_taken_for_them(tmp_path: Path) ->
         (("--alpha", 1.5, "--synthetic", "more"), "more"),
         (("--holdout", 0), "--holdout must be above 0 and below 1, got 0"),
         (("--holdout", 1.5), "--holdout must be above 0 and below 1, got 1.5"),
+        (("--holdout", 0.3, "--test", "judge"), "and --test judge names some; leave one of the two out"),
         (("--size", 0), "--size must be at least 1, got 0"),
         (("--classifier", "nowhere/to/be/found"), "no classifier at 'nowhere/to/be/found'"),
         (("--mode", "linear"), "resnet-64"),

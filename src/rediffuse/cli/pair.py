@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rediffuse.cli import terminal
 from rediffuse.cli.common import open_photos
 from rediffuse.errors import ConfigError
+from rediffuse.progress import counted
 
 if TYPE_CHECKING:
     from rediffuse.data.types import ImageSet
@@ -22,10 +24,22 @@ def open_pair(data: str, *, split: str | None, test: str | None, flips: bool, qu
     None where there is neither: the caller holds some out.
     """
     there = split_names(data)
-    own = next((name for name in TRAIN_NAMES if name in there), None) if split is None else split
-    judged = next((name for name in TEST_NAMES if name in there and name != own), None) if test is None and own is not None else test
-    images = open_photos(data, split=own, flips=flips, quiet=quiet)
-    return images, None if judged is None else _open_judged(data, judged, there, flips, quiet)
+    learned, own = own_splits(data, split)
+    judged = own if test is None else test
+    images = open_photos(data, split=learned, flips=flips, quiet=quiet)
+    if judged is None:
+        return images, None
+    held = _open_judged(data, judged, there, flips, quiet)
+    if test is None:
+        terminal.note(f"Judged on the split {judged} of {data} ({counted(len(held), 'photo')}).", quiet=quiet)
+    return images, held
+
+
+def own_splits(data: str, split: str | None) -> tuple[str | None, str | None]:
+    """Names of the splits of a set to train on and to be judged on: `split` and the set's own, None where there is none by its layout."""
+    there = split_names(data)
+    learned = next((name for name in TRAIN_NAMES if name in there), None) if split is None else split
+    return learned, None if learned is None else next((name for name in TEST_NAMES if name in there and name != learned), None)
 
 
 def _open_judged(data: str, judged: str, there: tuple[str, ...], flips: bool, quiet: bool) -> ImageSet:

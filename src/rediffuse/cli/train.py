@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, Common, Shared, bar, check_least, open_photos
-from rediffuse.cli.pair import check_pair, open_pair
+from rediffuse.cli.pair import check_pair, open_pair, own_splits
 from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
 from rediffuse.data.outputs import EXPORT_KIND, UNFINISHED, output_kind
 from rediffuse.errors import ConfigError, DataError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rediffuse.training.classifier import Classifier
 
 HELD_OUT = Group("Held out", sort_key=2)
+HELD_OUT_SHARE = 0.2
 UNSAVED = ".saving"  # as `training.classifier` calls it
 LOCK = ".training.lock"
 LEFT = (UNFINISHED, f"{UNFINISHED}.partial", f".{UNFINISHED}.*.partial")
@@ -48,7 +49,7 @@ def train(
     split: str | None = None,
     no_flips: bool = False,
     test: Annotated[str | None, Parameter(group=HELD_OUT)] = None,
-    holdout: Annotated[float, Parameter(group=HELD_OUT)] = 0.2,
+    holdout: Annotated[float | None, Parameter(group=HELD_OUT)] = None,
     views: Views = NO_VIEWS,
     budget: Budget = USUAL,
     common: Common = COMMON,
@@ -73,7 +74,7 @@ def train(
         split: of a set that has several; train, where there is one.
         no_flips: a mirrored photo would have another label (digits, text).
         test: photos to be judged on: another folder or table, or the name of a split.
-        holdout: without --test: share of each class that is held out.
+        holdout: share of each class that is held out where there are no other photos to be judged on. [default: 0.2]
     """
     from rediffuse.data.splits import few_shot
     from rediffuse.training.backbones import open_backbone
@@ -81,8 +82,7 @@ def train(
 
     views.check()
     check_least({"--steps": steps, "--size": size, "--shots": shots})
-    if not 0 < holdout < 1:
-        raise ConfigError(f"--holdout must be above 0 and below 1, got {holdout:g}; 0.2 holds out a fifth of each class")
+    check_holdout(holdout, data, split, test)
     robust = views != NO_VIEWS or budget != USUAL
     if robust and mode == "linear":
         raise ConfigError("--mode linear trains a head on frozen features, which sees no views; leave out --mode, or the views and budget")
@@ -94,7 +94,11 @@ def train(
     terminal.goes_on_from((out, UNFINISHED))
     run = "the run that they were exported from" if output_kind(data) == EXPORT_KIND else data
     check_pair(data, f"learn from the photos that they were made from, and add --synthetic {run}", split=split, test=test)
-    images, held = hold_out(*open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet), holdout, common)
+    images, held = hold_out(
+        *open_pair(data, split=split, test=test, flips=not no_flips, quiet=common.quiet),
+        HELD_OUT_SHARE if holdout is None else holdout,
+        common,
+    )
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     mixed = mix(images, held, synthetic, alpha, common)
@@ -168,6 +172,19 @@ def check_out(out: Path) -> None:
     if not unfinished and UNFINISHED not in there and others:
         what = "a classifier" if (out / "config.json").exists() else "other files"
         raise ConfigError(f"{out} holds {what} already; give another folder, or empty this one")
+
+
+def check_holdout(share: float | None, data: str, split: str | None, test: str | None) -> None:
+    """Refuse a share that is none, or that nobody would hold out because other photos judge. Raises ConfigError."""
+    if share is None:
+        return
+    if not 0 < share < 1:
+        raise ConfigError(f"--holdout must be above 0 and below 1, got {share:g}; 0.2 holds out a fifth of each class")
+    needless = f"--holdout {share:g} is for sets without other photos to be judged on"
+    if test is not None:
+        raise ConfigError(f"{needless}, and --test {test} names some; leave one of the two out")
+    if (own := own_splits(data, split)[1]) is not None:
+        raise ConfigError(f"{needless}, and {data} brings a split {own}; leave --holdout out")
 
 
 def hold_out(images: ImageSet, test: ImageSet | None, share: float, common: Shared) -> tuple[ImageSet, ImageSet]:
