@@ -343,3 +343,12 @@ def test_a_head_has_no_views_and_its_size_is_said_first(
     ended = rediffuse("train", photos, "net", "--classifier", resnet_folder(tmp_path / "known", size=24), "--size", 16, "--steps", 3)
     assert ended.status == 130
     assert "Photos are seen at 16 pixels and enlarged to the 24 that the network takes; --size says otherwise." in ended.err
+
+
+def test_the_help_says_how_many_steps_each_mode_takes(rediffuse: Callable[..., Ended]) -> None:
+    """The command line repeats the library's numbers, because importing the library would cost --help a second."""
+    from rediffuse.training.settings import DEFAULTS
+
+    said = " ".join(rediffuse("train", "--help").out.replace("│", " ").split())
+    whole, linear = DEFAULTS["whole"].steps, DEFAULTS["linear"].steps
+    assert f"[default: {whole}; {linear} in mode linear; by --epochs with --augment]" in said

@@ -67,7 +67,7 @@ def train(
         alpha: probability that a generated image stands in for its photo.
         classifier: what it knows at the start: scratch, cifar-resnet, cifar-vit, resnet-64, a transformers folder or a hub name.
         mode: linear (a head on frozen features) or whole. [default: whole from random weights or with --augment, else linear]
-        steps: optimiser steps. [default: 400]
+        steps: optimiser steps. [default: 400; 300 in mode linear; by --epochs with --augment]
         size: side in pixels at which photos are held; the input of scratch. [default: the denoiser's, else 64]
         fit: how photos of other shapes become a square.
         shots: train on this many photos of each class.
