@@ -189,3 +189,6 @@ def test_networks_of_other_numbers_are_asked_in_theirs(numbers: torch.dtype) -> 
     found = Judged(copy.deepcopy(net).to(numbers), "abcd")(images)
     assert found.dtype == torch.float32
     assert torch.allclose(found, wanted, atol=2e-2)
+    classifier, images = open_backbone("scratch", list("abc"), size=16), torch.rand(3, 3, 16, 16)
+    wanted = Judged(classifier, classifier.classes)(images)
+    assert torch.allclose(Judged(copy.deepcopy(classifier).to(numbers), classifier.classes)(images), wanted, atol=5e-2)

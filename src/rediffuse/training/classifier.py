@@ -77,7 +77,8 @@ class Classifier(nn.Module):
         return self.from_input(self.preprocessing(images))
 
     def from_input(self, inputs: Tensor) -> Tensor:
-        """Logits of pictures that are preprocessed already."""
+        """Logits of pictures that are preprocessed already, asked in the numbers of the network."""
+        inputs = inputs.to(next((value.dtype for value in self.model.parameters() if value.is_floating_point()), inputs.dtype))
         found = self.model(inputs) if self.is_plain else self.model(pixel_values=inputs)
         logits: Tensor = found if isinstance(found, Tensor) else found.logits
         if logits.shape != (len(inputs), len(self.classes)):
