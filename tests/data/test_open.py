@@ -51,6 +51,15 @@ def test_a_split_is_no_class_whatever_lies_beside_it(draw, fill, tmp_path, besid
     assert "train" in folder(tmp_path).classes
 
 
+def test_a_class_called_like_a_split_may_have_folders(fill, tmp_path):
+    """Trains by kind, beside other classes."""
+    fill(tmp_path, {"cat": 1, "dog": 1, "train/steam": 1, "train/diesel": 2})
+    assert open_images(tmp_path).counts() == (1, 1, 3)
+    fill(tmp_path, {"test/steam": 1})
+    with pytest.raises(DataError, match=r"looks like splits \(test, train\)"):
+        open_images(tmp_path)
+
+
 def test_tables_beside_photos_are_never_taken_for_them_in_silence(fill, tmp_path):
     root = fill(tmp_path / "p", {"cat": 2, "dog": 1})
     pq.write_table(pa.table({"file": ["cat/0.png"], "label": ["x"]}), root / "predictions.parquet")

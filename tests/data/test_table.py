@@ -286,6 +286,21 @@ def test_numbered_shards_in_folders_that_are_passed_over(draw, encode, fill, tmp
     assert open_images(photos).classes == ("cat",)
 
 
+def test_tables_that_are_no_numbered_shards(draw, encode, fill, tmp_path):
+    """What was computed of photos, and tables called by years: each a split of its own."""
+    photos = fill(tmp_path / "photos", {"cat": 1, "dog": 1})
+    cells = [{"bytes": encode(draw(1)), "path": None}]
+    for place in ("features", "cat"):
+        embedded(photos / place / "0.parquet", cells, [0])
+    assert open_images(photos).classes == ("cat", "dog")
+    assert len(open_images(photos, split="cat")) == 1
+    for year in (2023, 2024):
+        embedded(tmp_path / "years" / f"{year}.parquet", cells, [0])
+    with pytest.raises(DataError, match="holds the splits 2023, 2024; choose one"):
+        open_images(tmp_path / "years")
+    assert len(open_images(tmp_path / "years", split="2023")) == 1
+
+
 @pytest.mark.parametrize("name", ["LABELS.PARQUET", "Labels.Csv"])
 def test_endings_in_capitals(photos, name):
     if name.endswith("PARQUET"):

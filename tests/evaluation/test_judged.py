@@ -16,6 +16,8 @@ from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.calibrating import calibrate
 from rediffuse.evaluation.judged import CHUNK, Judged, batches, check_models, chunk_of
+from rediffuse.evaluation.test_time.ensembles import Plain
+from rediffuse.evaluation.test_time.judging import judged_by
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.preprocessing import Preprocessing
 
@@ -182,6 +184,21 @@ def test_batches_hold_every_image_once() -> None:
     assert all(0 <= float(part.min()) <= float(part.max()) <= 1 for _, part in found)
 
 
+class Cast(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float()
+
+
+class Whole(Plain):
+    """Views are made of the pictures as they are, whatever the classifier's numbers."""
+
+    seen: torch.dtype
+
+    def views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
+        Whole.seen = images.dtype
+        return images
+
+
 @pytest.mark.parametrize("numbers", [torch.bfloat16, torch.float16, torch.float64])
 def test_networks_of_other_numbers_are_asked_in_theirs(numbers: torch.dtype) -> None:
     net, images = Net(), torch.rand(3, 3, 4, 4)
@@ -189,6 +206,12 @@ def test_networks_of_other_numbers_are_asked_in_theirs(numbers: torch.dtype) -> 
     found = Judged(copy.deepcopy(net).to(numbers), "abcd")(images)
     assert found.dtype == torch.float32
     assert torch.allclose(found, wanted, atol=2e-2)
+    mixed = nn.Sequential(nn.Flatten(), copy.deepcopy(net.body).to(numbers), Cast(), nn.ReLU(), net.out)
+    with pytest.raises(RuntimeError, match="dtype"):  # which of them it takes only itself can know
+        Judged(mixed, "abcd")(images)
+    asked = judged_by(Judged(copy.deepcopy(net).to(numbers), "abcd"), lambda inner: Whole(inner), "plain")
+    asked(images)
+    assert Whole.seen == torch.float32
     classifier, images = open_backbone("scratch", list("abc"), size=16), torch.rand(3, 3, 16, 16)
     wanted = Judged(classifier, classifier.classes)(images)
     assert torch.allclose(Judged(copy.deepcopy(classifier).to(numbers), classifier.classes)(images), wanted, atol=5e-2)

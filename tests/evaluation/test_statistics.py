@@ -91,13 +91,14 @@ def test_images_that_do_not_differ_are_no_certainty() -> None:
         assert (found.value, found.low, found.high) == (1, pytest.approx(exact.low), 1)
     same = paired_bootstrap(right, right, labels)
     assert (same.value, same.low, same.high) == (0, pytest.approx(exact.low - 1), pytest.approx(1 - exact.low))
-    halves = bootstrap(np.arange(12) < 6, labels)
-    assert (halves.value, halves.low, halves.high) == (0.5, pytest.approx(exact.low / 2), pytest.approx(1 - exact.low / 2))
+    halves = bootstrap(np.arange(12) < 6, labels)  # whichever half is wrong of what is unseen
+    assert (halves.value, halves.low, halves.high) == (0.5, pytest.approx(exact.low - 0.5), pytest.approx(1.5 - exact.low))
     won = paired_bootstrap(right, 0 * right, labels)
     assert (won.value, won.high, verdict(won)) == (1, 1, "helps")
     uneven = bootstrap(right, [0] * 11 + [1])  # the image that is alone in its class weighs half
-    assert uneven.low is not None
-    assert uneven.low < 0.4
+    assert uneven.low == pytest.approx(0.025 ** ((1 / 11 + 1) / 4))
+    alone = bootstrap(np.ones(9_001), [0, *np.arange(1, 10).repeat(1000)])  # of the single image nothing is known
+    assert alone.low == pytest.approx(1 - 0.975 / 10)
     right[0] = 0
     assert bootstrap(right, labels).high == 1
 

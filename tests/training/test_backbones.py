@@ -148,6 +148,7 @@ def test_preprocessing_is_resize_then_normalise() -> None:
         {"image_processor_type": "EfficientNetImageProcessor", "include_top": False},
         {"feature_extractor_type": "MobileViTFeatureExtractor", "do_flip_channel_order": False, "do_center_crop": False},
         {"image_processor_type": "ViTImageProcessor", "do_normalize": False},
+        {"image_processor_type": "ViTImageProcessor", "do_normalize": False, "image_mean": None, "image_std": None},
     ],
 )
 def test_values_are_those_of_transformers_processor(values: dict[str, object], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from tests.training import toys
+from torch import nn
 
 from rediffuse.data import Mixed
 from rediffuse.data.images import to_tensor
@@ -171,7 +172,7 @@ def test_a_network_with_two_heads_is_no_linear_one(tmp_path: Path) -> None:
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     DeiTForImageClassificationWithTeacher(DeiTConfig(**small, image_size=16, patch_size=8)).save_pretrained(tmp_path / "net")
     images = toys.striped(2)
-    says = "DeiTForImageClassificationWithTeacher: its logits are not those of one linear head; choose mode whole"
+    says = "DeiTForImageClassificationWithTeacher: its logits are not those of one linear head alone .* choose mode whole"
     with pytest.raises(ConfigError, match=says):
         fit_classifier(images, images.classes, level=str(tmp_path / "net"), mode="linear", steps=2, size=16)
     with pytest.raises(ConfigError, match=says):
@@ -307,3 +308,22 @@ def test_a_trained_network_is_saved_as_it_is(tmp_path: Path) -> None:
     assert again.classes == images.classes
     pixels = PixelBank(16).of(images)
     assert torch.allclose(again.predict(pixels), trained.predict(pixels), atol=1e-5)
+
+
+@pytest.mark.parametrize("numbers", [torch.float16, torch.bfloat16])
+def test_a_head_is_learned_on_features_in_half_precision(numbers: torch.dtype, tmp_path: Path) -> None:
+    images = toys.striped(6)
+    starts = [open_backbone(str(toys.resnet_folder(tmp_path / "net")), images.classes, size=16) for _ in range(2)]
+    found = []
+    for start in (starts[0].to(numbers), starts[1]):
+        trained = fit_classifier(images, images.classes, level=start, mode="linear", steps=50, size=16)
+        found.append(trained.predict(PixelBank(16).of(images)))
+    assert found[0].dtype == torch.float32
+    assert torch.allclose(found[0], found[1], atol=0.05 * float(found[1].abs().max()))
+
+
+def test_a_network_that_ends_in_log_probabilities_has_one_head() -> None:
+    images = toys.striped(6)
+    body = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, len(images.classes)))
+    trained = fit_classifier(images, images.classes, level=nn.Sequential(body, nn.LogSoftmax(1)), mode="linear", steps=50, size=16)
+    assert torch.allclose(trained.predict(PixelBank(16).of(images)).exp().sum(1), torch.ones(len(images)), atol=1e-5)

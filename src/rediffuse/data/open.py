@@ -55,8 +55,15 @@ def open_images(
 
 
 def labelled_splits(path: Path) -> list[str]:
-    """Names of the folders in a folder that are called like splits and hold class folders, sorted; whatever lies beside them."""
-    return [name for name in photo_folders(path) if name.lower() in _SPLIT_NAMES and photo_folders(path / name)]
+    """Names of the folders in a folder that are called like splits and hold class folders, sorted.
+
+    A single one beside two classes or more that are none of its own is a class itself, such as trains: steam and diesel.
+    """
+    folders = photo_folders(path)
+    found = [name for name in folders if name.lower() in _SPLIT_NAMES and photo_folders(path / name)]
+    beside = {name for name in folders if name.lower() not in _SPLIT_NAMES and any(map(_is_photo, (path / name).iterdir()))}
+    alone = len(found) == 1 and len(beside) > 1 and beside.isdisjoint(photo_folders(path / found[0]))
+    return [] if alone else found
 
 
 def _object(spec: Any, split: str | None, flips: bool, labelled: bool | None, progress: Progress | None) -> ImageSet:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.data.decoding import BytesPayload, Entry, FilePayload, decode, without_repeats
-from rediffuse.data.folder import leaves
+from rediffuse.data.folder import holds_pictures, leaves
 from rediffuse.data.labels import LABEL_COLUMNS, Labels, read_labels
 from rediffuse.data.outputs import enter
 from rediffuse.data.parquet import embedded_column, read_embedded, read_plain
@@ -103,9 +103,10 @@ def shards(path: Path) -> dict[str, list[Path]]:
 
 def _shards_in(base: Path) -> dict[str, list[Path]]:
     name = os.path.basename(os.path.abspath(base))  # of `.` too
-    splits = {name: found} if (found := _numbered(base)) else {}
+    numbered = _numbered(base)
+    splits = {name: numbered} if numbered else {}
     for file in sorted(base.glob("*.parquet")):
-        if file.name != METADATA and not file.stem.isdecimal():
+        if file.name != METADATA and file not in numbered:
             match = _SHARD.fullmatch(file.name)
             splits.setdefault(match["split"] if match else file.stem, []).append(file)
     return splits
@@ -115,11 +116,15 @@ def _numbered_below(base: Path) -> dict[str, list[Path]]:
     """Splits that are folders of numbered shards; hidden folders and our own outputs are none."""
     _, folders, _ = next(os.walk(base), (base, [], []))
     enter(base, folders)
+    if any(holds_pictures(base / name) for name in folders):
+        return {}  # tables in folders of photos are something else, such as features
     return {name: found for name in folders if (found := _numbered(base / name))}
 
 
 def _numbered(base: Path) -> list[Path]:
-    return sorted((file for file in base.glob("*.parquet") if file.stem.isdecimal()), key=lambda file: (int(file.stem), file.name))
+    """Files that count from 0 without a gap, as the hub writes them; tables called by years, say, are none."""
+    found = sorted((file for file in base.glob("*.parquet") if file.stem.isdecimal()), key=lambda file: (int(file.stem), file.name))
+    return found if [int(file.stem) for file in found] == list(range(len(found))) else []
 
 
 def _files(path: Path, split: str | None) -> list[Path]:

@@ -111,10 +111,11 @@ class Judged:
         return logits
 
     def _numbers(self) -> torch.dtype:
-        """What a network that is no float32 one takes its pictures in. A `Classifier` and what holds one want [0, 1] in float32."""
-        if any(isinstance(part, Classifier) for part in self.network.modules()):
-            return torch.float32
-        return next((value.dtype for value in self.network.parameters() if value.is_floating_point()), torch.float32)
+        """What a network takes its pictures in: those of all its weights. One of several numbers, a `Classifier`, an ensemble and what
+        holds one of them see to that themselves, from float32."""
+        own = any(isinstance(part, Classifier | _Asked) or getattr(part, "cuts_itself", False) for part in self.network.modules())
+        numbers = {value.dtype for value in self.network.parameters() if value.is_floating_point()}
+        return torch.float32 if own or len(numbers) != 1 else numbers.pop()
 
     def _wants(self) -> list[Preprocessing]:
         """All preprocessing: a Classifier, or an ensemble of one, holds its own in a part of its own, and no state tells it."""

@@ -144,10 +144,20 @@ def _resampled(
         drawn += _drawn(own[np.isin(truth, present[shown == 1])], resamples, generator) * alone / len(present)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     if high - low < _WIDTH:
-        counted = len(present) ** 2 / float((1 / shown).sum())  # as many equally weighted images say as much (Kish)
-        hidden = 1 - ((1 - level) / 2) ** (1 / counted)
-        low, high = value - hidden * max(0.0, value - bounds[0]), value + hidden * max(0.0, bounds[1] - value)
+        hidden = _hidden(shown, level)
+        low, high = max(bounds[0], value - hidden * (own.max() - bounds[0])), min(bounds[1], value + hidden * (bounds[1] - own.min()))
+        low, high = min(low, value), max(high, value)  # of values beyond the bounds, such as nats
     return Interval(value=value, low=float(low), high=float(high), runs=runs, basis=basis_of_runs(runs))
+
+
+def _hidden(shown: NDArray[Any], level: float) -> float:
+    """The share of unseen images that may be unlike the seen ones, weighed by class, where none was. shown: images of each class.
+
+    The larger of Clopper and Pearson's bound on as many equally weighted images as say as much (Kish), and of that on one class alone.
+    """
+    miss = (1 - level) / 2
+    together = 1 - miss ** (float((1 / shown).sum()) / len(shown) ** 2)
+    return float(max(together, (1 - miss ** (1 / shown)).max() / len(shown)))
 
 
 def _drawn(images: NDArray[Any], resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:

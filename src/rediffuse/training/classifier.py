@@ -98,7 +98,7 @@ class Classifier(nn.Module):
         chunks: list[Tensor] = []
         with evaluating(self):
             for place, chunk in enumerate(images.split(CHUNK) if len(images) else ()):
-                chunks.append(self(to_unit(chunk.to(self.device))).cpu())
+                chunks.append(self(to_unit(chunk.to(self.device))).float().cpu())
                 if progress is not None:
                     progress(min((place + 1) * CHUNK, len(images)), len(images))
         return torch.cat(chunks) if chunks else torch.zeros(0, len(self.classes))
@@ -111,7 +111,7 @@ class Classifier(nn.Module):
     def features_and_logits(self, images: Tensor, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
         """What the head sees (N, D), and what the network says (N, classes), from one pass; see `features` and `predict`."""
         kept: list[Tensor] = []
-        hook = self.head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1).cpu()))
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0].flatten(1).float().cpu()))
         try:
             logits = self.predict(images, progress)
         finally:

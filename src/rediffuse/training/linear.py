@@ -81,13 +81,13 @@ def _check_one_head(classifier: Classifier, found: Tensor, logits: Tensor) -> No
     """Refuse a network that says something else than its head does, such as the mean of two heads: the other would never learn."""
     head, one = classifier.head, found.shape == (len(logits), classifier.head.in_features)
     if one and len(logits):
-        by_head = head(found[:CHUNK].to(head.weight.device)).cpu()
-        off = (by_head - logits[:CHUNK]).abs().max()
-        one = bool(off <= ROUNDING * logits[:CHUNK].abs().max())
+        by_head = head(found[:CHUNK].to(head.weight)).float().cpu().log_softmax(1)  # a network may end in one
+        said = logits[:CHUNK].log_softmax(1)
+        one = bool((by_head - said).abs().max() <= ROUNDING * said.abs().max())
     if not one:
         raise ConfigError(
-            f"mode linear cannot train {type(classifier.model).__name__}: its logits are not those of one linear head; choose mode whole, "
-            "or a network with one head"
+            f"mode linear cannot train {type(classifier.model).__name__}: its logits are not those of one linear head alone (it has "
+            "two, or scales what the head says); choose mode whole, or another network"
         )
 
 

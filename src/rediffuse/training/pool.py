@@ -140,13 +140,14 @@ class PixelBank:
 
     def fill(self, rows: Tensor, images: ImageSet, progress: Callable[[int, int], None] | None = None) -> None:
         """Put the pictures of a set into rows that lie there already; see `of`. What is new is held where it lies, once in memory."""
-        new = len(set(images.digests) - self._held.keys())
+        new = len(set(images.digests) - self._held.keys()) * 3 * self.size**2
+        most = 2 * new >= rows.untyped_storage().nbytes()  # else a few would keep all of it alive
         for row, digest in enumerate(images.digests):
             if digest in self._held:
                 rows[row] = self._held[digest]
             else:
                 rows[row] = self.fit.to_model(images[row].image)[0].mul(255).round()
-                self._held[digest] = rows[row] if 2 * new >= len(images) else rows[row].clone()  # a few would keep all alive
+                self._held[digest] = rows[row] if most else rows[row].clone()
             if progress is not None:
                 progress(row + 1, len(images))
 

@@ -121,7 +121,8 @@ def _check_values(values: Mapping[str, Any], kind: str, path: Path) -> None:
             f"{path} asks for do_flip_channel_order (blue, green, red), and networks are given red, green, blue here; reverse the input "
             "channels of the first layer's weights and set do_flip_channel_order to false, or choose another network"
         )
-    factor = values.get("rescale_factor", 1 / 255)
+    factor = values.get("rescale_factor")
+    factor = 1 / 255 if factor is None else factor
     wrong = {
         "rescale_offset true": bool(values.get("rescale_offset")),
         "do_rescale false": not values.get("do_rescale", True),
@@ -137,11 +138,12 @@ def _check_values(values: Mapping[str, Any], kind: str, path: Path) -> None:
 
 def _normalisation(values: Mapping[str, Any], kind: str) -> tuple[Triple, Triple]:
     """(mean, std) on [0, 1], as the processor of this kind comes by them."""
-    mean, std = _triple(values.get("image_mean", (0.5, 0.5, 0.5))), _triple(values.get("image_std", (0.5, 0.5, 0.5)))
     again = kind.startswith("efficientnet") and values.get("include_top", True)  # divides by std once more
-    if kind.startswith("mobilevit") or not values.get("do_normalize", True):  # MobileViT's never normalises, whatever its file says
-        return (0.0, 0.0, 0.0), std if again else (1.0, 1.0, 1.0)
-    return mean, (std[0] ** 2, std[1] ** 2, std[2] ** 2) if again else std
+    plain = kind.startswith("mobilevit") or not values.get("do_normalize", True)  # MobileViT's never normalises, whatever its file says
+    std = (1.0, 1.0, 1.0) if plain and not again else _triple(values.get("image_std", (0.5, 0.5, 0.5)))
+    if plain:
+        return (0.0, 0.0, 0.0), std
+    return _triple(values.get("image_mean", (0.5, 0.5, 0.5))), (std[0] ** 2, std[1] ** 2, std[2] ** 2) if again else std
 
 
 def _triple(values: Any) -> Triple:

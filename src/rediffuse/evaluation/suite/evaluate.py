@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +166,7 @@ class Bench:
                 first = error if first is None else first
                 kind = "" if isinstance(error, RediffuseError) else f"{type(error).__name__}: "
                 skipped.append(Skipped(part=part.name, reason=f"{kind}{error}", failed=True))
+                traceback.clear_frames(error.__traceback__)  # they hold the tensors, for which the next part has no room
         if first is not None and not found:
             raise first
         asking, own, asked = self.asking, self.asking.settings, self.asked
