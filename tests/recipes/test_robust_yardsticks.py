@@ -89,7 +89,7 @@ def test_certificates(home: Path) -> None:
     for row in curves:
         assert (row["images"], row["draws"]) == (12, 12)
         assert row["ceiling"] == row["points"][-1][0] == next(own["ceiling"] for own in rows if own["sigma"] == row["sigma"])
-    for radius in ("025", "050"):
+    for radius in ("025", "050", "075", "100"):
         assert first["headline"][f"gain_over_noise_at_{radius}"] == NOTHING
         assert f"gain_at_{radius}" in first["headline"]
         bare = first["headline"][f"gain_over_noise_without_denoiser_at_{radius}"]["value"]
