@@ -72,6 +72,16 @@ def test_the_envelope_takes_each_radius_from_the_better_sigma() -> None:
         certified([series("net", 0.5, [0.3], [True])], 1).envelope("net")
 
 
+def test_a_half_without_certificates_chooses_no_sigma_that_cannot_reach() -> None:
+    """All certificates at radius 2 lie in one half: the other half sees none at either sigma, and must not take the smaller."""
+    first = int(np.flatnonzero(np.random.default_rng(0).permutation(20) % 2 == 0)[0])
+    low = series("net", 0.25, [0.3] * 20, [True] * 20)
+    high = series("net", 1.0, [2.1 if place == first else 0.1 for place in range(20)], [True] * 20)
+    found = certified([low, high], 20, (0.25, 1.0)).envelope("net", [2.0, 3.0])
+    assert found.sigmas[0] == (1.0, 1.0)
+    assert (found.accuracy(2.0), found.accuracy(3.0)) == (0.05, 0)
+
+
 def test_two_models_are_compared_on_the_same_images(tmp_path: Path) -> None:
     right = np.arange(40) % 4 != 0
     one = series("one", 0.5, [0.6] * 40, right.tolist())

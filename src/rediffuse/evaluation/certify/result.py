@@ -121,7 +121,8 @@ class Certified(Saved):
     def envelope(self, model: str, radii: Sequence[float] = RADII, *, seed: int = 0) -> Envelope:
         """The model at the sigma of each radius that was best on the other half of the images; halves are drawn by chance.
 
-        Taking the best sigma of the very images that are judged, as is often done, adds what chance gives to the best of several.
+        Taking the best sigma of the very images that are judged, as is often done, adds what chance gives to the best of several. A sigma
+        whose draws cannot reach a radius is not chosen for it, where another's can: on a half without a certificate all are as good.
         """
         if self.images < FOLDS:
             raise DataError(f"sigma is chosen on other images than it is judged on: at least {FOLDS} are needed, got {self.images}")
@@ -129,9 +130,10 @@ class Certified(Saved):
         mine = [self.find(model, sigma) for sigma in self.smoothing.sigmas]
         chosen, right = [], np.zeros((len(radii), self.images), dtype=bool)
         for place, radius in enumerate(radii):
-            each = np.stack([series.right(radius) for series in mine])  # (sigmas, images)
+            able = [series for series in mine if series.ceiling >= radius] or mine
+            each = np.stack([series.right(radius) for series in able])  # (sigmas, images)
             best, right[place] = choose(each, fold)
-            chosen.append(tuple(mine[index].sigma for index in best))
+            chosen.append(tuple(able[index].sigma for index in best))
         return Envelope(model=model, radii=tuple(radii), sigmas=tuple(chosen), right=right)
 
     def gain(self, model: str, over: str, radius: float, sigma: float | None = None) -> Interval:
