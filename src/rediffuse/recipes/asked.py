@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def departures(given: argparse.Namespace, parser: argparse.ArgumentParser, deciding: Sequence[str], more: Sequence[str] = ()) -> list[str]:
@@ -12,10 +13,10 @@ def departures(given: argparse.Namespace, parser: argparse.ArgumentParser, decid
 
     Args:
         deciding: names of options that must be the recipe's own.
-        more: names of options of which more than the recipe's is no departure, such as seeds.
+        more: names of options of which more than the recipe's is no departure: numbers such as seeds, and lists.
     """
     names = [name for name in deciding if getattr(given, name) != parser.get_default(name)]
-    names += [name for name in more if getattr(given, name) < parser.get_default(name)]
+    names += [name for name in more if _less(getattr(given, name), parser.get_default(name))]
     return [f"{name} {_text(getattr(given, name))} (the recipe's: {_text(parser.get_default(name))})" for name in names]
 
 
@@ -27,6 +28,12 @@ def named(name: str, departed: Sequence[str]) -> str:
 def notes_of(departed: Sequence[str]) -> tuple[str, ...]:
     """What such a result says of itself."""
     return (f"Not the recipe's run: {'; '.join(departed)}.",) if departed else ()
+
+
+def _less(value: Any, default: Any) -> bool:
+    if isinstance(default, list):
+        return not set(default) <= set(value)
+    return value is not None and (default is None or bool(value < default))
 
 
 def _text(value: object) -> str:

@@ -20,6 +20,7 @@ from rediffuse.errors import ConfigError, RediffuseError
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, bootstrap, paired_bootstrap, paired_t_interval, t_interval
+from rediffuse.recipes.asked import departures
 from rediffuse.recipes.robust.arms import ARMS, DIFFAUG, NOISE, PLAIN
 from rediffuse.recipes.robust.bench import SEEDS
 from rediffuse.recipes.robust.cells import Cell
@@ -167,17 +168,9 @@ def run(
 
 def reduced(given: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
     """Whether a command asks for less than its recipe, or for something else; more pictures, draws, seeds, arms or sigmas are neither."""
-    for key in set(vars(given)) - {"data", "work", "store", "out", "device", "dtype"}:
-        asked, default = getattr(given, key), parser.get_default(key)
-        if isinstance(default, list):
-            less = not set(default) <= set(asked)
-        elif key in MORE:
-            less = asked is not None and (default is None or asked < default)
-        else:
-            less = asked != default
-        if less:
-            return True
-    return False
+    keys = sorted(set(vars(given)) - {"data", "work", "store", "out", "device", "dtype"})
+    more = [key for key in keys if key in MORE or isinstance(parser.get_default(key), list)]
+    return bool(departures(given, parser, [key for key in keys if key not in more], more))
 
 
 def against(arms: Iterable[str]) -> list[tuple[str, str]]:
