@@ -154,9 +154,17 @@ def test_a_weak_net_is_given_up_and_the_others_go_on(capsys: pytest.CaptureFixtu
     assert missing_of(bench, cells, found[:1]) == cells[1:]
     swapped = [replace(cell, net={"resnet-14": "cifar-vit", "cifar-vit": "resnet-14"}[cell.net]) for cell in cells]
     given = options("diffaug_cifar10", "", ARMS).parse_args(["--net", "cifar-vit", "resnet-14", "--seeds", "1"])
-    assert asked_net(given, run_cells(bench, cast(Any, Store()), swapped, None), ["noise"]) == ("resnet-14", 1)
+    assert asked_net(given, run_cells(bench, cast(Any, Store()), swapped, None), ["noise"]) == ("resnet-14", [0])
     assert asked_net(given, found[2:], ["noise"]) is None
     assert "plain cifar-vit names fewer" in capsys.readouterr().err
+
+
+def test_ensembles_ask_every_seed_of_which_all_their_arms_are_there() -> None:
+    there = [judgement("plain", seed, 0.9) for seed in (2, 0, 1)] + [judgement("diffaug", seed, 0.9) for seed in (0, 2)]
+    given = options("diffaug_cifar10", "", ARMS).parse_args(["--seeds", "1"])
+    assert asked_net(given, there, ["plain", "diffaug"]) == ("resnet-14", [0, 2])
+    assert asked_net(given, there, ["plain", "diffaug", "noise"]) is None
+    assert asked_net(given, there, []) is None
 
 
 def test_hours_are_held_against_what_is_finished(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,10 +61,14 @@ ENSEMBLED = (PLAIN, NOISE, DIFFAUG)
 """Arms whose nets are asked through ensembles too."""
 
 
-def asked_net(given: argparse.Namespace, judgements: Sequence[Judgement], arms: Sequence[str]) -> tuple[str, int] | None:
-    """The first net, with its seeds, whose arms of these were all trained; a net that was given up has none but plain."""
-    trained = {(run.cell.net, run.cell.arm) for run in judgements}
-    return next(((net, seeds) for net, seeds in nets_of(given) if arms and all((net, arm) in trained for arm in arms)), None)
+def asked_net(given: argparse.Namespace, judgements: Sequence[Judgement], arms: Sequence[str]) -> tuple[str, list[int]] | None:
+    """The first net, and its seeds, of which all of these arms were trained; a net that was given up has none but plain."""
+    trained = {(run.cell.net, run.cell.arm, run.cell.seed) for run in judgements}
+    for net, _ in nets_of(given):
+        seeds = sorted(seed for name, arm, seed in trained if (name, arm) == (net, arms[0])) if arms else []
+        if shared := [seed for seed in seeds if all((net, arm, seed) in trained for arm in arms)]:
+            return net, shared
+    return None
 
 
 def at_test_time(
@@ -78,7 +82,7 @@ def at_test_time(
     if asked is None or not (given.ensemble_pictures or given.dda_pictures):
         return rows, headline
     net, seeds = asked
-    trained = Trained.open(bench.store, net, arms, range(seeds), bench.device)
+    trained = Trained.open(bench.store, net, arms, seeds, bench.device)
     test, natural, shared = test_images(given.data), natural_images(given.data), SharedViews()
     dda = DDASettings(guidance=given.dda_guidance, factor=given.dda_factor)
 
