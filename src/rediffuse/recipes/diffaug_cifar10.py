@@ -20,8 +20,8 @@ one stopped, cell by cell, and no cell begins that would pass --hours by the lon
 a net whose plain arm stays below 85 % is given up (--weak goes on with it), and no figure of it is quoted. Time: 21 hours of one core with
 AVX512-BF16 for 27 cells (31 minutes of two views, twice that of AugMix's four and of equal operations, and 8 to judge), 1.3 for the
 ensembles; with an accelerator `--net cifar-resnet cifar-vit --weak --seeds 5 --epochs 30` takes minutes. `--net resnet-14 cifar-vit:1
---weak` adds one seed of another net. `--store FOLDER` keeps finished cells and their nets (half precision, 1.4 MB each, 38 MB for 27) where
-another machine may go on from; only the nets of plain, noise and diffaug are asked again later.
+--weak` adds one seed of another net. `--store FOLDER` keeps finished cells, their nets (half precision, 1.4 MB each, 38 MB for 27) and
+what ensembles answered where another machine may go on from; only the nets of plain, noise and diffaug are asked again later.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rediffuse.data.splits import chosen
+from rediffuse.denoisers.load import load
 from rediffuse.errors import RediffuseError
 from rediffuse.evaluation.corruptions.frost import frost_overlays
 from rediffuse.evaluation.provenance import module_command
@@ -51,6 +52,7 @@ from rediffuse.recipes.robust.cells import Judgement
 from rediffuse.recipes.robust.sets import natural_images, test_images
 from rediffuse.recipes.robust.table import corruption_rows, gain_rows, headline_of, rows_of, too_weak
 from rediffuse.recipes.robust.trained import Trained, conditions_of
+from rediffuse.training.procedure import Numbers
 from rediffuse.training.settings import TrainSettings
 
 NAME = "diffaug_cifar10"
@@ -82,17 +84,19 @@ def at_test_time(
     if asked is None or not (given.ensemble_pictures or given.dda_pictures):
         return rows, headline
     net, seeds = asked
-    trained = Trained.open(bench.store, net, arms, seeds, bench.device)
+    trained = Trained.open(bench.store, net, arms, seeds, bench.device, given.dtype)
+    denoiser = load(given.denoiser, device=given.device, dtype=given.dtype)
     test, natural, shared = test_images(given.data), natural_images(given.data), SharedViews()
     dda = DDASettings(guidance=given.dda_guidance, factor=given.dda_factor)
 
     def told(kind: str, count: int) -> ensembles.Told:
         images, shifted = chosen(test, count, 0), None if natural is None else chosen(natural, count, 0)
-        keep = trained.keep(argparse.Namespace(net=net, images=count, work=bench.work), "ensembles")
+        asked_for = argparse.Namespace(net=net, images=count, work=bench.work, store=bench.store)
+        keep = trained.keep(asked_for, "ensembles", lasting=True)
         place = kind if kind == ensembles.ENSEMBLE else f"{kind}-{dda.guidance:g}-{dda.factor}"
         with Bar(unit="pictures") as bar:
             bar.stage(f"asking by {kind}", 17 * len(images) + len(shifted or ()))
-            make = ensembles.made_by(kind, bench.denoiser, dda, shared)
+            make = ensembles.made_by(kind, denoiser, dda, shared)
             return ensembles.ask(kind, trained, make, images, shifted, keep / place, bar.report)
 
     if given.ensemble_pictures:
@@ -180,6 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--dda-guidance", type=float, default=DDASettings().guidance, help="of DDA, as `dda_guidance` finds it best")
     parser.add_argument("--dda-factor", type=int, default=DDASettings().factor, help="of DDA's low-pass filter; found likewise")
+    parser.add_argument(
+        "--dtype", choices=get_args(Numbers), default="auto", help="of what is asked at test time; begun tables go on in theirs alone"
+    )
     given = parser.parse_args(arguments)
     given.command = module_command(f"rediffuse.recipes.{NAME}", sys.argv[1:] if arguments is None else arguments)
     try:
