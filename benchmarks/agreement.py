@@ -5,7 +5,7 @@
 On seeded inputs, the same for both sides: a row a figure and library, with the largest absolute difference over all inputs and the largest
 value that the other side gave. A library that is not installed has a row that says so; `pip install torchmetrics torch-fidelity
 pytorch-ood` brings them. Expected: below 1e-9 for what is computed in float64 on both sides, below 1e-4 where the other side computes in
-float32. Time: a minute of one core. No clock decides anything here.
+float32. Time: ten seconds of one core. No clock decides anything here.
 """
 
 from __future__ import annotations

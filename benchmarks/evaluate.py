@@ -4,7 +4,7 @@
 
 Shows: both measurements of `certify.py` and `corruptions.py`, one after another in one process, of the same test pictures; what their arms
 are stands there, and either runs alone. A row's `table` says whose it is.
-Expected: results/bench_evaluate.json. Needs the extra `corruptions`. Time: about 6 minutes of one core, 5 of them for certificates; these
+Expected: results/bench_evaluate.json. Needs the extra `corruptions`. Time: about 5 minutes of one core, 3 of them for certificates; these
 grow with --certified times the draws of an image (six calls of the denoiser in a repeat), and each repeat and the one that warms up count.
 """
 

@@ -115,7 +115,9 @@ def _library() -> Any:
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
-        raise DataError('sets of the hub need the library `datasets`; install it with: pip install "rediffuse[data]"') from error
+        raise DataError(
+            "sets of the hub need the library `datasets`; install it with: pip install '.[data]' (or pip install datasets)"
+        ) from error
 
 
 def _load(library: Any, source: str) -> Any:

@@ -1,6 +1,6 @@
 """Can the confidence of robust classifiers of CIFAR-10 be believed, and do they know when noise has left nothing of a picture?
 
-    python -m rediffuse.recipes.calibration_cifar10 --data ../shared/data
+    python -m rediffuse.recipes.calibration_cifar10 --data DATA --store results/cells/diffaug_cifar10
 
 Shows: calibration errors, Brier score and likelihood of the nets that `diffaug_cifar10` trained, as they are and at a temperature that was
 fitted on the 5,000 training pictures that they have not seen; and the mean entropy of what they say of one-step views against the noise

@@ -11,7 +11,7 @@ is worth as much as 50 steps of PNDM (paired interval within 1 point), without w
 Expected: of all this one part was run, EuroSAT and Flowers17 with 4 copies (results/ablation_making.json): the default solver less the
 published one is +.1 points, -1.7 to +1.9, so that four seeds of two sets show no difference, and that it is less than two points, not one.
 Time and hardware: 15,000 images a candidate, 50 minutes each on 2 cores with AVX512-BF16, 2.5 hours the published solver (estimate); the
-part that was run took 2 hours 19 minutes of one core.
+part that was run took 2 hours 19 minutes on two cores.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How firmly should DDA hold on to a picture of 32 pixels, and to what of it? Chosen on pictures and corruptions that no table reports.
 
-    python -m rediffuse.recipes.dda_guidance --data ../shared/data
+    python -m rediffuse.recipes.dda_guidance --data DATA --store results/cells/diffaug_cifar10
 
 Shows: accuracy of the plain nets that `diffaug_cifar10` trained, asked through DDA at several weights of its guidance and factors of its
 low-pass filter, on training pictures that neither they nor the denoiser have seen, clean and under the four corruptions that are left out

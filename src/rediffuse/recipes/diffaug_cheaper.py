@@ -9,7 +9,7 @@ nothing. What each costs is `benchmarks.diffaug`'s to say; gain_kept_bank here a
 which 5 % are made anew, on a quarter of each batch.
 Expected: not measured yet. The same command goes on where the last one stopped; with the --store of `diffaug_cifar10` its cells of plain
 and diffaug are taken from there. Time of a seed on one core with AVX512-BF16: 3 hours for full, half an hour to one and a half for each of
-the seven others, 24 hours for three seeds; `--arms repeated full bank-5-quarter` alone says gain_kept_bank, in 12. Minutes with an
+the seven others, 24 hours for three seeds; `--arms repeated full bank-5-quarter` alone says gain_kept_bank, in 12. Not measured with an
 accelerator.
 """
 

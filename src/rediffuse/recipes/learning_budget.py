@@ -5,7 +5,9 @@
 Shows: on known-20, classes that the generator knows by name, how many training samples a word must cost until its copies are as good as
 those under the name, and what the start is worth (`the` against the nearest known word). Its photos are those of the first seeds of
 `compare_known20`, training ones. The recogniser is a transformers folder trained on the real base classes, which include these 20:
-`bundled.features --which recogniser --out RUNS/recogniser.training`, then `bundled.export recogniser`.
+`bundled.features --which recogniser --out RUNS/recogniser.training`, then `bundled.export recogniser --features
+RUNS/recogniser.training --out RUNS/recogniser`, both with `--data ../shared/data/tiny-imagenet-base --known
+../shared/data/tiny-imagenet-known`.
 Expected (two seeds, 80 photos each): copies under the name are recognised in .29, under words from the nearest known one in .28 after 100,
 .27 after 200 and .28 after 400 samples, under words from `the` in .26 to .27; so the budget of `fast`, 200 from the nearest, lies where the
 curve is flat, and a start near the class is worth about a point. What is recognised of edits up to strength .5 hardly depends on the word.

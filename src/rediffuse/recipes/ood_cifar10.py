@@ -1,6 +1,6 @@
 """Do robust classifiers of CIFAR-10 know what they do not know? Nine scores, two near and three far sets of unknown pictures.
 
-    python -m rediffuse.recipes.ood_cifar10 --data ../shared/data
+    python -m rediffuse.recipes.ood_cifar10 --data DATA --store results/cells/diffaug_cifar10
 
 Shows: AUROC, AUPR and FPR95 of the nets that `diffaug_cifar10` trained, on near sets (CIFAR-100, Tiny ImageNet without CIFAR-10's things)
 and far ones (textures, EuroSAT, MNIST), all at 32 pixels by one antialiased resize. The quoted gain is in the mean of MSP, energy and KNN;
