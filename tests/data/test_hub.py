@@ -124,7 +124,7 @@ def test_a_name_that_cannot_be_fetched():
 
 def test_without_the_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # what an interpreter without it answers
-    with pytest.raises(DataError, match=r'pip install "rediffuse\[data\]"'):
+    with pytest.raises(DataError, match=r"pip install '\.\[data\]'"):
         hub("any")
 
 

@@ -200,6 +200,56 @@ def test_a_folder_of_another_run_is_refused_with_the_difference(tmp_path: Path) 
     assert foreign.exists()
 
 
+def test_a_table_is_gone_on_from_by_its_own_run_alone(tmp_path: Path) -> None:
+    """Everything that looks like a table of this run and is none: the images and labels are the same in all of them."""
+    nets = {place: half_space(SIZE, seed=seed) for place, seed in (("a", 0), ("b", 3))}
+    for place, net in nets.items():
+        certify(net, IMAGES, None, PLAN, size=SIZE, keep=tmp_path / place)
+    own = {file.name: file.read_bytes() for file in (tmp_path / "b").iterdir()}
+    table, seal = tmp_path / "b" / "plane-0.3.tsv", tmp_path / "b" / "plane-0.3.seal"
+
+    def again() -> list[tuple[str, float, int, int, float]]:
+        return facts(certify(nets["b"], IMAGES, None, PLAN, size=SIZE, keep=tmp_path / "b"))
+
+    def back() -> None:
+        for name, content in own.items():
+            (tmp_path / "b" / name).write_bytes(content)
+
+    whole = again()
+    for other in (tmp_path / "a" / "plane-0.3.tsv", tmp_path / "b" / "plane-0.6.tsv"):
+        for together in (False, True):
+            table.write_bytes(other.read_bytes())
+            if together:
+                seal.write_bytes(other.with_suffix(".seal").read_bytes())
+            with pytest.raises(DataError, match=r"plane-0\.3\.tsv line \d+ is not what this run wrote.*remove plane-0\.3\.tsv and plane"):
+                again()
+            back()
+    row = read_rows(table)[4]
+    table.write_text(table.read_text().replace(row.line(), replace(row, radius=row.radius + 0.01).line()))
+    with pytest.raises(DataError, match=r"line 6 is not what this run wrote"):
+        again()
+    back()
+    seal.unlink()
+    with pytest.raises(DataError, match=r"lies without plane-0\.3\.seal"):
+        again()
+    back()
+    assert again() == whole
+
+
+@pytest.mark.parametrize("sealed", [0, 4])
+def test_what_a_kill_left_without_a_seal_is_made_again(tmp_path: Path, sealed: int) -> None:
+    certify(half_space(SIZE), IMAGES, None, PLAN, size=SIZE, keep=tmp_path / "run")
+    table, seal = tmp_path / "run" / "plane-0.3.tsv", tmp_path / "run" / "plane-0.3.seal"
+    said, lines = [row.radius for row in read_rows(table)], seal.read_text().splitlines(keepends=True)
+    seal.write_text("".join(lines[:sealed]) + lines[sealed][:5])  # a torn line is none
+    judged = half_space(SIZE)
+    certify(judged, IMAGES, None, PLAN, size=SIZE, keep=tmp_path / "run")
+    assert sum(map(len, judged.network.seen)) == 60 * (10 - sealed)  # type: ignore[arg-type]
+    assert [row.radius for row in read_rows(table)] == said
+    certify(judged, IMAGES, None, PLAN, size=SIZE, keep=tmp_path / "run")
+    assert sum(map(len, judged.network.seen)) == 60 * (10 - sealed)  # type: ignore[arg-type]
+
+
 def test_broken_logits_lose_nothing(tmp_path: Path) -> None:
     class Breaks(HalfSpace):
         def forward(self, images: Tensor) -> Tensor:

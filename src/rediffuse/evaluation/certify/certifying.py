@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,8 +22,9 @@ from rediffuse.denoisers.base import Denoiser
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.certify.bounds import ceiling, decide
 from rediffuse.evaluation.certify.result import Certified, Series
-from rediffuse.evaluation.certify.rows import Certificate, append, finished, rewrite
+from rediffuse.evaluation.certify.rows import Certificate
 from rediffuse.evaluation.certify.smoothing import Draws, Smoother, Smoothing
+from rediffuse.evaluation.certify.table import Table
 from rediffuse.evaluation.judged import Judged, check_models
 from rediffuse.evaluation.kept import claim, fingerprint, numbers_of
 from rediffuse.lock import Lock
@@ -62,13 +64,14 @@ def certify(
         size: side in pixels of the tensor that is certified, a multiple of the denoiser's.
         fit: how other shapes become that square, before the noise.
         chunk: draws in one call, at most; default: 64 on a processor, 256 elsewhere.
-        keep: folder of one table a model and sigma, in the published format, written image by image. The same call continues from it
-            with the same noise; another is refused. Further sigmas may join later, also from other processes at the same time. A table
-            that is missing or shorter is filled again, and its model alone is asked for it.
+        keep: folder of one table a model and sigma, in the published format, written image by image, with its seal beside it. The same
+            call continues from it with the same noise; another is refused, and so is a table without its seal. Further sigmas may join
+            later, also from other processes at the same time. A table that is missing or shorter is filled again, and its model alone
+            is asked for it.
         progress: called with (images done, images in all), counting an image once for each sigma.
     Raises:
         ConfigError: a denoiser, size, sigma or folder that does not fit.
-        DataError: no images, images without labels that the models know, a table of another run.
+        DataError: no images, images without labels that the models know, a table of another run or changed since.
         ModelError: logits or denoised images that are NaN; certificates of earlier images are kept.
         PlanError: another process is at one of these sigmas in the folder.
     Reference: Cohen et al., ICML 2019, arXiv 1902.02918; Carlini et al., ICLR 2023, arXiv 2206.10550.
@@ -85,12 +88,13 @@ def certify(
     truth = [model.truth(images).tolist() for model in judged]
     work = _Work(judged=judged, truth=truth, images=images, plan=plan, shape=shape, chunk=chunk, device=device)
     home = None if keep is None else Path(keep)
+    identity = work.identity(denoiser)
     if home is not None:
-        claim(home, work.identity(denoiser))
+        claim(home, identity)
     with ExitStack() as locks:  # two processes at one sigma would mix their lines
         for file in [] if home is None else [home / LOCK.format(sigma) for sigma in plan.sigmas]:
             locks.enter_context(Lock(file, fix=f"remove {file}"))
-        series = work.series(smoothers, home, progress)
+        series = work.series(smoothers, home, json.dumps(identity, sort_keys=True), progress)
     kind = "plain" if denoiser is None else f"{type(denoiser).__name__} {denoiser.fingerprint()[:12]}"
     names = tuple(model.name for model in judged)
     return Certified(smoothing=plan, smoother=kind, images=len(images), models=names, series=tuple(series))
@@ -113,7 +117,9 @@ class _Work:
     chunk: int
     device: torch.device
 
-    def series(self, smoothers: Sequence[Smoother], home: Path | None, progress: Callable[[int, int], None] | None) -> list[Series]:
+    def series(
+        self, smoothers: Sequence[Smoother], home: Path | None, identity: str, progress: Callable[[int, int], None] | None
+    ) -> list[Series]:
         """One a sigma and model."""
         found: list[Series] = []
         for order, smoother in enumerate(smoothers):
@@ -122,7 +128,7 @@ class _Work:
                 if progress is not None:
                     progress(order * len(self.images) + done, len(smoothers) * len(self.images))
 
-            rows = self.rows(smoother, home, tick)
+            rows = self.rows(smoother, None if home is None else self._tables(home, smoother.sigma, identity), tick)
             top = ceiling(smoother.sigma, self.plan.draws, self.plan.alpha)
             found += [
                 Series(model=model.name, sigma=smoother.sigma, ceiling=top, rows=tuple(own))
@@ -130,12 +136,11 @@ class _Work:
             ]
         return found
 
-    def rows(self, smoother: Smoother, home: Path | None, tick: Callable[[int], None]) -> list[list[Certificate]]:
+    def rows(self, smoother: Smoother, tables: Sequence[Table] | None, tick: Callable[[int], None]) -> list[list[Certificate]]:
         """The certificates of each model at one sigma, those first that lie in the folder."""
         # Images that share calls: a function of the plan alone, so that a resumed run makes the calls that were missing, and no others.
         group = max(1, self.chunk // self.plan.total)
-        files = None if home is None else self._files(home, smoother.sigma)
-        rows: list[list[Certificate]] = [[] for _ in self.judged] if files is None else self._left(files, group)
+        rows: list[list[Certificate]] = [[] for _ in self.judged] if tables is None else self._left(tables, group)
         done = min(map(len, rows))
         tick(done)
         for start in range(done, len(self.images), group):
@@ -143,20 +148,24 @@ class _Work:
             fresh = self._fresh(lacking, start, self.images[start : start + group], smoother)
             for place, own in zip(lacking, fresh, strict=True):
                 rows[place] += own
-                if files is not None:
-                    append(files[place], own)
+                if tables is not None:
+                    tables[place].append(own)
             tick(min(map(len, rows)))
         return rows
 
-    def _files(self, home: Path, sigma: float) -> list[Path]:
-        return [home / f"{name}-{sigma}.tsv" for name in folder_names([model.name for model in self.judged])]
+    def _tables(self, home: Path, sigma: float, identity: str) -> list[Table]:
+        names = [model.name for model in self.judged]
+        return [
+            Table(home / f"{folder}-{sigma}.tsv", f"{identity} {name} {sigma}")
+            for folder, name in zip(folder_names(names), names, strict=True)
+        ]
 
-    def _left(self, files: Sequence[Path], group: int) -> list[list[Certificate]]:
+    def _left(self, tables: Sequence[Table], group: int) -> list[list[Certificate]]:
         """What each table holds of whole groups; what else it holds is cut off. A shorter table takes nothing from the others."""
-        found = [finished(file, labels) for file, labels in zip(files, self.truth, strict=True)]
+        found = [table.left(labels) for table, labels in zip(tables, self.truth, strict=True)]
         left = [each if len(each) == len(self.images) else each[: len(each) // group * group] for each in found]
-        for file, each in zip(files, left, strict=True):
-            rewrite(file, each)
+        for table, each in zip(tables, left, strict=True):
+            table.rewrite(each)
         return left
 
     def _fresh(self, places: Sequence[int], start: int, part: ImageSet, smoother: Smoother) -> list[list[Certificate]]:
