@@ -27,8 +27,8 @@ from rediffuse.sampling.solvers import ancestral
 from rediffuse.sampling.table import StepTable
 from rediffuse.training.cost import denoiser_operations
 
-GRADIENT = 3
-"""What a call costs with its gradient in the image, in calls."""
+GRADIENT = 2
+"""What a call costs with its gradient in the image, in calls: none is taken in the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,8 @@ class DDASettings:
 class DDA(Ensemble):
     """A classifier on images that were brought back to the denoiser's training data; alone or together with the raw image.
 
-    Choose it as the strong and dear baseline of test-time adaptation: 50 denoiser calls an image with their gradients, about 15 times
-    the cost of a DiffAug ensemble. It costs accuracy on clean images; `self_ensemble` gives most of that back.
+    Choose it as the strong and dear baseline of test-time adaptation: 50 denoiser calls an image with their gradients, about eleven
+    times the cost of a DiffAug ensemble. It costs accuracy on clean images; `self_ensemble` gives most of that back.
 
     Noise is made on the CPU from the image's seed, as the sampler's is: without guidance and clamp the result is that of the job
     (start, ancestral table) with the same seed. No gradient flows back to the images.

@@ -60,7 +60,7 @@ class DiffAugEnsemble(Ensemble):
 
     Choose it for a classifier that must survive corruptions, trained with DiffAug for preference: there it gains most, and costs about a
     point on clean images (in the paper 75.95 to 75.07 %; 76.15 to 71.43 % where the classifier never saw such views). It takes one
-    denoiser call a view (9 by default), a fifteenth of DDA. A strong classifier that never saw such views can lose on corrupted images
+    denoiser call a view (9 by default), an eleventh of DDA. A strong classifier that never saw such views can lose on corrupted images
     too; compare with `Predictions.curve`.
 
     p(y | x) = (1 / M) sum_m softmax f(view(x, t_m))                                                                        (1)
