@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def test_unknown_inputs(home: Path) -> None:
 
 
 def test_calibration(home: Path) -> None:
-    given = asked(home, "--entropy-images", "3", "--held", "6", "--denoiser", str(home / "tiny"), "--arms", *ARMS)
+    given = asked(home, "--entropy-images", "12", "--held", "6", "--denoiser", str(home / "tiny"), "--arms", *ARMS)
     assert calibration_cifar10.main(given) == 0
     found = result(home, "calibration_cifar10")
     rows = {row["arm"]: row for row in found["rows"] if row["table"] == "calibration"}
@@ -136,6 +137,20 @@ def test_calibration(home: Path) -> None:
     curve = [row for row in found["rows"] if row["table"] == "entropy" and row["arm"] == "plain"]
     assert [row["t"] for row in curve][:2] == [0, 37]
     assert all(0 <= row["share"] <= 1 + 1e-6 for row in curve)
+    assert [row["entropy_high"] for row in curve] == pytest.approx([math.log(3) * row["share_high"] for row in curve])
+    last = {row["arm"]: row for row in found["rows"] if row["table"] == "entropy" and row["t"] == 999}
+    for arm in ARMS:
+        for key, column in (("last_entropy", "share"), ("last_accuracy", "accuracy")):
+            figure = found["headline"][f"{arm}_{key}"]
+            assert [figure["value"], figure["low"], figure["high"]] == [last[arm][f"{column}{end}"] for end in ("", "_low", "_high")]
+            assert figure["low"] < figure["value"] < figure["high"]
+    over = found["headline"]["last_entropy_over_plain"]
+    assert over["value"] == pytest.approx(last["diffaug"]["share"] - last["plain"]["share"])
+    assert over["low"] < over["value"] < over["high"]
+    assert found["headline"]["last_entropy_over_noise"] == NOTHING
+    assert "share_over_noise_low" in last["diffaug"]
+    assert "share_over_noise" not in last["plain"]
+    assert any("one answer for all names up to 0." in note for note in found["notes"])
 
 
 def test_the_guidance_of_dda_is_chosen_where_no_table_looks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
