@@ -1,4 +1,4 @@
-"""Entropy against closed forms, and where a view holds nothing any more."""
+"""Entropy against closed forms, and where a view holds almost nothing any more."""
 
 from __future__ import annotations
 

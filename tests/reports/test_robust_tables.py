@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from tests.evaluation.suite.toys import DATA, MODELS, asked
 from tests.reports.test_evaluation import corrupted
 
 from rediffuse.evaluation.entropy import EntropyCurve
+from rediffuse.evaluation.statistics import share
 from rediffuse.evaluation.suite.evaluate import evaluate
 from rediffuse.evaluation.suite.result import Evaluation
 from rediffuse.reports.evaluation import render_page
 from rediffuse.reports.evaluation_tables import corruption_gains
 from rediffuse.reports.robust_tables import attack_table, columns_table, entropy_table
-from rediffuse.reports.words import points, points_range
+from rediffuse.reports.words import accuracy_range, points, points_range
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def curve(*last: float, classes: tuple[int, int] = (3, 3)) -> EntropyCurve:
     return EntropyCurve(times=(0, 250, 500, 750, 999), sigma=(0, 1, 2, 3, 4), models=("a", "b"), classes=classes, entropies=entropies)
 
 
-def test_more_entropy_is_better_where_nothing_is_left() -> None:
+def test_more_entropy_is_better_where_almost_nothing_is_left() -> None:
     table = entropy_table(curve(1.0, 0.4))
     assert table["columns"] == ["the image itself", "t = 500", "t = 999"]
     row = gains(table)["minus b"]
@@ -76,6 +78,16 @@ def test_more_entropy_is_better_where_nothing_is_left() -> None:
     assert row["word"] == "▲ better"
     assert gains(entropy_table(curve(0.4, 1.0)))["minus b"]["word"] == "▼ worse"
     assert gains(entropy_table(curve(1.0, 0.4, classes=(3, 2))))["minus b"]["word"] == ""
+
+
+def test_what_the_last_views_still_say_stands_beside_the_entropy() -> None:
+    right = np.zeros((2, 12, 5), dtype=bool)
+    right[0, :6, -1] = right[1, :3, -1] = True
+    table = entropy_table(replace(curve(1.0, 0.4), right=right))
+    assert table["columns"][-1] == "named rightly at t = 999, %"
+    assert [row["cells"][-1]["value"] for row in table["rows"]] == ["50.0", "25.0", "+25.0"]
+    assert table["rows"][0]["cells"][-1]["range"] == accuracy_range(share(right[0, :, -1]))
+    assert "as the paper reads it" in table["caption"]
 
 
 def test_the_page_has_the_differences_of_two_models_only(found: Evaluation) -> None:

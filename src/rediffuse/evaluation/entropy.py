@@ -1,7 +1,7 @@
 """How unsure classifiers are of what noise has destroyed: mean predictive entropy on one-step views against the noise time.
 
-A classifier that knows what it does not know comes near log K where a view holds nothing of the image any more. Trained with such views
-it does; others stay sure of themselves.
+A classifier that knows what it does not know comes near log K where a view holds almost nothing of the image any more. Trained with such
+views it does; others stay sure of themselves.
 
 Reference: Sastry, Dumpala, Oore. NeurIPS 2024, arXiv 2306.09192, Fig. 2.
 """
@@ -37,7 +37,7 @@ BLOCK = 64
 CHUNK = 64
 """Views in one call of denoiser and classifiers."""
 WHOLE = DiffAugSettings(step=37, t_max=999)
-"""28 times from the raw image to t = 999, where nothing of it is left."""
+"""28 times from the raw image to t = 999, where almost nothing of it is left: a trace of its mean colour."""
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class EntropyCurve(Saved):
         return tuple(_over_images(column) for column in (ours - theirs).T)
 
     def share_of_maximum(self, model: str) -> float:
-        """Entropy at the last time over log K: 1 knows that it knows nothing."""
+        """Entropy at the last time over log K: 1 is as unsure as can be. A little below 1 can be right, for what the view still holds."""
         place = self._place(model)
         return float(self.entropies[place, :, -1].mean()) / math.log(self.classes[place])
 

@@ -180,9 +180,10 @@ def entropy(evaluation: Evaluation) -> Section | None:
     )  # fmt: skip
     shares = "; ".join(f"{model} ends at {percent(found.share_of_maximum(model))} % of it" for model in found.models)
     return _section(
-        "Does it notice when nothing is left?",
-        f"{found.images:,} images went into noise and came back in one step. At the last time a view holds nothing of its image, and a "
-        f"classifier that knows this is as unsure as can be: {shares}.",
+        "Does it notice when next to nothing is left?",
+        f"{found.images:,} images went into noise and came back in one step. At the last time a view holds almost nothing of its image, "
+        f"little more than a trace of its mean colour, and a classifier that knows this is nearly as unsure as can be: {shares}. That more "
+        "is better there is the reading of the paper on DiffAug; for what a view still holds a little less than all can be right.",
         charts=[chart],
         given=[robust.entropy_table(found)],
     )

@@ -10,7 +10,7 @@ from rediffuse.evaluation.adversarial import Attack
 from rediffuse.evaluation.attacking import Attacked
 from rediffuse.evaluation.certify.result import RADII, Certified
 from rediffuse.evaluation.entropy import EntropyCurve
-from rediffuse.evaluation.statistics import Interval, share, verdict
+from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share, verdict
 from rediffuse.evaluation.suite.columns import Columns
 from rediffuse.evaluation.suite.settings import ENSEMBLE
 from rediffuse.reports.evaluation_tables import SIGNS, SWATCHES, Row, cell, gained, number, of, row, table
@@ -46,20 +46,29 @@ def _columns_gain(name: str, found: Columns, ours: str, theirs: str) -> Row:
 
 
 def entropy_table(found: EntropyCurve) -> dict[str, Any]:
-    """Mean entropy of the raw image, half-way and where nothing is left; of two classifiers the paired difference."""
+    """Mean entropy of the raw image, half-way and where almost nothing is left; of two classifiers the paired difference.
+
+    Of labelled images also how many of the last views are still named rightly.
+    """
     places = sorted({0, (len(found.times) - 1) // 2, len(found.times) - 1})
     heads = [f"t = {found.times[place]}" if found.times[place] else "the image itself" for place in places]
     rows = []
     for order, model in enumerate(found.models):
         means = found.mean(model)
-        rows.append(row(model, [_in_nats(means[place]) for place in places], swatch=SWATCHES[order % 2]))
+        cells = [_in_nats(means[place]) for place in places]
+        cells += [] if found.right is None else [of(share(found.right[order, :, -1]))]
+        rows.append(row(model, cells, swatch=SWATCHES[order % 2]))
     if len(found.models) > 1:
         first, second = found.models[:2]
         gaps = found.difference(first, second)
         alike = found.classes[0] == found.classes[1]  # else the most that each can say differs, and more nats are not better
         word = SIGNS[verdict(gaps[-1])] if alike else ""
-        rows.append(row(f"minus {second}", [number(gaps[place], 2) for place in places], gain=True, word=word))
-    return table("Mean entropy with 95 % intervals over images; at the last time more is better", "In nats", heads, rows)
+        cells = [number(gaps[place], 2) for place in places]
+        cells += [] if found.right is None else [gained(paired_bootstrap(found.right[:1, :, -1], found.right[1:2, :, -1], None))]
+        rows.append(row(f"minus {second}", cells, gain=True, word=word))
+    heads += [] if found.right is None else [f"named rightly at t = {found.times[-1]}, %"]
+    caption = "Mean entropy with 95 % intervals over images; at the last time more is better, as the paper reads it"
+    return table(caption, "In nats", heads, rows)
 
 
 def _in_nats(found: Interval) -> Row:
