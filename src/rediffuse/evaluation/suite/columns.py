@@ -107,6 +107,8 @@ def ask_columns(
     Args:
         columns: the ensemble of each model, see `test_time.judging.judged_by`.
         severities: of the fifteen common corruptions.
+    Raises:
+        ConfigError, DataError, ModelError: as `calibrate` and `corruption_accuracy`, for anything but pictures too small to corrupt.
     """
     every = [*models, *columns]
     both = len(images) * (looks(severities) if size >= SMALLEST else 1)
@@ -115,11 +117,12 @@ def ask_columns(
     corrupted, reason = None, ""
     try:
         live = Live(images, size=size, fit=fit, seed=seed)
+    except DataError as error:  # too small; what goes wrong later, such as a kept block that cannot be read, is a failure
+        reason = str(error)
+    else:
         corrupted = corruption_accuracy(
             every, live, severities=severities, batch=TURN, keep=second, progress=_shift(progress, len(images), both)
         )
-    except DataError as error:
-        reason = str(error)
     pairs = tuple((model.name, column.name) for model, column in zip(models, columns, strict=True))
     return Columns(kind=kind, pairs=pairs, images=len(images), clean=clean, corrupted=corrupted, reason=reason)
 

@@ -52,7 +52,7 @@ def entropies(found: Sequence[EntropyCurve], names: Sequence[str]) -> EntropyCur
 
 
 def columns(found: Sequence[Columns], names: Sequence[str]) -> Columns:
-    """names: of the classifiers, without their ensembles."""
+    """names: of the classifiers, without their ensembles. Where some lack corrupted images all do, for the reasons of those."""
     every = dict(pair for each in found for pair in each.pairs)
     both = [*names, *(every[name] for name in names)]
     corrupted = [each.corrupted for each in found if each.corrupted is not None]
@@ -61,6 +61,7 @@ def columns(found: Sequence[Columns], names: Sequence[str]) -> Columns:
         pairs=tuple((name, every[name]) for name in names),
         clean=calibrations([each.clean for each in found], both),
         corrupted=corruptions(corrupted, both) if len(corrupted) == len(found) else None,
+        reason="; ".join(dict.fromkeys(each.reason for each in found if each.reason)),
     )
 
 
