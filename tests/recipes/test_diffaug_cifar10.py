@@ -29,7 +29,7 @@ from rediffuse.recipes.robust.cells import Cell, CellStore, Diary, Judgement, ke
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
 from rediffuse.recipes.robust.nets import NETS, Lowered, lower_head, open_net
 from rediffuse.recipes.robust.sets import SHIFTED, UNCLEAR, natural_images, shift_of
-from rediffuse.recipes.robust.table import MEASURES, gain_rows, headline_of, kept_share, rows_of, too_weak
+from rediffuse.recipes.robust.table import MEASURES, corruption_rows, gain_rows, headline_of, kept_share, rows_of, too_weak
 from rediffuse.recipes.robust.trained import opened
 from rediffuse.training.classifier import Classifier
 
@@ -86,6 +86,27 @@ def test_gains_are_paired_with_each_control(tmp_path: Path) -> None:
     assert all(np.array_equal(back.right[key], value) for key, value in runs[0].right.items())
     assert back.facts == runs[0].facts
     assert CellStore(tmp_path / "cells", {"a": 1}).cells() == [runs[0].cell]
+
+
+def test_each_corruption_has_the_gains_over_control_and_plain() -> None:
+    labels = {"test": [k % 2 for k in range(200)]}
+    shares = (("plain", 0.5), ("noise", 0.6), ("diffaug", 0.7), ("augmix-diffaug", 0.7))
+    runs = [judgement(arm, seed, share) for seed in range(2) for arm, share in shares]
+    runs[2].right["snow-5"][:] = np.arange(200) < 100  # diffaug, seed 0: no better than plain there
+    rows = {(row["arm"], row["corruption"], row["severity"]): row for row in corruption_rows(runs[:-1], labels)}
+    assert len(rows) == 4 * len(ALL) * 5
+    fog, snow = rows["diffaug", "fog", 5], rows["diffaug", "snow", 5]
+    assert [fog[f"gain_over_{other}"] for other in ("noise", "plain")] == pytest.approx([0.1, 0.2])
+    assert 0 < fog["gain_over_noise_low"] < 0.1 < fog["gain_over_noise_high"]
+    assert fog["gain_over_plain_runs"] == 2
+    assert snow["accuracy"] == pytest.approx(0.6)
+    assert [snow[f"gain_over_{other}"] for other in ("noise", "plain")] == pytest.approx([0, 0.1])
+    assert snow["gain_over_noise_low"] < 0 < snow["gain_over_noise_high"]
+    whole = [run for run in gain_rows(runs, labels) if (run["arm"], run["over"]) == ("diffaug", "plain")]
+    over = [row["gain_over_plain"] for (arm, name, _), row in rows.items() if arm == "diffaug" and name in COMMON]
+    assert np.mean(over) == pytest.approx(whole[0]["corrupted"])
+    assert not [key for arm in ("plain", "augmix-diffaug") for key in rows[arm, "fog", 5] if "gain" in key]  # augmix has no cells
+    assert "gain_over_noise" not in rows["noise", "fog", 5]
 
 
 def test_cells_of_other_means_are_told(tmp_path: Path) -> None:
@@ -307,6 +328,7 @@ def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFi
     by = [row["accuracy"] for row in rows["corruptions"] if row["arm"] == "plain" and row["corruption"] in COMMON]
     means = [row["corrupted"] for row in rows["arms"] if row["arm"] == "plain"]  # over classes of equal size
     assert np.mean(by) == pytest.approx(means[0])
+    assert sum("gain_over_noise_low" in row for row in rows["corruptions"]) == 19 * 5
     assert [row["arm"] for row in rows["arms"]] == ["plain", "noise", "diffaug", "augmix-diffaug"]
     assert [row["arm"] for row in rows["ensemble"]] == ["plain", "noise", "diffaug"]
     assert all(0 <= row["natural"] <= 1 for row in rows["arms"])

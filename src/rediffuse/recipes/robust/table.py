@@ -51,16 +51,22 @@ def accuracy(runs: Sequence[Judgement], measure: str, truth: Truth) -> Interval:
 
 def gain(ours: Sequence[Judgement], theirs: Sequence[Judgement], measure: str, truth: Truth) -> Interval:
     """Paired difference of two arms, seed by seed and picture by picture."""
+    return gain_on(ours, theirs, MEASURES[measure], labels_of(truth, measure))
+
+
+def gain_on(ours: Sequence[Judgement], theirs: Sequence[Judgement], keys: Sequence[str], labels: Sequence[int]) -> Interval:
+    """The same on any copies of the pictures."""
     if len(ours) >= MIN_SEEDS:
-        return paired_t_interval(*_by_seed(ours, theirs, measure, truth))
-    first, second = (np.stack([run.share(MEASURES[measure]) for run in runs]) for runs in (ours, theirs))
-    return paired_bootstrap(first, second, labels_of(truth, measure), resamples=RESAMPLES)
+        return paired_t_interval(*_by_seed(ours, theirs, keys, labels))
+    first, second = (np.stack([run.share(keys) for run in runs]) for runs in (ours, theirs))
+    return paired_bootstrap(first, second, labels, resamples=RESAMPLES)
 
 
-def _by_seed(ours: Sequence[Judgement], theirs: Sequence[Judgement], measure: str, truth: Truth) -> tuple[list[float], list[float]]:
+def _by_seed(
+    ours: Sequence[Judgement], theirs: Sequence[Judgement], keys: Sequence[str], labels: Sequence[int]
+) -> tuple[list[float], list[float]]:
     """Accuracy of each run, a mean over classes."""
-    labels = labels_of(truth, measure)
-    first, second = ([bootstrap(run.share(MEASURES[measure])[None], labels, resamples=1).value for run in runs] for runs in (ours, theirs))
+    first, second = ([bootstrap(run.share(keys)[None], labels, resamples=1).value for run in runs] for runs in (ours, theirs))
     return first, second
 
 
@@ -91,14 +97,14 @@ def gain_rows(judgements: Sequence[Judgement], truth: Truth, arms: Mapping[str, 
     for net in dict.fromkeys(net for net, _ in groups):
         for name, other in [(arm.name, other) for arm in arms.values() for other in arm.against]:
             own, their = groups.get((net, name), {}), groups.get((net, other), {})
-            both = sorted(own.keys() & their.keys())
-            if not both:
+            ours, theirs = _shared(own, their)
+            if not ours:
                 continue
-            ours, theirs = [own[seed] for seed in both], [their[seed] for seed in both]
-            row: dict[str, Any] = {"net": net, "arm": name, "over": other, "seeds": len(both)}
+            row: dict[str, Any] = {"net": net, "arm": name, "over": other, "seeds": len(ours)}
             for measure in measures([*ours, *theirs]):
                 row |= _flat(measure, gain(ours, theirs, measure, truth))
-                row[f"{measure}_seeds"] = [first - second for first, second in zip(*_by_seed(ours, theirs, measure, truth), strict=True)]
+                each = _by_seed(ours, theirs, MEASURES[measure], labels_of(truth, measure))
+                row[f"{measure}_seeds"] = [first - second for first, second in zip(*each, strict=True)]
             rows.append(row)
     return rows
 
@@ -111,16 +117,34 @@ def _groups(judgements: Sequence[Judgement]) -> dict[tuple[str, str], dict[int, 
     return found
 
 
+def _shared(own: Mapping[int, Judgement], other: Mapping[int, Judgement]) -> tuple[list[Judgement], list[Judgement]]:
+    """Judgements of the seeds that both arms have."""
+    both = sorted(own.keys() & other.keys())
+    return [own[seed] for seed in both], [other[seed] for seed in both]
+
+
 def corruption_rows(judgements: Sequence[Judgement], truth: Truth, arms: Mapping[str, Arm] = ARMS) -> list[dict[str, Any]]:
-    """A row for each net, arm, corruption and severity: the share named rightly, a mean over seeds."""
-    rows = []
-    for net in dict.fromkeys(judgement.cell.net for judgement in judgements):
-        for arm in arms:
-            own = [judgement for judgement in judgements if (judgement.cell.net, judgement.cell.arm) == (net, arm)]
+    """A row for each net, arm, corruption and severity: the share named rightly, a mean over seeds.
+
+    gain_over_OTHER: the paired difference from the arm that it is held against first, and from plain where it is held against that; of the
+    seeds that both have, so many as gain_over_OTHER_runs says.
+    """
+    rows, groups = [], _groups(judgements)
+    for net in dict.fromkeys(net for net, _ in groups):
+        for arm in arms.values():
+            own = groups.get((net, arm.name), {})
+            others = dict.fromkeys((*arm.against[:1], *(other for other in arm.against if other == PLAIN)))
+            pairs = {other: _shared(own, groups.get((net, other), {})) for other in others}
             for name in ALL if own else ():
                 for severity in SEVERITIES:
-                    right = float(np.mean([run.right[f"{name}-{severity}"].mean() for run in own]))
-                    rows.append({"net": net, "arm": arm, "seeds": len(own), "corruption": name, "severity": severity, "accuracy": right})
+                    key = f"{name}-{severity}"
+                    row: dict[str, Any] = {"net": net, "arm": arm.name, "seeds": len(own), "corruption": name, "severity": severity}
+                    row["accuracy"] = float(np.mean([run.right[key].mean() for run in own.values()]))
+                    for other, (ours, theirs) in pairs.items():
+                        if ours:
+                            found = gain_on(ours, theirs, (key,), truth[TEST])
+                            row |= {**_flat(f"gain_over_{other}", found), f"gain_over_{other}_runs": found.runs}
+                    rows.append(row)
     return rows
 
 
