@@ -42,6 +42,8 @@ def test_a_page_of_everything_is_one_file_that_asks_for_nothing() -> None:
     assert not re.search(r"#0[1-9a-f]0[1-9a-f]0[1-9a-f]", page)  # every stand-in became a colour of the page
     assert found.certified is not None
     assert f"ceiling {found.certified.ceiling(0.25):.2f}" in page
+    assert "no change of an image within its L2 radius" in page
+    assert "wrong with a chance of up to alpha: of 4 of a classifier at one σ, up to 0.004 are to be expected" in page
     for row in found.certified.table():
         if row["sigma"] == 0.25 and row["radius"] == 0.0:
             assert percent(row["certified_accuracy"]) in page

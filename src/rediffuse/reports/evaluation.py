@@ -203,9 +203,10 @@ def certificates(evaluation: Evaluation) -> Section | None:
     )  # fmt: skip
     return _section(
         "Certificates",
-        f"{found.images:,} images, N0 = {plan.selection}, N = {plan.draws:,} draws each, alpha = {plan.alpha:g}: within the radius no "
-        "change of the image changes what the denoised, smoothed classifier says. Above its ceiling a curve is 0 whatever the model: "
-        f"{plan.draws:,} draws cannot show more.",
+        f"{found.images:,} images, N0 = {plan.selection}, N = {plan.draws:,} draws each, alpha = {plan.alpha:g}: no change of an image "
+        "within its L2 radius (of pixels in [0, 1]) changes what the denoised, smoothed classifier says. Each certificate is wrong with a "
+        f"chance of up to alpha: of {found.images:,} of a classifier at one σ, up to {plan.alpha * found.images:.2g} are to be expected. "
+        f"Above its ceiling a curve is 0 whatever the model: {plan.draws:,} draws cannot show more.",
         charts=[chart],
         given=[robust.certificate_table(found)],
     )
