@@ -2,9 +2,10 @@
 
 A set's manifold is the union of balls around its features, each as wide as the distance to the k-th nearest other feature of the set.
 
-Distances are made in blocks of `ROWS` x `COLUMNS` in float64 (32 MB), so a million features of 512 dimensions fit in 4 GB: 2.05 GB of
-features as float32 (1.02 GB as float16, or none in memory where they are mapped from a file), 0.02 GB of radii, and blocks under 0.3 GB.
-Time is that of three N x M x D products.
+Distances are made in blocks of `ROWS` x `COLUMNS` in float64 (32 MB), so one set of a million features of 512 dimensions, compared with
+itself, fits in 4 GB: 2.05 GB of features as float32 (1.02 GB as float16), 0.02 GB of radii, and blocks under 0.3 GB. Two such sets in
+memory are 4.1 GB before any work. A set that is mapped from a file needs no memory of its own, since its pages can be given back; that was
+not measured. Time is that of three N x M x D products.
 """
 
 from __future__ import annotations
