@@ -5,17 +5,24 @@ TORCH ?= torch==2.13.0
 PYTEST ?= -n auto --maxprocesses 4 --dist loadfile
 
 VENV := .venv
+# Tests that hold figures against libraries which nothing else here needs.
+COMPARED := tests/evaluation/corruptions/test_agreement.py tests/evaluation/fidelity/test_agreement.py \
+	tests/evaluation/fidelity/test_published.py tests/evaluation/ood/test_agreement.py tests/evaluation/test_calibration.py \
+	tests/benchmarks/test_evaluate.py
 BIN := $(VENV)/bin
-KEY := $(shell { echo '$(TORCH)'; cat pyproject.toml constraints.txt; } | cksum | cut -d ' ' -f 1)
+# Further extras beside `dev`, such as ,corruptions,vision.
+EXTRAS ?=
+KEY := $(shell { echo '$(TORCH) $(EXTRAS)'; cat pyproject.toml constraints.txt; } | cksum | cut -d ' ' -f 1)
 CORE := $(VENV)/.core-$(KEY)
 DEV := $(VENV)/.dev-$(KEY)
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test agreement lint clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo    the main job on bundled models and real digits: learn, generate, train with and without, report'
 	@echo 'make test    the tests (PYTEST="--slow ..." for more of them)'
+	@echo 'make agreement  figures against other libraries, in an environment of its own ($(VENV)/agreement, 3 GB)'
 	@echo 'make lint    ruff, mypy --strict and the layer contracts'
 	@echo 'make clean   remove the environment and the caches; runs and reports stay'
 	@echo
@@ -28,6 +35,10 @@ demo: $(CORE)
 
 test: $(DEV)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
+
+# In an environment of its own, because a torchvision of another build of torch breaks what looks for one.
+agreement:
+	@$(MAKE) --no-print-directory test VENV=$(VENV)/agreement EXTRAS=,corruptions,vision PYTEST='-q -rs $(COMPARED)'
 
 lint: $(DEV)
 	@$(BIN)/ruff check .
@@ -46,7 +57,7 @@ $(CORE): | $(BIN)/python
 	@touch $@
 
 $(DEV): | $(BIN)/python
-	$(call install,.[dev])
+	$(call install,.[dev$(EXTRAS)])
 	@rm -f $(VENV)/.core-* $(VENV)/.dev-*
 	@touch $(CORE) $@
 
