@@ -16,6 +16,7 @@ import torch
 from tests.recipes.test_bundled import write_pictures
 from tests.tiny_pixel import tiny_pixel
 
+from rediffuse.evaluation.ood.scoring import Scored, ScoredSet
 from rediffuse.evaluation.test_time.dda import DDASettings
 from rediffuse.recipes import calibration_cifar10, certified_cifar10, dda_guidance, ood_cifar10
 from rediffuse.recipes.robust import trained
@@ -124,6 +125,15 @@ def test_unknown_inputs(home: Path) -> None:
         assert found["headline"][f"{group}_auroc_gain"]["value"] == pytest.approx(gain)
     assert "tiny-imagenet (near, 3)" in found["notes"][0]  # neither the gondola nor the police van
     assert "cifar100 (near, 11)" in found["notes"][0]  # the one that is among the training pictures is left out
+
+
+def test_nets_that_part_all_pictures_are_no_certainty() -> None:
+    values = torch.linspace(0, 1, 12, dtype=torch.float64)[None, :, None].expand(3, -1, -1)
+    sets = ScoredSet(name="cifar10", group="known", values=values + 5), ScoredSet(name="mnist-5k", group="far", values=values)
+    areas = ood_cifar10.Areas(Scored(models=("a", "b", "c"), scores=("msp",), sets=sets), resamples=20)
+    mean, gain = areas.mean(["a", "b"], "far", "msp"), areas.mean(["a"], "mnist-5k", "msp", minus=["b"])
+    assert (mean.value, mean.low, mean.high, mean.basis) == (1, pytest.approx(1 - HIDDEN), 1, "two training runs")
+    assert (gain.value, gain.low, gain.high) == (0, pytest.approx(-HIDDEN), pytest.approx(HIDDEN))
 
 
 def test_calibration(home: Path) -> None:

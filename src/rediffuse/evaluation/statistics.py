@@ -142,15 +142,38 @@ def _resampled(
         drawn += _drawn(own[truth == label], resamples, generator) / len(present)
     if alone := int((shown == 1).sum()):
         drawn += _drawn(own[np.isin(truth, present[shown == 1])], resamples, generator) * alone / len(present)
+    low, high = ends(drawn, value, bounds, hidden(shown, level), level=level, seen=(own.min(), own.max()))
+    return Interval(value=value, low=low, high=high, runs=runs, basis=basis_of_runs(runs))
+
+
+def ends(
+    drawn: NDArray[Any],
+    value: float,
+    bounds: tuple[float, float],
+    unseen: float,
+    *,
+    level: float = 0.95,
+    seen: tuple[float, float] | None = None,
+) -> tuple[float, float]:
+    """The ends of an interval of resampled values: their percentiles, or, where those have no width, what unseen images may change.
+
+    Args:
+        drawn: (resamples,), the value of each drawn test set.
+        value: of the test set itself.
+        bounds: the least and largest value that an image can have.
+        unseen: the share of images that may be unlike all that were seen; see `hidden`.
+        level: coverage, in (0, 1).
+        seen: the least and largest value among the images seen; None where all have that of the set.
+    """
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     if high - low < _WIDTH:
-        hidden = _hidden(shown, level)
-        low, high = max(bounds[0], value - hidden * (own.max() - bounds[0])), min(bounds[1], value + hidden * (bounds[1] - own.min()))
+        least, most = (value, value) if seen is None else seen
+        low, high = max(bounds[0], value - unseen * (most - bounds[0])), min(bounds[1], value + unseen * (bounds[1] - least))
         low, high = min(low, value), max(high, value)  # of values beyond the bounds, such as nats
-    return Interval(value=value, low=float(low), high=float(high), runs=runs, basis=basis_of_runs(runs))
+    return float(low), float(high)
 
 
-def _hidden(shown: NDArray[Any], level: float) -> float:
+def hidden(shown: NDArray[Any], level: float) -> float:
     """The share of unseen images that may be unlike the seen ones, weighed by class, where none was. shown: images of each class.
 
     The larger of Clopper and Pearson's bound on as many equally weighted images as say as much (Kish), and of that on one class alone.

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from rediffuse.data.splits import chosen
 from rediffuse.evaluation.ood.asking import Asked, askable
-from rediffuse.evaluation.ood.resampling import resampled_auroc
+from rediffuse.evaluation.ood.resampling import interval, resampled_auroc
 from rediffuse.evaluation.ood.result import GROUPS, MEANS, RESAMPLES, judge
 from rediffuse.evaluation.ood.scores import SCORES
 from rediffuse.evaluation.ood.scoring import Scored, score_sets
 from rediffuse.evaluation.results import render_table, write_result
-from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, t_interval
+from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, t_interval
 from rediffuse.progress import Bar
 from rediffuse.recipes.robust.arms import DIFFAUG, SIZE
 from rediffuse.recipes.robust.sets import FIT, test_images, training_images, unknown_images
@@ -60,13 +60,15 @@ class Areas:
         each = [found if other is None else found - less for found, less in zip(own, other or own, strict=True)]
         if len(names) >= MIN_SEEDS:
             return t_interval(each[0].tolist())
-        low, high = np.quantile(each[1].mean(axis=1), [0.025, 0.975])
-        return Interval(value=float(each[0].mean()), low=float(low), high=float(high), runs=len(names), basis=basis_of_runs(len(names)))
+        value, drawn = each[0].mean(), each[1].mean(axis=1)
+        return interval(self.scored, self._sets(group), value, drawn, paired=other is not None, runs=len(names))
+
+    def _sets(self, group: str) -> list[int]:
+        return [place for place, part in enumerate(self.scored.sets[1:]) if group in (part.group, part.name)]
 
     def _each(self, names: Sequence[str], group: str, score: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """((nets,), (resamples, nets))."""
-        nets = [self.scored.models.index(name) for name in names]
-        sets = [place for place, part in enumerate(self.scored.sets[1:]) if group in (part.group, part.name)]
+        nets, sets = [self.scored.models.index(name) for name in names], self._sets(group)
         scores = [self.scored.scores.index(one) for one in MEANS.get(score, (score,))]
         found = [array[..., nets, :, :][..., sets, :][..., scores].mean(axis=(-2, -1)) for array in (self.value, self.drawn)]
         return found[0], found[1]

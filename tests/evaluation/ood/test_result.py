@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from rediffuse.errors import ConfigError
@@ -69,10 +70,37 @@ def test_weighted_ranks_are_those_of_repeated_images() -> None:
     assert found == pytest.approx([0.5, wanted], abs=1e-12)
 
 
-def test_a_classifier_against_itself_differs_by_nothing() -> None:
-    found = judge(drawn(same=True), resamples=30)
-    assert {(gain.auroc.value, gain.auroc.low, gain.auroc.high) for gain in found.gains} == {(0.0, 0.0, 0.0)}
+def test_a_classifier_against_itself_differs_by_nothing_seen() -> None:
+    """Unseen images may differ: as many as 300 can hide."""
+    found, least = judge(drawn(same=True), resamples=30), 1 - stats.binomtest(300, 300).proportion_ci(0.95).low
+    for gain in found.gains:
+        assert (gain.auroc.value, gain.auroc.low, gain.auroc.high) == (0, pytest.approx(-least), pytest.approx(least))
     assert found.headline()["near_auroc_gain"].value == 0.0  # type: ignore[union-attr]
+
+
+def parted(known: int, *unknown: int) -> Scored:
+    """Two classifiers and two scores that part known and unknown images wholly."""
+    sizes = {"known": known, **{f"far {place}": size for place, size in enumerate(unknown)}}
+    sets = [
+        ScoredSet(name=name, group="far" if place else "known", values=torch.rand(2, size, 2, dtype=torch.float64) - 2 * bool(place))
+        for place, (name, size) in enumerate(sizes.items())
+    ]
+    return Scored(models=("ours", "theirs"), scores=("msp", "energy"), sets=tuple(sets))
+
+
+@pytest.mark.parametrize(("known", "unknown"), [(12, (12,)), (12, (200,)), (200, (12,)), (12, (200, 200)), (5000, (12, 12))])
+def test_images_that_are_all_parted_are_no_certainty(known: int, unknown: tuple[int, ...]) -> None:
+    """Pairs of images are no more images than there are: the ends are Clopper and Pearson's of nothing seen in the smaller set."""
+    found = judge(parted(known, *unknown), resamples=20)
+    least = stats.binomtest(12, 12).proportion_ci(0.95).low
+    rows = [row.auroc for row in found.rows]
+    assert {(row.value, round(row.low or 0, 9), row.high) for row in rows} == {(1, round(least, 9), 1)}
+    if known > 12 and len(unknown) == 2:  # a mean over two sets of 12 says as much as 24 images, or as half of one set
+        least = 1 - max(1 - 0.025 ** (1 / 24), (1 - least) / 2)
+    for mean in found.means:
+        assert (mean.auroc.value, mean.auroc.low, mean.auroc.high) == (1, pytest.approx(least), 1)
+    for gain in found.gains:
+        assert (gain.auroc.value, gain.auroc.low, gain.auroc.high) == (0, pytest.approx(least - 1), pytest.approx(1 - least))
 
 
 def test_the_spread_of_draws_is_that_of_fresh_test_sets() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rediffuse.evaluation.ood.scoring import Scored
+from rediffuse.evaluation.statistics import FEW, MIN_IMAGES, Interval, basis_of_runs, ends, hidden
 
 Floats = NDArray[np.float64]
 
@@ -58,6 +59,32 @@ def resampled_auroc(scored: Scored, resamples: int, seed: int = 0) -> tuple[Floa
         for (model, score), own in ranked.items():
             target[model, :, score] = own.auroc(first, others)
     return value, drawn
+
+
+def interval(
+    scored: Scored, sets: Sequence[int], value: float, drawn: Floats, *, level: float = 0.95, paired: bool = False, runs: int = 1
+) -> Interval:
+    """A mean AUROC, or a difference of two, with its percentiles over drawn test sets.
+
+    Below `MIN_IMAGES` images in its smallest set it has none. Where a score parts all images, or two do it alike, draws have no width and
+    would pass for certainty: the ends are then what as many unseen pairs of images as the smaller set can hide may change. With shares p of
+    known and q of unknown images unlike those seen, none is among N and M with chance (1 - p)^N (1 - q)^M, so that all but
+    (1 - p)(1 - q) >= miss^(1 / min(N, M)) of the pairs may be.
+
+    Args:
+        sets: places of the unknown sets behind it.
+        drawn: (resamples,).
+        level: coverage, in (0, 1).
+        paired: a difference, in [-1, 1].
+        runs: classifiers behind it.
+    Reference: Clopper and Pearson, Biometrika 26, 1934 (0 of n).
+    """
+    known, unknown = len(scored.sets[0]), np.array([len(scored.sets[place + 1]) for place in sets])
+    if min(known, *unknown) < MIN_IMAGES:
+        return Interval(value=float(value), runs=runs, basis=FEW)
+    unseen = max(hidden(np.array([known]), level), hidden(unknown, level))
+    low, high = ends(drawn, float(value), (-1.0 if paired else 0.0, 1.0), unseen, level=level)
+    return Interval(value=float(value), low=low, high=high, runs=runs, basis=basis_of_runs(runs))
 
 
 def _weights(count: int, generator: np.random.Generator, number: int) -> Floats:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.ood import metrics
-from rediffuse.evaluation.ood.resampling import resampled_auroc
+from rediffuse.evaluation.ood.resampling import interval, resampled_auroc
 from rediffuse.evaluation.ood.scores import HEADLINE, PAPER
 from rediffuse.evaluation.ood.scoring import Group, Scored
 from rediffuse.evaluation.saved import Content, Saved
-from rediffuse.evaluation.statistics import FEW, MIN_IMAGES, Interval, basis_of_runs
+from rediffuse.evaluation.statistics import Interval
 
 RESAMPLES = 1000
 BINS = 40
@@ -190,7 +190,7 @@ def _rows(scored: Scored, value: NDArray[Any], drawn: NDArray[Any], level: float
                 group=part.group,
                 images=len(part),
                 score=scored.scores[score],
-                auroc=_interval(value[place], drawn[(slice(None), *place)], level, _fewest(scored, [number])),
+                auroc=interval(scored, [number], float(value[place]), drawn[(slice(None), *place)], level=level),
                 aupr_known=metrics.aupr_known(*pair),
                 aupr_unknown=metrics.aupr_unknown(*pair),
                 fpr95=metrics.fpr95(*pair),
@@ -216,7 +216,7 @@ def _means(scored: Scored, rows: Sequence[OodRow], value: NDArray[Any], drawn: N
             names = {scored.scores[score] for score in scores}
             own = [row for row in rows if row.model == model and row.group == group and row.score in names]
             rest = {name: float(np.mean([getattr(row, name) for row in own])) for name in ("aupr_known", "aupr_unknown", "fpr95")}
-            auroc = _interval(_mean(value[place], sets, scores), _mean(drawn[:, place], sets, scores), level, _fewest(scored, sets))
+            auroc = interval(scored, sets, _mean(value[place], sets, scores), _mean(drawn[:, place], sets, scores), level=level)
             found.append(OodMean(model=model, group=group, score=key, of=MEANS.get(key, (key,)), auroc=auroc, **rest))
     return tuple(found)
 
@@ -228,7 +228,7 @@ def _gains(scored: Scored, value: NDArray[Any], drawn: NDArray[Any], level: floa
             for group, key, sets, scores in _averages(scored):
                 gap = _mean(value[first] - value[second], sets, scores)
                 gaps = _mean(drawn[:, first] - drawn[:, second], sets, scores)
-                auroc = _interval(gap, gaps, level, _fewest(scored, sets))
+                auroc = interval(scored, sets, gap, gaps, level=level, paired=True)
                 found.append(OodGain(ours=ours, theirs=scored.models[second], group=group, score=key, auroc=auroc))
     return tuple(found)
 
@@ -249,18 +249,6 @@ def _histograms(scored: Scored, bins: int) -> tuple[Histogram, ...]:
 def _mean(values: NDArray[Any], sets: Sequence[int], scores: Sequence[int]) -> Any:
     """Over some sets and scores, the last two axes."""
     return values[..., sets, :][..., scores].mean(axis=(-2, -1))
-
-
-def _fewest(scored: Scored, sets: Sequence[int]) -> int:
-    """Images of the smallest set that a figure rests on."""
-    return min(len(scored.sets[0]), *(len(scored.sets[number + 1]) for number in sets))
-
-
-def _interval(value: Any, drawn: NDArray[Any], level: float, images: int) -> Interval:
-    if images < MIN_IMAGES:
-        return Interval(value=float(value), basis=FEW)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value=float(value), low=float(low), high=float(high), basis=basis_of_runs(1))
 
 
 def _negated(found: Interval) -> Interval:
