@@ -34,6 +34,8 @@ class Judged:
         preprocessing: size and normalisation that the network wants; None where it takes [0, 1] at any size, as a `Classifier` does.
         head: the layer of the network whose input is called features; None takes the last linear layer with K outputs.
         name: in tables and pages.
+    Attributes:
+        head_given: whether the head was said, not found: one that was found need not be what makes the logits.
     Raises:
         ConfigError: fewer than two classes, a head that is no layer of the network.
     """
@@ -53,7 +55,7 @@ class Judged:
         self.name = name or type(network).__name__
         if head is not None and not any(part is head for part in network.modules()):
             raise ConfigError(f"the head of {self.name} must be one of its own layers, got another {type(head).__name__}")
-        self._head = head
+        self._head, self.head_given = head, head is not None
 
     @classmethod
     def open(cls, spec: str, *, device: str | torch.device = "cpu", name: str = "") -> Self:

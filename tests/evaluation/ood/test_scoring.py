@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.evaluation.ood.toys import CLASSES, Rectified, judged, noise
+from tests.evaluation.ood.toys import CLASSES, Rectified, TwoHeads, judged, noise
 from tests.training.toys import striped
 from torch import Tensor, nn
 
@@ -188,6 +188,36 @@ def test_networks_that_cannot_be_asked_are_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(scoring, "BANK_BYTES", 24 * 4 * 30)
     with pytest.raises(ConfigError, match="a bank of at most 30 images"):
         run([judged()])
+
+
+@pytest.mark.parametrize("score", ["knn", "mahalanobis", "scale"])
+def test_a_head_that_was_found_must_make_the_logits(score: str) -> None:
+    """Of two heads the last is found: its input is half of what the network goes by. Whoever names it has said what features are."""
+    net, asked = TwoHeads(), replace(ASKED, scores=("msp", score))
+    found = Judged(net, CLASSES, name="two")
+    with pytest.raises(ModelError, match=r"the head of two, its last linear layer with an output a class, is not what makes its logits"):
+        run([found], asked)
+    assert askable(found, KNOWN, size=8) == ("msp", "max_logit", "energy")
+    named = Judged(net, CLASSES, head=net.second.head, name="two")
+    assert askable(named, KNOWN, size=8) == ("msp", "max_logit", "energy", "knn", "mahalanobis")
+    if score == "scale":
+        with pytest.raises(ModelError, match=r"the head of two is not what makes its logits; .* leave out the scores react, ash_b"):
+            run([named], asked)
+    else:
+        assert run([named], asked).scores == ("msp", score)
+
+
+def test_a_head_that_is_asked_about_pieces_of_an_image_is_not_taken_for_one() -> None:
+    class Pieces(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, len(CLASSES))
+
+        def forward(self, images: Tensor) -> Tensor:
+            found: Tensor = self.head(images.flatten(2).transpose(1, 2)).mean(1)
+            return found
+
+    assert askable(Judged(Pieces(), CLASSES), KNOWN, size=8) == ("msp", "max_logit", "energy")
 
 
 def test_scores_of_logits_ask_for_no_head_and_no_training_images() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.evaluation.ood.toys import CLASSES, judged, noise
+from tests.evaluation.ood.toys import CLASSES, TwoHeads, judged, noise
 from tests.training.toys import striped
 from torch import Tensor, nn
 
@@ -69,6 +69,7 @@ def test_every_score_is_there_where_it_can_be_had() -> None:
             (*RECTIFIED_SCORES, *DISTANCE_SCORES),
             "headless has no linear layer with 4 outputs",
         ),
+        (Judged(TwoHeads(), CLASSES, name="two"), (*RECTIFIED_SCORES, *DISTANCE_SCORES), "the head of two, its last linear layer"),
         (judged(relu=False, name="signed"), RECTIFIED_SCORES, "signed has features below 0"),
         (Judged(Flat(), CLASSES, name="flat"), ("mahalanobis",), "training features do not differ within their classes"),
     ],

@@ -18,6 +18,7 @@ from rediffuse.evaluation.ood import scores as rules
 from rediffuse.evaluation.ood.reference import BANK, NEIGHBOURS, Reference
 
 _OF_LOGITS: Mapping[str, Callable[[Tensor], Tensor]] = {"msp": rules.msp, "max_logit": rules.max_logit, "energy": rules.energy}
+_OF_FEATURES = (*rules.RECTIFIED_SCORES, *rules.DISTANCE_SCORES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +66,14 @@ class Look:
 
 
 def look(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> Look:
-    """Ask a network about the first images of a set: without features it has scores of logits alone, and where some of those are negative,
-    or no linear layer makes its logits of them, no ReAct, ASH and SCALE."""
+    """Ask a network about the first images of a set: without features, or where the layer that was found to be its head does not make its
+    logits of them, it has scores of logits alone; where some are negative, or no linear layer makes its logits, no ReAct, ASH and SCALE."""
     _, pictures = next(batches(images[:64], size=size, fit=fit))
     try:
-        features, logits = features_of(model, pictures)
+        features, logits = model.features(pictures)
     except ModelError as error:
-        return Look(lacking=dict.fromkeys((*rules.RECTIFIED_SCORES, *rules.DISTANCE_SCORES), str(error)), width=0)
-    try:
-        for alter in _altered(model, features, logits, Reference()).values():
-            alter(features)
-    except (ModelError, ConfigError) as error:
-        return Look(lacking=dict.fromkeys(rules.RECTIFIED_SCORES, str(error)), width=features.shape[1])
-    return Look(lacking={}, width=features.shape[1])
+        return Look(lacking=dict.fromkeys(_OF_FEATURES, str(error)), width=0)
+    return Look(lacking={name: str(error) for name, error in lacking(model, pictures, features, logits).items()}, width=features.shape[1])
 
 
 def askable(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> tuple[str, ...]:
@@ -86,19 +82,45 @@ def askable(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "
     return tuple(name for name in rules.SCORES if name not in lacking)
 
 
-def score_batch(model: Judged, pictures: Tensor, asked: Sequence[str], reference: Reference) -> Tensor:
-    """(B, S) float64: the scores of a batch, in the order asked. pictures: (B, 3, H, W) in [0, 1]."""
+def lacking(model: Judged, pictures: Tensor, features: Tensor, logits: Tensor) -> dict[str, ModelError | ConfigError]:
+    """Scores that cannot be had of what a network says of a batch, and why. pictures: (B, 3, H, W); features: (B, D); logits: (B, K)."""
+    try:
+        if not bool(features.isfinite().all()):
+            raise model.not_finite("features", pictures)
+        if not model.head_given:
+            _check_head(model, features, logits, _OF_FEATURES)
+    except ModelError as error:
+        return dict.fromkeys(_OF_FEATURES, error)
+    try:
+        rules.check_rectified(features, model.name)
+        if model.head_given:  # altered features are given to the head alone
+            _check_head(model, features, logits, rules.RECTIFIED_SCORES)
+        for alter in (rules.ash_b, rules.ash_s, rules.scale):
+            alter(features[:1])
+    except (ModelError, ConfigError) as error:
+        return dict.fromkeys(rules.RECTIFIED_SCORES, error)
+    return {}
+
+
+def score_batch(model: Judged, pictures: Tensor, asked: Sequence[str], reference: Reference, lost: dict[str, str] | None = None) -> Tensor:
+    """(B, S) float64: the scores of a batch, in the order asked.
+
+    Args:
+        pictures: (B, 3, H, W) in [0, 1].
+        lost: takes up why a score cannot be had, which is NaN then; None raises ModelError or ConfigError.
+    """
     if all(name in _OF_LOGITS for name in asked):
         logits = model.logits(pictures)
         return torch.stack([_OF_LOGITS[name](logits) for name in asked], dim=1)
-    features, logits = features_of(model, pictures)
-    altered = _altered(model, features, logits, reference) if any(name in rules.RECTIFIED_SCORES for name in asked) else {}
+    features, logits = features_of(model, pictures, asked, lost)
     found = []
     for name in asked:
         if name in _OF_LOGITS:
             found.append(_OF_LOGITS[name](logits))
-        elif name in altered:
-            found.append(rules.of_altered(altered[name](features.double()), rules.linear(model.head, model.name)))
+        elif lost is not None and name in lost:
+            found.append(torch.full((len(pictures),), math.nan, dtype=torch.float64))
+        elif name in rules.RECTIFIED_SCORES:
+            found.append(rules.of_altered(_altered(name, features.double(), reference), rules.linear(model.head, model.name)))
         else:
             distance = reference.neighbours if name == "knn" else reference.mahalanobis
             if distance is None:
@@ -107,27 +129,32 @@ def score_batch(model: Judged, pictures: Tensor, asked: Sequence[str], reference
     return torch.stack(found, dim=1)
 
 
-def features_of(model: Judged, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """(features (B, D), logits (B, K)). Raises ModelError where one of them is not finite."""
+def features_of(model: Judged, pictures: Tensor, asked: Sequence[str], lost: dict[str, str] | None = None) -> tuple[Tensor, Tensor]:
+    """(features (B, D), logits (B, K)); lost: as in `score_batch`."""
     features, logits = model.features(pictures)
-    if not bool(features.isfinite().all()):
-        raise model.not_finite("features", pictures)
+    for name, error in lacking(model, pictures, features, logits).items():
+        if name in asked:
+            if lost is None:
+                raise error
+            lost.setdefault(name, str(error))
     return features, logits
 
 
-def _altered(model: Judged, features: Tensor, logits: Tensor, reference: Reference) -> Mapping[str, Callable[[Tensor], Tensor]]:
-    """What each score that alters features does to them, where that makes sense."""
-    rules.check_rectified(features, model.name)
-    _check_head(model, features.double(), logits)
-    threshold = math.inf if reference.threshold is None else reference.threshold
-    return {"react": lambda values: rules.react(values, threshold), "ash_b": rules.ash_b, "ash_s": rules.ash_s, "scale": rules.scale}
+def _altered(name: str, features: Tensor, reference: Reference) -> Tensor:
+    """(B, D): the features as one of `scores.RECTIFIED_SCORES` changes them."""
+    if name == "react":
+        return rules.react(features, math.inf if reference.threshold is None else reference.threshold)
+    return {"ash_b": rules.ash_b, "ash_s": rules.ash_s, "scale": rules.scale}[name](features)
 
 
-def _check_head(model: Judged, features: Tensor, logits: Tensor) -> None:
-    """Altered features are given to the head alone, so it must be what makes the logits."""
+def _check_head(model: Judged, features: Tensor, logits: Tensor, scores: Sequence[str]) -> None:
+    """Raise ModelError unless the head makes the logits of the features, which are its own only then."""
     head = rules.linear(model.head, model.name)
     bias = None if head.bias is None else head.bias.detach().cpu().double()
-    again = F.linear(features, head.weight.detach().cpu().double(), bias)
-    if again.shape != logits.shape or float((again - logits).abs().max()) > 0.02 * (1 + float(logits.abs().max())):
-        asked = ", ".join(rules.RECTIFIED_SCORES)
-        raise ModelError(f"the head of {model.name} is not what makes its logits; say which layer is, or leave out the scores {asked}")
+    fits = features.shape[1] == head.in_features and logits.shape[1] == head.out_features
+    again = F.linear(features.double(), head.weight.detach().cpu().double(), bias) if fits else logits
+    if not fits or float((again - logits).abs().max()) > 0.02 * (1 + float(logits.abs().max())):
+        which = f"the head of {model.name}" + ("" if model.head_given else ", its last linear layer with an output a class,")
+        raise ModelError(
+            f"{which} is not what makes its logits; say which layer is: Judged(..., head=), or leave out the scores {', '.join(scores)}"
+        )

@@ -151,9 +151,7 @@ class _Work:
 
     def bank_features(self, place: int, pictures: Tensor, images: int) -> Tensor:
         model = self.models[place]
-        features, _ = features_of(model, pictures)
-        if any(name in rules.RECTIFIED_SCORES for name in self.asked.scores):
-            rules.check_rectified(features, model.name)
+        features, _ = features_of(model, pictures, self.asked.scores)
         fits = bank_that_fits(features.shape[1], len(self.models))
         if images > fits:
             size = images * features.shape[1] * 4 * len(self.models)
