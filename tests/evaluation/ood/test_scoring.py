@@ -207,6 +207,51 @@ def test_a_head_that_was_found_must_make_the_logits(score: str) -> None:
         assert run([named], asked).scores == ("msp", score)
 
 
+def dipping(below: Tensor) -> Judged:
+    """A network whose features are those of a ReLU, but of one picture, of which one is negative."""
+    net = Rectified(0)
+
+    def dip(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        found = inputs[0].clone()
+        found[net.shown == 1, 0] = -0.25
+        return (found,)
+
+    def see(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        net.shown = (inputs[0] == below).all(dim=(1, 2, 3)).int()
+
+    net.register_forward_pre_hook(see)
+    net.head.register_forward_pre_hook(dip)
+    return Judged(net, CLASSES, name="dips")
+
+
+@pytest.mark.parametrize("images", [TRAIN, KNOWN, NEAR["grey"], FAR["dark"]])
+def test_a_feature_that_is_first_negative_late_loses_the_scores_that_want_none(
+    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "BLOCK", 6)
+    other, below = judged(1), pictures(images)[-1]
+    with pytest.raises(ModelError, match=r"dips has features below 0 \(down to -0.25\)"):
+        run([other, dipping(below)])
+    asked, left = replace(ASKED, leave_out=True), ("msp", "max_logit", "energy", "knn", "mahalanobis")
+    found = run([other, dipping(below)], asked, keep=tmp_path / "kept")
+    assert found.scores == left
+    assert found.notes == (
+        "left out: react, ash_b, ash_s, scale, because dips has features below 0 (down to -0.25), so no ReLU comes last",
+    )
+    alone = run([other], replace(ASKED, scores=left))
+    for ours, theirs in zip(found.sets, alone.sets, strict=True):
+        assert ours.values.shape == (2, len(theirs), 5)
+        assert torch.allclose(ours.values[0], theirs.values[0], rtol=1e-6, atol=1e-8)
+        assert bool(ours.values.isfinite().all())
+    again = run([other, dipping(below)], asked, keep=tmp_path / "kept")  # blocks tell what was lost in them
+    assert (again.scores, again.notes) == (found.scores, found.notes)
+    assert all(torch.equal(ours.values, theirs.values) for ours, theirs in zip(again.sets, found.sets, strict=True))
+    with pytest.raises(ModelError, match="dips has features below 0"):
+        run([other, dipping(below)], keep=tmp_path / "kept")
+    with pytest.raises(ModelError, match="dips has features below 0"):
+        run([dipping(below)], replace(asked, scores=("react", "scale")))
+
+
 def test_a_head_that_is_asked_about_pieces_of_an_image_is_not_taken_for_one() -> None:
     class Pieces(nn.Module):
         def __init__(self) -> None:

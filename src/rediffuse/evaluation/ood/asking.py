@@ -33,7 +33,7 @@ class Asked:
         neighbours: k of KNN.
         seed: of the choice.
         batch: images a call.
-        leave_out: a score that the training images cannot give is left out and noted; else it is an error.
+        leave_out: a score that training images or features cannot give is left out and noted; else it is an error.
     """
 
     size: int

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from rediffuse.data.splits import chosen
 from rediffuse.data.types import ImageSet
-from rediffuse.errors import ConfigError, DataError
+from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.judged import Judged, batches, check_models
-from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks, kept_images
+from rediffuse.evaluation.kept import Kept, fingerprint, in_noted_blocks, kept_images
 from rediffuse.evaluation.ood import scores as rules
 from rediffuse.evaluation.ood.asking import Asked, features_of, score_batch
 from rediffuse.evaluation.ood.reference import Reference, check_neighbours
@@ -27,6 +27,10 @@ BANK_BYTES = 2**29
 """Of all training features that are held at once; fitting takes up to three times as much."""
 Group = Literal["known", "near", "far"]
 Progress = Callable[[int, int], None]
+Lost = dict[str, str] | None
+"""Score -> why it cannot be had, as it is found; None raises instead."""
+Ask = Callable[[int, Tensor, Lost], Tensor]
+"""(model, pictures, what is lost) -> (B, ...)."""
 
 
 def bank_that_fits(width: int, models: int) -> int:
@@ -89,7 +93,8 @@ def score_sets(
     Raises:
         DataError: an empty set, one that shares many pictures with `known` or `train` (`sets.SHARED`), no training images where a score
             asks for them.
-        ModelError: NaN logits; negative features under ReAct, ASH or SCALE.
+        ModelError: NaN logits; under scores of features a found head that does not make the logits; negative features under ReAct, ASH
+            or SCALE. Where `asked.leave_out` is set those scores are left out and noted, of whichever image that is found.
         ConfigError: a bank that does not fit, kept blocks of another call.
     """
     began, judged = time.monotonic(), check_models(models)
@@ -109,49 +114,58 @@ def score_sets(
     kept = None if keep is None else Kept(keep, _identity(judged, bank, settings))
     total = len(bank or ()) + sum(len(images) for _, _, images in sets)
     work = _Work(models=judged, asked=asked, kept=kept, progress=progress, total=total)
-    references, lost = ([Reference()] * len(judged), {}) if bank is None else work.references(bank)
-    if lost:
-        work = replace(work, asked=replace(asked, scores=tuple(name for name in asked.scores if name not in lost)))
+    references = [Reference()] * len(judged) if bank is None else work.references(bank)
+    work = replace(work, asked=replace(asked, scores=work.left()))
     found = [ScoredSet(name=name, group=group, values=work.score(_block_name(images), images, references)) for name, group, images in sets]
+    kept_scores = [work.asked.scores.index(name) for name in work.left()]  # those that every image of every set has
     return Scored(
         models=tuple(model.name for model in judged),
-        scores=work.asked.scores,
-        sets=tuple(found),
+        scores=work.left(),
+        sets=tuple(replace(each, values=each.values[..., kept_scores]) for each in found),
         seconds=time.monotonic() - began,
         settings=settings,
-        notes=(*aside, *left_out(lost)),
+        notes=(*aside, *left_out({name: work.lost[name] for name in asked.scores if name in work.lost})),
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Work:
+    """lost: score -> why it is left out, so far."""
+
     models: Sequence[Judged]
     asked: Asked
     kept: Kept | None
     progress: Progress | None
     total: int
     done: list[int] = field(default_factory=lambda: [0])
+    lost: dict[str, str] = field(default_factory=dict)
 
-    def references(self, chosen: ImageSet) -> tuple[list[Reference], dict[str, str]]:
-        """(every classifier's scores, fitted to the features of the chosen training images; score -> why it is left out)."""
-        wanted, lost = self.asked.scores, dict[str, str]()
-        labels = [model.truth(chosen) if "mahalanobis" in wanted else None for model in self.models]
-        blocks = self.blocks("bank", chosen, lambda place, pictures: self.bank_features(place, pictures, len(chosen)))
+    def left(self) -> tuple[str, ...]:
+        """The scores that are not lost. Raises ModelError with the reason where none is."""
+        names = tuple(name for name in self.asked.scores if name not in self.lost)
+        if not names:
+            raise ModelError(next(iter(self.lost.values())))
+        return names
+
+    def references(self, chosen: ImageSet) -> list[Reference]:
+        """Every classifier's scores, fitted to the features of the chosen training images."""
+        labels = [model.truth(chosen) if "mahalanobis" in self.asked.scores else None for model in self.models]
+        blocks = self.blocks("bank", chosen, lambda place, pictures, lost: self.bank_features(place, pictures, len(chosen), lost))
         found = []
         for place, own in enumerate(labels):
             features = torch.cat([block.pop(place) for block in blocks])
             try:
-                found.append(Reference.fit(features, own, wanted, self.asked.neighbours))
+                found.append(Reference.fit(features, own, self.left(), self.asked.neighbours))
             except DataError as error:
                 if not self.asked.leave_out:
                     raise
-                wanted, lost["mahalanobis"] = tuple(name for name in wanted if name != "mahalanobis"), str(error)
-                found.append(Reference.fit(features, own, wanted, self.asked.neighbours))
-        return found, lost
+                self.lost["mahalanobis"] = str(error)
+                found.append(Reference.fit(features, own, self.left(), self.asked.neighbours))
+        return found
 
-    def bank_features(self, place: int, pictures: Tensor, images: int) -> Tensor:
+    def bank_features(self, place: int, pictures: Tensor, images: int, lost: Lost) -> Tensor:
         model = self.models[place]
-        features, _ = features_of(model, pictures, self.asked.scores)
+        features, _ = features_of(model, pictures, self.asked.scores, lost)
         fits = bank_that_fits(features.shape[1], len(self.models))
         if images > fits:
             size = images * features.shape[1] * 4 * len(self.models)
@@ -162,25 +176,33 @@ class _Work:
         return features
 
     def score(self, name: str, images: ImageSet, references: Sequence[Reference]) -> Tensor:
-        """(models, images, scores) of a set."""
-        blocks = self.blocks(name, images, lambda place, part: score_batch(self.models[place], part, self.asked.scores, references[place]))
+        """(models, images, scores) of a set; NaN where a score was lost."""
+
+        def ask(place: int, pictures: Tensor, lost: Lost) -> Tensor:
+            return score_batch(self.models[place], pictures, self.asked.scores, references[place], lost)
+
+        blocks = self.blocks(name, images, ask)
         return torch.stack([torch.cat([block[place] for block in blocks]) for place in range(len(self.models))])
 
-    def blocks(self, name: str, images: ImageSet, ask: Callable[[int, Tensor], Tensor]) -> list[dict[int, Tensor]]:
-        """Model -> (images of the block, ...) for each block of a set; finished ones are read."""
+    def blocks(self, name: str, images: ImageSet, ask: Ask) -> list[dict[int, Tensor]]:
+        """Model -> (images of the block, ...) for each block of a set; finished ones are read, with what was lost in them."""
         out, before = [], self.done[0]
-        for rows, block in in_blocks(len(images), BLOCK, lambda rows: self.ask(images[rows], ask), self.kept, f"{name}-"):
+        for rows, block, lost in in_noted_blocks(len(images), BLOCK, lambda rows: self.ask(images[rows], ask), self.kept, f"{name}-"):
+            if lost and not self.asked.leave_out:  # kept by a call that left scores out
+                raise ModelError(next(iter(lost.values())))
+            self.lost.update({score: reason for score, reason in lost.items() if score not in self.lost})
             out.append({place: block[model.name] for place, model in enumerate(self.models)})
             self.count(before + rows.stop)
         return out
 
-    def ask(self, images: ImageSet, ask: Callable[[int, Tensor], Tensor]) -> dict[str, Tensor]:
+    def ask(self, images: ImageSet, ask: Ask) -> tuple[dict[str, Tensor], dict[str, str]]:
         parts: dict[int, list[Tensor]] = {place: [] for place in range(len(self.models))}
+        lost = dict[str, str]()
         for rows, pictures in batches(images, size=self.asked.size, fit=self.asked.fit, batch=self.asked.batch):
             for place, values in parts.items():
-                values.append(ask(place, pictures))
+                values.append(ask(place, pictures, lost if self.asked.leave_out else None))
             self.count(self.done[0] + len(rows))
-        return {self.models[place].name: torch.cat(values) for place, values in parts.items()}
+        return {self.models[place].name: torch.cat(values) for place, values in parts.items()}, lost
 
     def count(self, done: int) -> None:
         """Tell how many images are done, where they are more than before."""
