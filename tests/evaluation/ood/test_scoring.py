@@ -11,7 +11,9 @@ import torch
 from tests.evaluation.ood.toys import CLASSES, Rectified, TwoHeads, judged, noise
 from tests.training.toys import striped
 from torch import Tensor, nn
+from transformers import ResNetConfig, ResNetForImageClassification
 
+from rediffuse.data.images import to_tensor
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.judged import Judged, batches
@@ -250,6 +252,35 @@ def test_a_feature_that_is_first_negative_late_loses_the_scores_that_want_none(
         run([other, dipping(below)], keep=tmp_path / "kept")
     with pytest.raises(ModelError, match="dips has features below 0"):
         run([dipping(below)], replace(asked, scores=("react", "scale")))
+
+
+@pytest.mark.parametrize(("images", "told"), [(11, True), (10, False)])
+def test_features_that_are_never_negative_and_never_0_are_no_relus(images: int, told: bool) -> None:
+    """Of 96 values an image; below 1,000 nothing is said."""
+
+    class Squashed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(96, len(CLASSES))
+
+        def forward(self, images: Tensor) -> Tensor:
+            found: Tensor = self.head(images.flatten(1)[:, :96].sigmoid())
+            return found
+
+    found = askable(Judged(Squashed(), CLASSES), noise(images, seed=1), size=8)
+    assert found == (("msp", "max_logit", "energy", "knn", "mahalanobis") if told else rules.SCORES)
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_means_over_maps_behind_a_relu_hold_zeros(side: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        shape = {"embedding_size": 8, "hidden_sizes": [32, 128], "depths": [1, 1], "layer_type": "basic"}
+        net = ResNetForImageClassification(ResNetConfig(num_labels=4, **shape))
+    for model in (Judged(net, CLASSES), Judged.open("resnet-64")):
+        images = noise(12, seed=2, size=side)
+        assert model.features(torch.stack([to_tensor(each.image) for each in images]))[0].numel() >= rules.ZEROS_AMONG
+        assert askable(model, images, size=side) == rules.SCORES
 
 
 def test_a_head_that_is_asked_about_pieces_of_an_image_is_not_taken_for_one() -> None:

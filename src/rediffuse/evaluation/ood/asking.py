@@ -66,14 +66,22 @@ class Look:
 
 
 def look(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> Look:
-    """Ask a network about the first images of a set: without features, or where the layer that was found to be its head does not make its
-    logits of them, it has scores of logits alone; where some are negative, or no linear layer makes its logits, no ReAct, ASH and SCALE."""
+    """Ask a network about the first images of a set.
+
+    Without features, or where the layer that was found to be its head does not make its logits of them, it has scores of logits alone;
+    where some features are negative, none of many is 0, or no linear layer makes its logits, no ReAct, ASH and SCALE.
+    """
     _, pictures = next(batches(images[:64], size=size, fit=fit))
     try:
         features, logits = model.features(pictures)
     except ModelError as error:
         return Look(lacking=dict.fromkeys(_OF_FEATURES, str(error)), width=0)
-    return Look(lacking={name: str(error) for name, error in lacking(model, pictures, features, logits).items()}, width=features.shape[1])
+    found = lacking(model, pictures, features, logits)
+    try:
+        rules.check_zeros(features, model.name)
+    except ModelError as error:
+        found = {**dict.fromkeys(rules.RECTIFIED_SCORES, error), **found}
+    return Look(lacking={name: str(error) for name, error in found.items()}, width=features.shape[1])
 
 
 def askable(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> tuple[str, ...]:

@@ -27,6 +27,8 @@ PAPER = ("ash_b", "msp", "react", "scale")
 REACT_PERCENTILE = 90.0
 ASH_PERCENTILE = 90.0
 SCALE_PERCENTILE = 85.0
+ZEROS_AMONG = 1000
+"""Features of which a ReLU leaves one at 0."""
 
 
 def msp(logits: Tensor) -> Tensor:
@@ -83,6 +85,17 @@ def check_rectified(features: Tensor, name: str) -> None:
     if lowest < 0:
         asked = ", ".join(RECTIFIED_SCORES)
         raise ModelError(f"{name} has features below 0 (down to {lowest:.3g}), so no ReLU comes last; leave out the scores {asked}")
+
+
+def check_zeros(features: Tensor, name: str) -> None:
+    """Raise ModelError where none of many features (N, D) is exactly 0: a sigmoid or a softplus gives no negative ones either.
+
+    Means over a map behind a ReLU hold zeros too, 7 to 42 % in trained networks here and a few in random ones at 224 pixels; of fewer than
+    `ZEROS_AMONG` values nothing is said.
+    """
+    if features.numel() >= ZEROS_AMONG and bool((features != 0).all()):
+        asked = ", ".join(RECTIFIED_SCORES)
+        raise ModelError(f"none of {features.numel():,} features of {name} is 0, so no ReLU comes last; leave out the scores {asked}")
 
 
 def linear(head: nn.Module, name: str) -> nn.Linear:

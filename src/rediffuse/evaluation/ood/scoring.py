@@ -93,8 +93,7 @@ def score_sets(
     Raises:
         DataError: an empty set, one that shares many pictures with `known` or `train` (`sets.SHARED`), no training images where a score
             asks for them.
-        ModelError: NaN logits; under scores of features a found head that does not make the logits; negative features under ReAct, ASH
-            or SCALE. Where `asked.leave_out` is set those scores are left out and noted, of whichever image that is found.
+        ModelError: NaN logits; features that a score cannot be had of (`asking.lacking`), unless `asked.leave_out`.
         ConfigError: a bank that does not fit, kept blocks of another call.
     """
     began, judged = time.monotonic(), check_models(models)
