@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from rediffuse.data.geometry import Fit, Geometry
 from rediffuse.data.images import to_tensor
@@ -82,6 +83,28 @@ def test_crop_is_the_centre_and_not_undone(draw):
     assert fit.undo(tensor, geometry, "source").size == (64, 64)
 
 
+@pytest.mark.parametrize("shape", [(640, 427), (427, 640), (601, 402), (300, 427)])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_longer_short_side_is_the_published_way_to_224(shape, place):
+    """Pillow's own resize and cut, at the sizes that torchvision's Resize(256) and CenterCrop(224) ask for; they differ in the filter."""
+    image = Image.fromarray(load_sample_images().images[place]).resize(shape)
+    width, height = (256 * side // min(shape) for side in shape)
+    left, top = round((width - 224) / 2), round((height - 224) / 2)
+    found, geometry = Fit(mode="crop", size=224, short_side=256).to_model(image)
+
+    def beside(resampling, other=found):
+        wanted = image.resize((width, height), resampling).crop((left, top, left + 224, top + 224))
+        return 255 * float((other - to_tensor(wanted)).abs().mean())
+
+    assert beside(Image.Resampling.LANCZOS) == 0
+    assert beside(Image.Resampling.BILINEAR) < 4
+    assert beside(Image.Resampling.BILINEAR, Fit(mode="crop", size=224).to_model(image)[0]) > 20
+    assert (geometry.left, geometry.top, geometry.width, geometry.height, geometry.geometry) == (0, 0, 224, 224, "unknown")
+    square = image.crop((0, 0, 224, 224))
+    assert not torch.equal(Fit(mode="crop", size=224, short_side=256).to_model(square)[0], to_tensor(square))
+    assert torch.equal(Fit(mode="crop", size=224, short_side=224).to_model(square)[0], to_tensor(square))
+
+
 def test_model_size_keeps_the_aspect(draw):
     fit = Fit(size=64)
     tensor, geometry = fit.to_model(draw(5, (200, 100)))
@@ -114,6 +137,9 @@ def test_bad_settings():
         Fit(size=60, multiple_of=8)
     with pytest.raises(ConfigError, match="at least 1"):
         Fit(size=0)
+    for mode, short_side in (("pad", 72), ("crop", 56)):
+        with pytest.raises(ConfigError, match=f"fit 'crop' and at least size, got {short_side} with fit '{mode}' and size 64"):
+            Fit(mode=mode, size=64, short_side=short_side)
     fit = Fit(size=8)
     _, geometry = fit.to_model(Image.new("RGB", (8, 4)))
     with pytest.raises(DataError, match=r"\(3, 8, 8\) .* got \(3, 16, 16\)"):

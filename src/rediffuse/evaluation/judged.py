@@ -211,9 +211,11 @@ def check_models(judged: Judged | Sequence[Judged]) -> tuple[Judged, ...]:
 
 
 def batches(
-    images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad", batch: int = 256
+    images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad", batch: int = 256, short_side: int | None = None
 ) -> Iterator[tuple[list[int], Tensor]]:
     """(rows, pictures (B, 3, size, size) float32 in [0, 1]) of a set, in order; no more than one batch is held.
+
+    short_side: of a crop, as in `Fit`.
 
     Raises DataError for a set without images, ConfigError for a batch without any.
     """
@@ -221,7 +223,7 @@ def batches(
         raise ConfigError(f"batch must be at least 1, got {batch}")
     if not len(images):
         raise DataError(f"{images.name} holds no images")
-    shape = Fit(mode=fit, size=size)
+    shape = Fit(mode=fit, size=size, short_side=short_side)
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         yield list(range(start, start + len(part))), torch.stack([shape.to_model(example.image)[0] for example in part])

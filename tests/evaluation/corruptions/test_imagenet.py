@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from tests.evaluation.corruptions.test_sources import PIXELS, write
-from tests.evaluation.corruptions.toys import network
+from tests.evaluation.corruptions.toys import network, pictures
 
 from rediffuse.data.folder import folder
+from rediffuse.data.geometry import Fit
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.corruptions.accuracy import corruption_accuracy
 from rediffuse.evaluation.corruptions.imagenet import imagenet_d, in_order, known_subset, wnids
@@ -106,6 +107,24 @@ def test_answers_may_be_more_than_are_shown(tmp_path: Path) -> None:
     assert subset_accuracy(model, images, size=32).classes == 2
     with pytest.raises(DataError, match=r"shows 'n01443537', which is not among the 200 classes"):
         subset_accuracy(model, images, size=32, among=known_subset("imagenet-a"))
+
+
+def test_pictures_are_cut_as_published_figures_have_them(tmp_path: Path) -> None:
+    """The centre of a longer short side, told in the notes and in what is kept."""
+    write(tmp_path / "set", pictures(40, 48), ["a", "b"])
+    images, model, shape = folder(tmp_path / "set"), network(["a", "b"]), Fit(mode="crop", size=32, short_side=40)
+    shown = torch.stack([shape.to_model(each.image)[0] for each in images])
+    with torch.no_grad():
+        model.network[-1].bias -= model.logits(shown).median(0).values  # so that little decides
+    found, answers = subset_accuracy(model, images, size=32, short_side=40, keep=tmp_path / "kept"), model.logits(shown).argmax(1)
+    whole = subset_accuracy(model, images, size=32)
+    assert found.right[0].tolist() == [answer == each.label for answer, each in zip(answers.tolist(), images, strict=True)]
+    assert found.right.tolist() != whole.right.tolist()
+    assert found.notes[-1] == "pictures: the short side scaled to 40 px, the centre 32 cut out"
+    assert whole.notes[-1] == "pictures: the short side scaled to 32 px, the centre 32 cut out"
+    assert subset_accuracy(model, images, size=32, fit="pad").content().notes[-1] == "pictures: pad to 32 px"
+    with pytest.raises(ConfigError, match="belongs to another call"):
+        subset_accuracy(model, images, size=32, keep=tmp_path / "kept")
 
 
 def test_any_class_that_a_folder_stands_for_is_right(tmp_path: Path) -> None:

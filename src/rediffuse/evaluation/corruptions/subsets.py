@@ -7,7 +7,7 @@ part of ImageNet-R or -A is judged, the list of the whole set. A folder may stan
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -94,6 +94,7 @@ def subset_accuracy(
     *,
     size: int,
     fit: Literal["pad", "crop", "squash"] = "crop",
+    short_side: int | None = None,
     spelled: Sequence[str] | None = None,
     among: Sequence[str] | None = None,
     means: Mapping[str, Sequence[str]] | None = None,
@@ -106,6 +107,7 @@ def subset_accuracy(
         models: one classifier or several, of different names.
         images: labelled, such as `data.folder.folder("imagenet-r")`.
         size, fit: side that pictures are fitted to, and how.
+        short_side: what the short side is scaled to before a crop takes the centre; None takes size. Published figures at 224 have 256.
         spelled: the models' classes as the folders are called, in label order, where names do not agree; the ids of ImageNet are known.
         among: what can be answers, as folders are called; None takes what the images show. `imagenet.known_subset("imagenet-r")` where
             they are a part of that set, `imagenet.wnids()` to mask nothing.
@@ -124,13 +126,14 @@ def subset_accuracy(
     kept = None
     if keep is not None:
         identity = {"kind": "subset", "images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ())}
+        identity |= {} if short_side is None else {"short_side": short_side}
         identity |= {} if among is None else {"among": asked.names}
         identity |= {} if means is None else {"means": {name: list(own) for name, own in means.items()}}
         kept = Kept(keep, {**identity, "models": {model.name: model.identity() for model in judged}})
     began, parts = time.perf_counter(), []
 
     def judge(rows: slice) -> dict[str, Tensor]:
-        return _judge(judged, columns, images[rows], asked.right(rows), size, fit)
+        return _judge(judged, columns, batches(images[rows], size=size, fit=fit, short_side=short_side), asked.right(rows))
 
     for rows, right in in_blocks(len(images), BLOCK, judge, kept):
         parts.append(torch.stack([right[model.name] for model in judged]))
@@ -143,7 +146,7 @@ def subset_accuracy(
         classes=len(asked.names),
         of=tuple(len(model.classes) for model in judged),
         seconds=time.perf_counter() - began,
-        notes=asked.notes(judged, "the folder shows" if among is None else "were named"),
+        notes=(*asked.notes(judged, "the folder shows" if among is None else "were named"), _fitted(size, fit, short_side)),
     )
 
 
@@ -190,12 +193,19 @@ def _meaning(folder: str, means: Mapping[str, Sequence[str]]) -> tuple[str, ...]
     return tuple(own)
 
 
+def _fitted(size: int, fit: str, short_side: int | None) -> str:
+    """A note of how pictures become squares: figures are comparable only where that is alike."""
+    if fit == "crop":
+        return f"pictures: the short side scaled to {short_side or size} px, the centre {size} cut out"
+    return f"pictures: {fit} to {size} px"
+
+
 def _judge(
-    models: Sequence[Judged], columns: Sequence[Tensor], images: ImageSet, right: Tensor, size: int, fit: Literal["pad", "crop", "squash"]
+    models: Sequence[Judged], columns: Sequence[Tensor], pictures: Iterable[tuple[list[int], Tensor]], right: Tensor
 ) -> dict[str, Tensor]:
-    """(N,) uint8 of each model. right: (N, A)."""
+    """(N,) uint8 of each model. pictures: of `batches`; right: (N, A)."""
     parts = []
-    for rows, pictures in batches(images, size=size, fit=fit):
-        answers = [model.logits(pictures)[:, own].argmax(dim=1) for model, own in zip(models, columns, strict=True)]
+    for rows, part in pictures:
+        answers = [model.logits(part)[:, own].argmax(dim=1) for model, own in zip(models, columns, strict=True)]
         parts.append(torch.stack([right[rows, answer] for answer in answers]).to(torch.uint8))
     return {model.name: own for model, own in zip(models, torch.cat(parts, dim=1), strict=True)}
