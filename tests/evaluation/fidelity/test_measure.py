@@ -64,6 +64,28 @@ def test_figures_are_those_of_the_features_by_class_too() -> None:
     assert found.classes[2].manifold == manifold(real[rows[0]], made[rows[1]])
 
 
+def test_labels_are_walked_once_whatever_the_number_of_classes() -> None:
+    """A million labels of a thousand classes would else be two thousand million steps."""
+
+    class Walked(tuple):  # type: ignore[type-arg]
+        walks = 0
+
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            Walked.walks += 1
+            return super().__iter__()
+
+    both = [
+        images.with_classes([*images.classes[::turn], *(f"other {place}" for place in range(60))])
+        for images, turn in ((REAL, 1), (MADE, -1))
+    ]
+    for images in both:
+        images.labels = Walked(images.labels)
+    found = measure_fidelity(*both, extractor=pooled, settings=OWN)
+    assert found.classes == measure_fidelity(REAL, MADE, extractor=pooled, settings=OWN).classes
+    assert [row.name for row in found.classes] == list(REAL.classes)
+    assert Walked.walks < 10
+
+
 def test_classes_are_matched_by_name_and_those_with_few_images_have_no_figures() -> None:
     made = MADE.subset([0, *range(8, 14)]).with_classes(["other", *reversed(MADE.classes)])
     found = measure_fidelity(REAL, made, extractor=pooled, settings=OWN)

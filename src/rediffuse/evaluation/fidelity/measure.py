@@ -199,16 +199,16 @@ def compare_features(name: str, real: Tensor, made: Tensor, settings: Fidelity) 
 
 def _classes(real: ImageSet, made: ImageSet) -> list[tuple[str, list[int], list[int]]]:
     """(name, real rows, made rows) of each class that has images in both sets."""
-    found = []
-    for label, name in enumerate(real.classes):
-        if name in made.classes:
-            other = made.classes.index(name)
-            rows = (
-                [row for row, own in enumerate(real.labels) if own == label],
-                [row for row, own in enumerate(made.labels) if own == other],
-            )
-            if all(rows):
-                found.append((name, *rows))
+    ours, theirs = _rows(real), _rows(made)
+    return [(name, ours[name], theirs[name]) for name in real.classes if name in ours and name in theirs]
+
+
+def _rows(images: ImageSet) -> dict[str, list[int]]:
+    """Class -> its rows, in order, of classes that have some."""
+    found: dict[str, list[int]] = {}
+    for row, label in enumerate(images.labels):
+        if label is not None:
+            found.setdefault(images.classes[label], []).append(row)
     return found
 
 
