@@ -55,9 +55,12 @@ class Views:
     ] = False
     dda_start: Annotated[int | None, Parameter(help="dda: noise time to start from. [default: 500]")] = None
     dda_steps: Annotated[int | None, Parameter(help="dda: steps back. [default: 50]")] = None
-    dda_guidance: Annotated[float | None, Parameter(help="dda: how strongly the photo holds; 0 lets go. [default: 3]")] = None
+    dda_guidance: Annotated[
+        float | None, Parameter(help="dda: how strongly the photo holds; 0 lets go. [default: 3; 12 up to 45 pixels]")
+    ] = None
     dda_factor: Annotated[
-        int | None, Parameter(help="dda: what of the photo holds: all that is left at a side so many times smaller. [default: 4]")
+        int | None,
+        Parameter(help="dda: what of the photo holds: all that is left at a side so many times smaller. [default: 4; 2 up to 45 pixels]"),
     ] = None
 
     def check(self) -> None:

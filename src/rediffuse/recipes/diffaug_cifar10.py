@@ -41,7 +41,7 @@ from rediffuse.evaluation.corruptions.frost import frost_overlays
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import Interval
-from rediffuse.evaluation.test_time.dda import DDASettings
+from rediffuse.evaluation.test_time.dda import SMALL_FACTOR, SMALL_GUIDANCE, DDASettings
 from rediffuse.evaluation.test_time.sharing import SharedViews
 from rediffuse.progress import Bar, counted
 from rediffuse.recipes.robust import ensembles
@@ -181,8 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dda-pictures", type=int, default=ASKED["dda_pictures"], help="test pictures for DDA and, beside it, for the ensemble; 0 for none"
     )
-    parser.add_argument("--dda-guidance", type=float, default=DDASettings().guidance, help="of DDA, as `dda_guidance` finds it best")
-    parser.add_argument("--dda-factor", type=int, default=DDASettings().factor, help="of DDA's low-pass filter; found likewise")
+    parser.add_argument("--dda-guidance", type=float, default=SMALL_GUIDANCE, help="of DDA, as `dda_guidance` found it best")
+    parser.add_argument("--dda-factor", type=int, default=SMALL_FACTOR, help="of DDA's low-pass filter; found likewise")
     parser.add_argument(
         "--dtype", choices=get_args(Numbers), default="auto", help="of what is asked at test time; begun tables go on in theirs alone"
     )

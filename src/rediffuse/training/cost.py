@@ -20,6 +20,8 @@ from rediffuse.training.objectives import Extra, Objective
 
 PASSES = 3
 """A training step costs a network three forward passes: one, and two backward."""
+IMAGE_PASSES = 2
+"""A call with its gradient in the image, and none in the weights, costs two."""
 TIMED = 3
 """Steps whose time is taken for the others', after one that also sets things up."""
 

@@ -25,12 +25,13 @@ from rediffuse.evaluation.suite import parts
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking
 from rediffuse.evaluation.suite.checks import lacking, named
-from rediffuse.evaluation.suite.cost import BACKWARD, Calls, Cost, PartCost, Rates
+from rediffuse.evaluation.suite.cost import Calls, Cost, PartCost, Rates
 from rediffuse.evaluation.suite.evaluate import Bench, evaluate
 from rediffuse.evaluation.suite.parts import build
 from rediffuse.evaluation.suite.result import FIELDS, Evaluation
 from rediffuse.evaluation.suite.settings import PARTS, SuiteSettings, usual_attacks
 from rediffuse.evaluation.test_time.diffaug import DiffAugSettings
+from rediffuse.training.cost import IMAGE_PASSES
 
 
 def plain(found: Evaluation) -> dict[str, Any]:
@@ -326,7 +327,7 @@ def test_the_usual_attack_leaves_an_ensemble_no_more_than_its_classifier(monkeyp
     assert bare["clean_accuracy"] == views["clean_accuracy"] == 1
     assert bare["attacked_accuracy"] == 0
     assert views["attacked_accuracy"] < 0.2
-    once, members = BACKWARD * 24 * 11, len(own.diffaug.times)
+    once, members = IMAGE_PASSES * 24 * 11, len(own.diffaug.times)
     assert built.calls == Calls(classifier=once * (1 + 8 * members), denoiser=once * 8 * (members - 1) * 4 // 3)
 
 

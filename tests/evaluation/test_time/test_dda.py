@@ -113,10 +113,23 @@ def test_start_and_guidance_shrink_with_the_picture() -> None:
     assert float(LINEAR.ratio[dda.start_level(32)]) == pytest.approx(0.49, abs=0.01)
     assert dda.start_level(224) == 500
     images, seeds = pictures(2, size=32), image_seeds(0, range(2))
-    scaled = DDA(Projection(), denoiser, DDASettings(guidance=2.1, steps=5)).adapt(images, seeds)
+    scaled = DDA(Projection(), denoiser, DDASettings(guidance=2.1, factor=2, steps=5)).adapt(images, seeds)
     start = DDA(Projection(), denoiser, DDASettings(steps=5)).start_level(32)
-    plain = DDASettings(guidance=0.3, steps=5, start=start, reference_size=None)
+    plain = DDASettings(guidance=0.3, factor=2, steps=5, start=start, reference_size=None)
     assert torch.allclose(scaled, DDA(Projection(), denoiser, plain).adapt(images, seeds), atol=1e-6)
+
+
+def test_small_pictures_are_held_as_was_measured_on_them() -> None:
+    chosen, own = DDASettings(), DDASettings(guidance=6, factor=1)
+    assert chosen.at(224) == (3, 4)
+    assert chosen.at(46) == (pytest.approx(3 * 46 / 224), 4)
+    assert chosen.at(45) == (pytest.approx(12 * 45 / 224), 2)
+    assert own.at(32) == (pytest.approx(6 / 7), 1)
+    assert DDASettings(reference_size=None).at(32) == (3, 4)
+    denoiser, images, seeds = Function(lambda x, t: 0.9 * x), pictures(2, size=32), image_seeds(0, range(2))
+    said, usual = (DDA(Projection(), denoiser, DDASettings(steps=3, **told)) for told in ({"guidance": 12.0, "factor": 2}, {}))
+    assert torch.equal(said.adapt(images, seeds), usual.adapt(images, seeds))
+    assert said.settings != usual.settings  # what is kept of one is not the other's
 
 
 def test_the_table_ends_at_the_clean_image() -> None:

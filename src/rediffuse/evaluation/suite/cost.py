@@ -19,8 +19,6 @@ from rediffuse.progress import roughly
 
 TRIAL = 32
 """Images of a timed batch; a denoiser gets a quarter of it."""
-BACKWARD = 3
-"""What a call costs with its gradient, in calls."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from rediffuse.evaluation.suite import joining
 from rediffuse.evaluation.suite import settings as names
 from rediffuse.evaluation.suite.asking import Asking, Part, Progress, denoiser_told, frost_told, part_of
 from rediffuse.evaluation.suite.columns import Columns, ask_columns
-from rediffuse.evaluation.suite.cost import BACKWARD, Calls
+from rediffuse.evaluation.suite.cost import Calls
 from rediffuse.evaluation.suite.settings import SuiteSettings
 from rediffuse.evaluation.suite.unknown import unknown
 from rediffuse.evaluation.test_time.dda import DDA
@@ -39,6 +39,7 @@ from rediffuse.evaluation.test_time.ensembles import Plain
 from rediffuse.evaluation.test_time.judging import judged_by
 from rediffuse.evaluation.test_time.predicting import predict_blocks
 from rediffuse.evaluation.test_time.sharing import SharedViews
+from rediffuse.training.cost import IMAGE_PASSES
 
 ATTACKED_TOGETHER = 2
 """Images of an ensemble whose gradients are held at once, each with all its views."""
@@ -125,7 +126,7 @@ def adapted(asking: Asking) -> Part:
     columns = [judged_by(model, made, f"{model.name}, {names.ADAPTED}") for model in asking.models]
     views = 1 + own.dda.self_ensemble
     return _columns(
-        asking, names.ADAPTED, columns, images, views=views, beliefs=BACKWARD * own.dda.steps, key=asdict(own.dda), shared=shared
+        asking, names.ADAPTED, columns, images, views=views, beliefs=IMAGE_PASSES * own.dda.steps, key=asdict(own.dda), shared=shared
     )
 
 
@@ -181,8 +182,8 @@ def attack(asking: Asking) -> Part:
             found[plan.norm] = attack_images(victims, images, plan, keep=folder, progress=own, **asking.where)
         return found
 
-    once = BACKWARD * len(images) * len(asking.models) * sum((plan.steps + 1) * plan.restarts for plan in plans)
-    each = BACKWARD * len(images) * len(asking.models) * sum((plan.steps + 1) * plan.restarts * plan.draws for plan in plans)
+    once = IMAGE_PASSES * len(images) * len(asking.models) * sum((plan.steps + 1) * plan.restarts for plan in plans)
+    each = IMAGE_PASSES * len(images) * len(asking.models) * sum((plan.steps + 1) * plan.restarts * plan.draws for plan in plans)
     views = 0 if denoiser is None else len(asking.settings.diffaug.times)
     calls = Calls(classifier=once + each * views, denoiser=each * max(0, views - 1) * 4 // 3)  # recomputed once for the gradient
     told = {**denoiser_told(denoiser), **asdict(asking.settings.diffaug)}

@@ -25,10 +25,14 @@ from rediffuse.methods.noise_times import REFERENCE_SIZE, levels, size_factor
 from rediffuse.sampling.sampler import noise_generator
 from rediffuse.sampling.solvers import ancestral
 from rediffuse.sampling.table import StepTable
-from rediffuse.training.cost import denoiser_operations
+from rediffuse.training.cost import IMAGE_PASSES, denoiser_operations
 
-GRADIENT = 2
-"""What a call costs with its gradient in the image, in calls: none is taken in the weights."""
+GUIDANCE, FACTOR = 3.0, 4
+"""As published, at the reference size."""
+SMALL = 45
+"""Side in pixels up to which what was found best at 32 is taken: where 32 is nearer by ratio than 64."""
+SMALL_GUIDANCE, SMALL_FACTOR = 12.0, 2
+"""The best of seven on pictures of 32 pixels (`recipes.dda_guidance`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +42,10 @@ class DDASettings:
     Args:
         start: time of the reference schedule (ADM's, 1,000 steps) to which the image is noised, 1 to 999; the paper's is about 500.
         steps: denoiser calls on the way back.
-        guidance: w of Eq. 4 at the reference size, at least 0; 0 lets go of the image. The published program divides the gradient by the
-            norm over its whole batch of 4 images, which makes its 6 a 3 for each image. On small pictures it is scaled
-            (`reference_size`), not tuned; `recipes.dda_guidance` measures what other weights do.
-        factor: of the low-pass filter, in pixels.
+        guidance: w of Eq. 4 at the reference size, at least 0; 0 lets go of the image. None takes 12 for pictures of up to 45 pixels, as
+            `recipes.dda_guidance` found best at 32, else the published weight: the program divides the gradient by the norm over its
+            whole batch of 4 images, which makes its 6 a 3 for each image.
+        factor: of the low-pass filter, in pixels. None takes 2 for pictures of up to 45 pixels, found likewise, else the published 4.
         clamp: whether beliefs are clamped to the range of images, as in the published program.
         self_ensemble: ask the classifier about the raw image too and take the mean (DDA-SE).
         reference_size: side in pixels for which start and guidance are meant. sigma at the start is multiplied by size / reference_size,
@@ -51,8 +55,8 @@ class DDASettings:
 
     start: int = 500
     steps: int = 50
-    guidance: float = 3.0
-    factor: int = 4
+    guidance: float | None = None
+    factor: int | None = None
     clamp: bool = True
     self_ensemble: bool = False
     reference_size: int | None = REFERENCE_SIZE
@@ -62,10 +66,20 @@ class DDASettings:
             raise ConfigError(f"start must be 1 to 999, a time of the reference schedule, got {self.start}")
         if self.steps < 1:
             raise ConfigError(f"steps must be at least 1, got {self.steps}; the paper's is 50")
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ConfigError(f"guidance must be a number of at least 0, got {self.guidance}; 0 lets go of the image")
-        if self.factor < 1:
+        if self.factor is not None and self.factor < 1:
             raise ConfigError(f"factor of the low-pass filter must be at least 1, got {self.factor}")
+
+    def at(self, size: int) -> tuple[float, int]:
+        """(guidance in the denoiser's space, factor) for pictures whose shorter side is `size` pixels.
+
+        Taken as they are (reference_size None), guidance and factor are the published ones where nothing is said.
+        """
+        small = self.reference_size is not None and size <= SMALL
+        guidance, factor = (SMALL_GUIDANCE, SMALL_FACTOR) if small else (GUIDANCE, FACTOR)
+        guidance = guidance if self.guidance is None else self.guidance
+        return guidance * size_factor(size, self.reference_size), factor if self.factor is None else self.factor
 
 
 class DDA(Ensemble):
@@ -98,14 +112,16 @@ class DDA(Ensemble):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"ensemble": "dda", "seed": self.seed, "denoiser": self._fingerprint, **asdict(self.chosen)}
+        told = {"ensemble": "dda", "seed": self.seed, "denoiser": self._fingerprint, **asdict(self.chosen)}
+        usual = {"guidance": (SMALL, SMALL_GUIDANCE, GUIDANCE), "factor": (SMALL, SMALL_FACTOR, FACTOR)}
+        return told | {name: by_size for name, by_size in usual.items() if told[name] is None}
 
     @property
     def made_by(self) -> dict[str, Any]:
         return {**self.settings, "self_ensemble": None}  # the adapted view is the same with and without the raw one beside it
 
     def operations(self, size: int) -> float:
-        call = denoiser_operations(self.denoiser, (size, size)) * (GRADIENT if self.chosen.guidance > 0 else 1)
+        call = denoiser_operations(self.denoiser, (size, size)) * (IMAGE_PASSES if self.chosen.at(size)[0] > 0 else 1)
         return self.chosen.steps * call
 
     def views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
@@ -119,13 +135,13 @@ class DDA(Ensemble):
             raise ConfigError("DDA gives no gradient in the image: its steps are not kept; ask it under torch.no_grad()")
         size = min(images.shape[-2:])
         table = table_from(self.denoiser.schedule, self.start_level(size), self.chosen.steps)
-        guidance = self.chosen.guidance * size_factor(size, self.chosen.reference_size)
+        guidance, factor = self.chosen.at(size)
         with torch.inference_mode(False), torch.no_grad():  # the guidance needs gradients even where the caller forbids them
             source = self.denoiser.encode(images.float())
-            hold = low_pass(source, self.chosen.factor)
+            hold = low_pass(source, factor)
 
             def residual(x0_hat: Tensor) -> Tensor:
-                return hold - low_pass(x0_hat, self.chosen.factor)
+                return hold - low_pass(x0_hat, factor)
 
             x = guided_sampling(self.denoiser, source, table, seeds, residual, guidance, clamp=self.chosen.clamp)
             return self.denoiser.decode(x).to(images.dtype)
