@@ -182,6 +182,17 @@ def test_times_stay_whole_in_half_precision(dtype: torch.dtype):
     assert method.draw(4, stream(), size=1).t.dtype is torch.int64
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_caller_s_autocast_changes_nothing(dtype: torch.dtype):
+    method, images = DiffAug(network(dtype), gradients=True), pictures(4).requires_grad_()
+    draw = method.draw_at(torch.tensor([20, 300, 700, RAW]), stream())
+    outside = method.apply(images, draw)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = method.apply(images, draw)
+    assert torch.equal(inside, outside)
+    assert torch.equal(*(torch.autograd.grad(views.sum(), images)[0] for views in (inside, outside)))
+
+
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize("kind", ["oracle", "network"])
 def test_a_draw_cut_any_way_gives_the_same(kind: str, per_sample: bool):

@@ -20,6 +20,7 @@ from torch.utils.data import get_worker_info
 
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.pixel import check_unconditional
+from rediffuse.denoisers.precision import no_autocast
 from rediffuse.errors import ConfigError
 from rediffuse.methods.base import Draw, Method, check_draw, check_images
 from rediffuse.methods.noise_times import RAW, REFERENCE_SIZE, AdmUniform, NoiseTimes, law_from
@@ -192,7 +193,8 @@ class DiffAug(Method[DiffAugDraw]):
             chosen, t = images if len(rows) == len(images) else images[here], part.t.to(images.device)
             step = self.chunk or len(rows)
             pieces = zip(chosen.split(step), t.split(step), noise.split(step), strict=True)
-            made = torch.cat([denoiser.decode(believe(denoiser, *piece)) for piece in pieces])  # clamped
+            with no_autocast(images.device):  # a float32 denoiser would take a caller's, and x0_hat enlarges what that gets wrong
+                made = torch.cat([denoiser.decode(believe(denoiser, *piece)) for piece in pieces])  # clamped
             return made if len(rows) == len(images) else images.index_copy(0, here, made)
 
     def settings(self) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.evaluation.test_time.views import LINEAR, SIZE, Bayes, Function, Projection, mixture, pictures
+from tests.tiny_adm import NETWORKS, tiny_adm
 from torch import Tensor
 
+from rediffuse.denoisers.adm import PUBLISHED, AdmDenoiser
 from rediffuse.denoisers.base import NoiseSchedule
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.test_time.dda import DDA, DDASettings, guided_sampling, low_pass, table_from
@@ -15,6 +17,11 @@ from rediffuse.sampling.sampler import noise_generator, run_jobs
 from rediffuse.sampling.table import SamplingJob
 
 SMALL = DDASettings(steps=12, guidance=0.5, factor=2, reference_size=SIZE)
+
+
+def network() -> AdmDenoiser:
+    """A small one with random weights, in float32."""
+    return AdmDenoiser(tiny_adm(*NETWORKS["like_256_uncond"]), PUBLISHED["256x256_diffusion_uncond"].settings)
 
 
 def low_pass_matrix(size: int, factor: int) -> Tensor:
@@ -168,6 +175,13 @@ def test_a_caller_without_gradients_changes_nothing() -> None:
     with torch.inference_mode():
         assert torch.equal(dda.adapt(images.clone(), seeds), expected)
     assert not expected.requires_grad
+
+
+def test_a_caller_s_autocast_changes_nothing() -> None:
+    dda, images, seeds = DDA(Projection(), network(), SMALL), pictures(2), image_seeds(0, range(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = dda.adapt(images, seeds)
+    assert torch.equal(inside, dda.adapt(images, seeds))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from rediffuse.denoisers.base import Denoiser, NoiseSchedule
 from rediffuse.denoisers.pixel import check_unconditional
+from rediffuse.denoisers.precision import no_autocast
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.test_time.ensembles import CHUNK, Ensemble
 from rediffuse.methods.noise_times import REFERENCE_SIZE, levels, size_factor
@@ -136,7 +137,8 @@ class DDA(Ensemble):
         size = min(images.shape[-2:])
         table = table_from(self.denoiser.schedule, self.start_level(size), self.chosen.steps)
         guidance, factor = self.chosen.at(size)
-        with torch.inference_mode(False), torch.no_grad():  # the guidance needs gradients even where the caller forbids them
+        # The guidance needs gradients even where the caller forbids them, and beliefs more digits than a caller's autocast has.
+        with torch.inference_mode(False), torch.no_grad(), no_autocast(images.device):
             source = self.denoiser.encode(images.float())
             hold = low_pass(source, factor)
 
