@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.evaluation.test_time.views import Function, Projection, pictures
 from torch import nn
 
+from rediffuse.denoisers.load import load
 from rediffuse.evaluation.test_time.dda import DDA, DDASettings
 from rediffuse.evaluation.test_time.diffaug import DiffAugEnsemble, DiffAugSettings
 from rediffuse.evaluation.test_time.ensembles import Ensemble
@@ -49,6 +51,19 @@ def test_other_images_seeds_settings_and_ensembles_have_views_of_their_own() -> 
         found = ensemble.predict(images, seeds).probabilities
         ensemble.shared = None
         assert torch.equal(found, ensemble.predict(images, seeds).probabilities)
+
+
+@pytest.mark.parametrize("kind", ["diffaug", "dda"])
+def test_a_model_in_other_numbers_has_views_of_its_own(kind: str) -> None:
+    shared, classifier, images = SharedViews(), Projection(size=32), pictures(1, size=32)
+    for dtype in ("bfloat16", "float32"):
+        denoiser = load("cifar10-32", device="cpu", dtype=dtype)
+        views = DiffAugEnsemble(classifier, denoiser, DiffAugSettings(step=400))
+        ensemble = views if kind == "diffaug" else DDA(classifier, denoiser, DDASettings(steps=2))
+        ensemble.shared = shared
+        found = ensemble.predict(images).probabilities
+        ensemble.shared = None
+        assert torch.equal(found, ensemble.predict(images).probabilities)
 
 
 def test_an_adapted_view_is_made_once_with_and_without_the_raw_one() -> None:

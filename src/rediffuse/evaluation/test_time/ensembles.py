@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.judged import not_finite
+from rediffuse.evaluation.kept import numbers_of
 from rediffuse.evaluation.test_time.predictions import Predictions
 from rediffuse.evaluation.test_time.sharing import SharedViews
 from rediffuse.methods.base import check_images
@@ -196,7 +197,9 @@ class Ensemble(nn.Module, ABC):
     def _views(self, images: Tensor, member: Tensor, seeds: Tensor) -> Tensor:
         if self.shared is None:
             return self.views(images, member, seeds)
-        told, names = json.dumps(self.made_by, sort_keys=True, default=str), [self.members[place] for place in member.tolist()]
+        numbers = [numbers_of(part) for name, part in self.named_children() if name != "classifier"]  # `made_by` says nothing of them
+        told = json.dumps({"made_by": self.made_by, "numbers": numbers}, sort_keys=True, default=str)
+        names = [self.members[place] for place in member.tolist()]
 
         def make(rows: Tensor) -> Tensor:
             return self.views(images[rows.to(images.device)], member[rows], seeds[rows])

@@ -31,7 +31,7 @@ class SharedViews:
         """The view of each image, as it was made before or as `make` makes it.
 
         Args:
-            told: all that decides a view but what follows: the settings of the ensemble.
+            told: all that decides a view but what follows: the settings of the ensemble, and in which numbers its denoiser works.
             images: (B, 3, H, W); member: B names of views; seeds: (B,) int64.
             make: rows (M,) int64 on the CPU -> their views (M, 3, H, W).
         """
