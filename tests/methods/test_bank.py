@@ -170,6 +170,14 @@ def test_the_control_repeats_the_same_pictures_without_diffusion():
     assert calls(without) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_views_of_both_kinds_are_float32_whatever_comes_in(dtype: torch.dtype):
+    images, labels = batch(0)
+    for source in ("denoised", "original"):
+        assert plain_bank(source=source)(images.to(dtype), labels)[0].dtype is torch.float32
+    assert torch.equal(plain_bank(source="original").add(images.to(dtype), labels), images.to(dtype).float())
+
+
 def test_a_bank_is_a_function_of_its_seed():
     before = torch.get_rng_state()
     one, two, other = (run(plain_bank(seed=seed, padding=1, flips=True), 0, 8) for seed in (1, 1, 2))

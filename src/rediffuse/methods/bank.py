@@ -150,7 +150,7 @@ class Bank:
         if len(images) > self.capacity:
             raise ConfigError(f"a bank of {self.capacity} pictures cannot take {len(images)} at once; raise its capacity")
         draw = self.method.draw(len(images), self._stream, size=min(images.shape[2:]))  # also for the control: the same chance decides
-        views = images if self.source == "original" else self.method.apply(images, draw)
+        views = images.float() if self.source == "original" else self.method.apply(images, draw)
         if self._store is None:
             shape = self._shape(images)
             self._store = in_memory(shape) if self.path is None else create(self.path, shape)
