@@ -15,6 +15,7 @@ from rediffuse.denoisers.adm import PUBLISHED, AdmDenoiser, Settings, open_file
 from rediffuse.denoisers.adm_network import AdmNetwork
 from rediffuse.denoisers.base import Condition
 from rediffuse.denoisers.load import load
+from rediffuse.denoisers.pixel import PixelDenoiser
 from rediffuse.errors import ConfigError, DataError, ModelError
 
 LINEAR = replace(PUBLISHED["256x256_diffusion_uncond"].settings, image_size=16, num_head_channels=16)
@@ -161,12 +162,17 @@ def test_any_cut_of_the_batch_gives_the_same() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_lower_trunk_keeps_time_head_and_x0_hat_in_float32(dtype: torch.dtype) -> None:
+def test_a_lower_trunk_keeps_time_ends_and_x0_hat_in_float32(dtype: torch.dtype) -> None:
     exact, lower = tiny(), tiny(dtype=dtype)
     weights = lower.network.state_dict()
     assert {key for key, value in weights.items() if value.dtype == torch.float32 and value.ndim > 1} == {
         "time_embed.0.weight",
         "time_embed.2.weight",
+        "input_blocks.0.0.weight",
+        "output_blocks.2.0.skip_connection.weight",
+        "output_blocks.3.0.skip_connection.weight",
+        "output_blocks.3.0.in_layers.2.weight",
+        "output_blocks.3.0.out_layers.3.weight",
         "out.2.weight",
     }
     assert weights["middle_block.1.qkv.weight"].dtype == dtype
@@ -176,6 +182,17 @@ def test_a_lower_trunk_keeps_time_head_and_x0_hat_in_float32(dtype: torch.dtype)
     assert out.dtype == torch.float32
     assert not torch.equal(out, out.to(dtype).float())
     assert (out - exact.output(x, t)).abs().max() < (0.1 if dtype == torch.bfloat16 else 0.01)
+
+
+@pytest.mark.parametrize("name", [name for name, (architecture, _) in NETWORKS.items() if architecture.classes is None])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_float32_ends_bring_x0_hat_nearer(name: str, dtype: torch.dtype) -> None:
+    x, t = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1, torch.full((8,), 999)
+    exact, lower = tiny(name), tiny(name, dtype=dtype)
+    without = PixelDenoiser(tiny_adm(*NETWORKS[name]), LINEAR.schedule, head="out.2", dtype=dtype)
+    x_t = LINEAR.schedule.add_noise(x, torch.randn(x.shape, generator=torch.Generator().manual_seed(1)), t)
+    error, before = ((denoiser(x_t, t) - exact(x_t, t)).square().mean().sqrt() for denoiser in (lower, without))
+    assert error < 0.9 * before
 
 
 def test_gradients_reach_x_through_the_frozen_model() -> None:

@@ -128,7 +128,7 @@ class AdmDenoiser(PixelDenoiser):
         network: with its weights; taken over as it is.
         settings: what its shapes do not tell.
         prediction: what it puts out; every published one puts out epsilon.
-        dtype: numbers of the trunk; the embedding of the time, the last layer and x0_hat are float32.
+        dtype: numbers of the trunk; the embedding of the time, the first convolution, the last block and x0_hat are float32.
     Attributes:
         classes: how many it draws, or None. With classes it needs a condition: Condition(labels=...), a number below `classes` a row.
     """
@@ -147,6 +147,7 @@ class AdmDenoiser(PixelDenoiser):
             network,
             settings.schedule,
             head="out.2",
+            exact=_ends(network),
             prediction=prediction,
             size=settings.image_size,
             multiple_of=plan.multiple_of,
@@ -199,6 +200,17 @@ def settings_files(file: Path) -> list[Path]:
     """What lies beside a checkpoint and decides what it draws: NAME.json, if it is there."""
     beside = file.with_suffix(".json")
     return [beside] if beside.is_file() else []
+
+
+def _ends(network: AdmNetwork) -> list[str]:
+    """The convolutions that the noise passes on its short way: the first, what lets it into the finest level, and the last block there.
+
+    In the published networks they are 6 to 14 % of the operations.
+    """
+    last = len(network.output_blocks) - 1
+    finest = range(last - network.architecture.layers, last + 1)
+    skips = [f"output_blocks.{place}.0.skip_connection" for place in finest]
+    return ["input_blocks.0.0", *skips, *(f"output_blocks.{last}.0.{conv}" for conv in ("in_layers.2", "out_layers.3"))]
 
 
 def _settings_beside(file: Path) -> Settings | None:
