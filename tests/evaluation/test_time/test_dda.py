@@ -126,6 +126,13 @@ def test_start_and_guidance_shrink_with_the_picture() -> None:
     assert torch.allclose(scaled, DDA(Projection(), denoiser, plain).adapt(images, seeds), atol=1e-6)
 
 
+@pytest.mark.parametrize(("reference", "start", "guidance"), [(224, 524, 3.43), (256, 500, 3), (None, 500, 3)])
+def test_what_pictures_of_the_authors_size_get(reference: int | None, start: int, guidance: float) -> None:
+    settings = DDASettings(reference_size=reference)
+    assert DDA(Projection(), Function(lambda x, t: x), settings).start_level(256) == start
+    assert settings.at(256) == (pytest.approx(guidance, abs=0.005), 4)
+
+
 def test_small_pictures_are_held_as_was_measured_on_them() -> None:
     chosen, own = DDASettings(), DDASettings(guidance=6, factor=1)
     assert chosen.at(224) == (3, 4)

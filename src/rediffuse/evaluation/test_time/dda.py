@@ -29,7 +29,7 @@ from rediffuse.sampling.table import StepTable
 from rediffuse.training.cost import IMAGE_PASSES, denoiser_operations
 
 GUIDANCE, FACTOR = 3.0, 4
-"""As published, at the reference size."""
+"""As published, for pictures of 256 pixels."""
 SMALL = 45
 """Side in pixels up to which what was found best at 32 is taken: where 32 is nearer by ratio than 64."""
 SMALL_GUIDANCE, SMALL_FACTOR = 12.0, 2
@@ -49,9 +49,10 @@ class DDASettings:
         factor: of the low-pass filter, in pixels. None takes 2 for pictures of up to 45 pixels, found likewise, else the published 4.
         clamp: whether beliefs are clamped to the range of images, as in the published program.
         self_ensemble: ask the classifier about the raw image too and take the mean (DDA-SE).
-        reference_size: side in pixels for which start and guidance are meant. sigma at the start is multiplied by size / reference_size,
+        reference_size: side in pixels at which start and guidance are stated. sigma at the start is multiplied by size / reference_size,
             and so is guidance: the gradient of a norm has the same length for any number of pixels, so on few pixels each would be
-            moved more. None takes both as they are.
+            moved more. None takes both as they are. The authors work at 256 pixels, where the 224 of this package makes their start of
+            500 a 524 and their guidance of 3 a 3.43; with 256 or None both are theirs.
     """
 
     start: int = 500
