@@ -6,8 +6,10 @@ import weakref
 
 import pytest
 import torch
+from tests.tiny_adm import NETWORKS, tiny_adm
+from torch import nn
 
-from rediffuse.denoisers.memory import Room, is_out_of_memory
+from rediffuse.denoisers.memory import Room, checkpointed, checkpointing, is_out_of_memory
 from rediffuse.errors import ModelError
 
 
@@ -32,6 +34,23 @@ def test_what_this_processor_says_is_known() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60, dtype=torch.uint8)
     assert is_out_of_memory(raised.value)
+
+
+def test_checkpointing_ends_as_it_was() -> None:
+    network = tiny_adm(*NETWORKS["like_256_uncond"])
+    whole = nn.Sequential(nn.Identity(), network)
+    assert checkpointed(whole) == [network]
+
+    def fail() -> None:
+        with checkpointing(whole):
+            assert network.checkpointing
+            raise ModelError("inside")
+
+    for before in (False, True):
+        network.checkpointing = before
+        with pytest.raises(ModelError, match="inside"):
+            fail()
+        assert network.checkpointing is before
 
 
 def test_the_batch_is_halved_until_it_fits_and_stays_so() -> None:

@@ -1,12 +1,14 @@
-"""When memory runs out: the same work again, in smaller calls."""
+"""Gradients in little memory and, when memory runs out, the same work again in smaller calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from rediffuse.errors import ModelError
 
@@ -46,6 +48,24 @@ class Room:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self.told(self.batch)
+
+
+def checkpointed(network: nn.Module) -> list[Any]:
+    """Parts of a network that can compute their activations again instead of keeping them, by their attribute `checkpointing`."""
+    return [part for part in network.modules() if isinstance(getattr(part, "checkpointing", None), bool)]
+
+
+@contextmanager
+def checkpointing(network: nn.Module) -> Iterator[None]:
+    """Inside, those parts of a network that can compute their activations again for a gradient do so; the gradient is the same."""
+    before = [(part, part.checkpointing) for part in checkpointed(network)]
+    for part, _ in before:
+        part.checkpointing = True
+    try:
+        yield
+    finally:
+        for part, own in before:
+            part.checkpointing = own
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -19,9 +19,9 @@ from rediffuse.sampling.table import SamplingJob
 SMALL = DDASettings(steps=12, guidance=0.5, factor=2, reference_size=SIZE)
 
 
-def network() -> AdmDenoiser:
-    """A small one with random weights, in float32."""
-    return AdmDenoiser(tiny_adm(*NETWORKS["like_256_uncond"]), PUBLISHED["256x256_diffusion_uncond"].settings)
+def network(dtype: torch.dtype = torch.float32) -> AdmDenoiser:
+    """A small one with random weights."""
+    return AdmDenoiser(tiny_adm(*NETWORKS["like_256_uncond"]), PUBLISHED["256x256_diffusion_uncond"].settings, dtype=dtype)
 
 
 def low_pass_matrix(size: int, factor: int) -> Tensor:
@@ -189,6 +189,29 @@ def test_a_caller_s_autocast_changes_nothing() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         inside = dda.adapt(images, seeds)
     assert torch.equal(inside, dda.adapt(images, seeds))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activations_are_not_kept_for_the_guidance(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser, images, seeds = network(dtype), pictures(2), image_seeds(0, range(2))
+    dda, kept = DDA(Projection(), denoiser, DDASettings(steps=3, guidance=0.5, reference_size=SIZE)), [0]
+
+    def keep(value: Tensor) -> Tensor:
+        kept[-1] += value.numel()
+        return value
+
+    def adapted() -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            return dda.adapt(images, seeds)
+
+    found, asked = adapted(), dda.operations(SIZE)
+    assert not denoiser.network.checkpointing
+    monkeypatch.setattr("rediffuse.denoisers.memory.checkpointed", lambda network: [])
+    kept.append(0)
+    assert torch.equal(found, adapted())
+    assert kept[0] < kept[1] / 3
+    monkeypatch.setattr("rediffuse.evaluation.test_time.dda.checkpointed", lambda network: [])
+    assert asked == dda.operations(SIZE) * 3 / 2
 
 
 @pytest.mark.parametrize(
