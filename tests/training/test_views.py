@@ -168,6 +168,9 @@ def test_a_filled_bank_gives_each_picture_its_own_views(tmp_path: Path) -> None:
     fill_bank(again, images, LABELS, 3, (SIDE, SIDE), chunk=5)
     at_once = Bank(noise_only(), rate=1, capacity=3 * COUNT, padding=0)
     fill_bank(at_once, images, LABELS, 3, (SIDE, SIDE), chunk=5)
+    other = Bank(noise_only(), rate=1, capacity=3 * COUNT, padding=0, seed=1)
+    fill_bank(other, images, LABELS, 3, (SIDE, SIDE), chunk=5)
+    assert not torch.equal(other._store.images, at_once._store.images)  # type: ignore[union-attr]
     every = torch.arange(3 * COUNT)
     assert torch.equal(again.read(again.draw_of(every))[1], LABELS.repeat(3))
     assert torch.equal(again._store.images, at_once._store.images)  # type: ignore[union-attr]

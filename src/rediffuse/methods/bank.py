@@ -92,7 +92,7 @@ class Bank:
         if method is None and (rate > 0 or self.path is None):
             raise ConfigError("a bank without a method only reads: give rate=0 and the path of a bank that is there")
         self.method, self.rate, self.source, self.flips = method, float(rate), source, flips
-        self.warmup, self.padding, self.spare = warmup, padding, spare
+        self.warmup, self.padding, self.spare, self.seed = warmup, padding, spare, seed
         self.written = self._begun = 0
         self._store: BankStore | None = None
         if self.path is not None and (method is None or self.path.exists()):

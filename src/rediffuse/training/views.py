@@ -127,7 +127,7 @@ def fill_bank(
     One such bank serves every arm and seed of a comparison: `Extra(method=Bank(None, rate=0, path=...), draws=draws)`.
 
     Args:
-        bank: over a file, so that an interrupted filling goes on; its capacity at least draws * N.
+        bank: over a file, so that an interrupted filling goes on, in its seed if it is the same; its capacity at least draws * N.
         images: (N, 3, H, W) uint8; labels: (N,) int64.
         size: (height, width) of the views.
         chunk: pictures a call.
@@ -139,7 +139,8 @@ def fill_bank(
     while bank.written < total:
         first = bank.written % len(images)
         rows = slice(first, min(first + chunk, len(images)))
-        bank.manual_seed(generator_of("fill", bank.written).initial_seed())
+        key = (bank.seed, bank.written) if bank.seed else (bank.written,)  # so that files that seed 0 filled stay as they are
+        bank.manual_seed(generator_of("fill", *key).initial_seed())
         bank.add(resize(to_unit(images[rows]), size), labels[rows])
         if progress is not None:
             progress(bank.written, total)
