@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from rediffuse.checking import check_batch, check_tensor
 from rediffuse.errors import ConfigError, ModelError
 from rediffuse.quiet import quiet
 from rediffuse.training.augment import generator_of
@@ -74,6 +75,14 @@ class Classifier(nn.Module):
         self.preprocessing = replace(self.preprocessing, seen=side, fit=fit)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits in the mode that it is in; gradients flow.
+
+        The range is not looked at: certificates and tests by noise ask about pictures that leave [0, 1] on purpose. `predict` looks.
+
+        Raises:
+            DataError: bytes, or another shape than (B, 3, H, W).
+        """
+        check_batch(images)
         return self.from_input(self.preprocessing(images))
 
     def from_input(self, inputs: Tensor) -> Tensor:
@@ -94,11 +103,13 @@ class Classifier(nn.Module):
 
         Args:
             progress: called with (pictures done, in all).
+        Raises:
+            DataError: other numbers that do not lie in [0, 1], or another shape than (N, 3, H, W).
         """
         chunks: list[Tensor] = []
         with evaluating(self):
             for place, chunk in enumerate(images.split(CHUNK) if len(images) else ()):
-                chunks.append(self(to_unit(chunk.to(self.device))).float().cpu())
+                chunks.append(self(check_tensor(to_unit(chunk.to(self.device)))).float().cpu())
                 if progress is not None:
                     progress(min((place + 1) * CHUNK, len(images)), len(images))
         return torch.cat(chunks) if chunks else torch.zeros(0, len(self.classes))
