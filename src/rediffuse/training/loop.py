@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rediffuse.interrupt import Keeping
 from rediffuse.methods.bank import Bank
 from rediffuse.progress import notes
 from rediffuse.training.augment import StandardViews, ViewLaw, generator_of
+from rediffuse.training.batchnorm import check_statistics, still_statistics
 from rediffuse.training.checkpoint import keep_checkpoint, read_checkpoint, weights_hash
 from rediffuse.training.classifier import Classifier, Progress, seeded
 from rediffuse.training.ema import Ema
@@ -116,7 +116,7 @@ class Training:
         self.procedure, self.size, self.seed = procedure, size, seed
         self.processes = Processes.open(classifier.device)
         self.part = self.processes.rows(settings.batch)
-        check_split(objective, classifier, self.part.stop - self.part.start)
+        check_statistics(objective, classifier, self.part.stop - self.part.start)
         self.classifier = classifier.to(self.processes.device).train()
         classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.look = self.processes.wrap(_Look(classifier, objective, settings.smoothing, forward_numbers(procedure, classifier)))
@@ -230,16 +230,6 @@ class Training:
         return self.classifier.eval()
 
 
-def check_split(objective: Objective, classifier: Classifier, batch: int) -> None:
-    """Whether each view of a batch has statistics of its own. Raises ConfigError where one may be a single picture."""
-    fewest = batch * min([1.0, *(extra.share for extra in objective.extras)])
-    if objective.batchnorm == "split" and fewest < 2 and _batchnorms(classifier):
-        raise ConfigError(
-            "batchnorm split normalises each view by its own statistics, and one view would hold "
-            f"{fewest:g} pictures of a batch of {batch}; give a larger batch or share, or batchnorm joint"
-        )
-
-
 class _Look(nn.Module):
     """Views in, terms of the loss out: one call a step, so that gradients of several processes meet once."""
 
@@ -253,7 +243,7 @@ class _Look(nn.Module):
             logits = list(self._logits(torch.cat(pictures) if len(pictures) > 1 else pictures[0]).split([len(part) for part in pictures]))
         else:
             logits = [self._logits(views.clean)]
-            with _still_statistics(self.classifier):
+            with still_statistics(self.classifier):
                 logits += [self._logits(part) if len(part) else logits[0][:0] for part in pictures[1:]]
         return terms_of(self.objective, views, logits, self.smoothing)
 
@@ -279,21 +269,3 @@ class _Mean:
         found = {name: float(value) / self._counts[name] for name, value in self._sums.items()}
         self._sums, self._counts = {}, {}
         return found
-
-
-@contextmanager
-def _still_statistics(module: nn.Module) -> Iterator[None]:
-    """Batches inside are normalised by their own statistics and leave the running ones alone."""
-    layers = _batchnorms(module)
-    before = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, before, strict=True):
-            layer.momentum = momentum
-
-
-def _batchnorms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
