@@ -20,9 +20,9 @@ from rediffuse.training.augment import CropViews
 from rediffuse.training.backbones import open_backbone
 from rediffuse.training.classifier import Classifier
 from rediffuse.training.loop import fit_network
-from rediffuse.training.objectives import Extra, Objective, plain
+from rediffuse.training.objectives import Extra, Objective, base, plain
 from rediffuse.training.pool import PixelBank, Pool, pool_of
-from rediffuse.training.procedure import Procedure
+from rediffuse.training.procedure import PROCEDURE, Procedure
 from rediffuse.training.settings import TrainSettings
 
 IMAGES = toys.striped(6)
@@ -131,6 +131,26 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path: Path) -> None:
         start.head.weight.zero_()
     with pytest.raises(ConfigError, match="weights was"):
         fit_network(start, pool(), settings=settings, checkpoint=path)
+
+
+def test_a_checkpoint_of_other_numbers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved to a machine where auto comes to other numbers, or with a denoiser that was loaded in others."""
+    settings = TrainSettings(steps=1, batch=8, learning_rate=0.01, weight_decay=0.0)
+
+    def train(path: Path, numbers: torch.dtype = torch.float32, procedure: Procedure = PROCEDURE) -> None:
+        method = robust_run.diffaug()
+        method.denoiser.dtype = numbers
+        given = {"settings": settings, "objective": base(method), "procedure": procedure, "checkpoint": path}
+        fit_network(robust_run.steady_net(), pool(), **given)  # type: ignore[arg-type]
+
+    train(tmp_path / "views.pt")
+    with pytest.raises(ConfigError, match=r'objective\.extras\.0\.method\.numbers was "float32", now "bfloat16"\)'):
+        train(tmp_path / "views.pt", torch.bfloat16)
+    monkeypatch.setattr("rediffuse.denoisers.precision.cpu_computes_bfloat16", lambda: False)
+    train(tmp_path / "steps.pt", procedure=Procedure(dtype="auto"))
+    monkeypatch.setattr("rediffuse.denoisers.precision.cpu_computes_bfloat16", lambda: True)
+    with pytest.raises(ConfigError, match=r'another training \(numbers was "float32", now "bfloat16"\)'):
+        train(tmp_path / "steps.pt", procedure=Procedure(dtype="auto"))
 
 
 def test_a_training_that_was_killed_early_finds_the_bank_as_it_was(tmp_path: Path) -> None:

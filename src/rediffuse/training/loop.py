@@ -119,7 +119,8 @@ class Training:
         check_statistics(objective, classifier, self.part.stop - self.part.start)
         self.classifier = classifier.to(self.processes.device).train()
         classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.look = self.processes.wrap(_Look(classifier, objective, settings.smoothing, forward_numbers(procedure, classifier)))
+        self.numbers = forward_numbers(procedure, classifier)
+        self.look = self.processes.wrap(_Look(classifier, objective, settings.smoothing, self.numbers))
         self.optimizer = procedure.optimizer_of(classifier.parameters(), settings)
         self.ema = Ema(classifier, procedure.ema) if procedure.ema else None
         methods = [view.method for view in (*objective.extras, *objective.stand_ins)]
@@ -145,6 +146,7 @@ class Training:
             "preprocessing": repr(self.classifier.preprocessing),
             "classes": self.classifier.classes,
             "procedure": repr(self.procedure),
+            "numbers": str(self.numbers).removeprefix("torch."),  # what auto came to on this machine
             "objective": self.objective.describe(),
             "size": self.size,
             "processes": self.processes.count,

@@ -112,10 +112,10 @@ class Objective:
     def describe(self) -> dict[str, Any]:
         """All that decides the step, as JSON."""
         return {
-            "extras": [extra.describe() for extra in self.extras],
+            "extras": {str(place): extra.describe() for place, extra in enumerate(self.extras)},  # by name, so that one can be told
             "augmix": describe(self.augmix),
             "consistency": self.consistency,
-            "stand_ins": [stand_in.describe() for stand_in in self.stand_ins],
+            "stand_ins": {str(place): stand_in.describe() for place, stand_in in enumerate(self.stand_ins)},
             "soft": None if self.soft is None else vars(self.soft),
             "batchnorm": self.batchnorm,
         }
@@ -205,7 +205,7 @@ def terms_of(objective: Objective, views: Views, logits: Sequence[Tensor], smoot
 
 
 def describe(method: Method[Any] | Bank | nn.Module | None) -> Any:
-    """What a method is, denoiser included, as JSON."""
+    """What a method is, denoiser and its numbers included, as JSON."""
     if method is None:
         return None
     if isinstance(method, Bank):
@@ -214,5 +214,6 @@ def describe(method: Method[Any] | Bank | nn.Module | None) -> Any:
     told: Any = getattr(method, "settings", None)
     settings = told() if callable(told) else f"{type(method).__qualname__}({method.extra_repr()})"
     if isinstance(method, DiffAug):
-        return {"settings": settings, "denoiser": method.denoiser.fingerprint()}
+        numbers = str(getattr(method.denoiser, "dtype", torch.float32)).removeprefix("torch.")  # of which its fingerprint says nothing
+        return {"settings": settings, "denoiser": method.denoiser.fingerprint(), "numbers": numbers}
     return settings
