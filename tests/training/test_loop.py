@@ -23,6 +23,7 @@ from rediffuse.training.classifier import Classifier
 from rediffuse.training.loop import fit_network
 from rediffuse.training.objectives import Extra, Objective, plain
 from rediffuse.training.pool import PixelBank, Pool, pool_of
+from rediffuse.training.preprocessing import Preprocessing
 from rediffuse.training.procedure import Procedure, epoch_rows, steps_of
 from rediffuse.training.processes import Processes
 from rediffuse.training.settings import TrainSettings
@@ -178,6 +179,25 @@ def test_a_view_of_one_picture_has_no_statistics_of_its_own(batch: int, share: f
     with pytest.raises(ConfigError, match=rf"one view would hold {batch * share:g} pictures of a batch of {batch}; give a larger batch"):
         fit_network(open_backbone("scratch", IMAGES.classes, size=16), pool(), settings=settings, objective=objective)
     fit_network(robust_run.steady_net(), pool(), settings=replace(settings, steps=1), objective=objective)  # it has no BatchNorm
+
+
+@pytest.mark.parametrize("batchnorm", ["joint", "split"])
+def test_a_batch_of_one_picture_has_no_statistics(batchnorm: str) -> None:
+    settings = TrainSettings(steps=1, batch=1, learning_rate=1e-3, weight_decay=0.0)
+    alone = Objective(batchnorm=batchnorm)  # type: ignore[arg-type]
+    for size in (16, 32):
+        with pytest.raises(ConfigError, match=r"a batch of 1 shows it a single one; give a batch of at least 2"):
+            fit_network(open_backbone("scratch", IMAGES.classes, size=size), pool(), settings=settings, objective=alone)
+    for two in (plain(2), Objective(augmix=AugMix())):  # which are looked at together
+        fit_network(open_backbone("scratch", IMAGES.classes, size=32), pool(), settings=settings, objective=two)
+    fit_network(robust_run.steady_net(), pool(), settings=settings, objective=alone)  # it has no BatchNorm
+
+    class Still(nn.Sequential):
+        def train(self, mode: bool = True) -> Still:
+            return super().train(False)
+
+    still = Classifier(Still(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 256, 4)), Preprocessing(height=16, width=16), IMAGES.classes)
+    fit_network(still, pool(), settings=settings, objective=alone)  # it has learned its statistics before
 
 
 def test_what_is_watched_are_means_since_the_last_time() -> None:

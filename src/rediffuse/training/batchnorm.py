@@ -12,9 +12,22 @@ from rediffuse.training.objectives import Objective
 
 
 def check_statistics(objective: Objective, network: nn.Module, batch: int) -> None:
-    """Whether each view of a batch has statistics of its own. Raises ConfigError where one may be a single picture."""
+    """Whether BatchNorm, where it learns, always sees several pictures together.
+
+    Args:
+        batch: pictures of a step that share statistics.
+    Raises:
+        ConfigError: it may be shown a single one: as a batch, or as one of the views that have statistics of their own.
+    """
+    if not any(layer.training for layer in batchnorms(network)):
+        return
+    if batch < 2 and not objective.extras and objective.augmix is None:
+        raise ConfigError(
+            "BatchNorm normalises by the statistics of the pictures that it sees together, and a batch of 1 shows it a single one; give a "
+            "batch of at least 2 (on several processors: for each process), or a network without BatchNorm"
+        )
     fewest = batch * min([1.0, *(extra.share for extra in objective.extras)])
-    if objective.batchnorm == "split" and fewest < 2 and batchnorms(network):
+    if objective.batchnorm == "split" and fewest < 2:
         raise ConfigError(
             "batchnorm split normalises each view by its own statistics, and one view would hold "
             f"{fewest:g} pictures of a batch of {batch}; give a larger batch or share, or batchnorm joint"

@@ -68,7 +68,7 @@ def fit_network(
         watch, watch_every: called with values of the loss every so many steps.
     Raises:
         ConfigError: the checkpoint belongs to another training, or processes found different ones; a batch that the processes cannot part
-            evenly; a bank's file that several would write; a view of one picture that BatchNorm is to look at alone.
+            evenly; a bank's file that several would write; a view, or a batch, of one picture that BatchNorm is to look at alone.
         DataError: pictures that are no bytes, a label outside the classes, a loss that is no number any more.
     """
     views = StandardViews() if views is None else views
@@ -116,8 +116,8 @@ class Training:
         self.procedure, self.size, self.seed = procedure, size, seed
         self.processes = Processes.open(classifier.device)
         self.part = self.processes.rows(settings.batch)
-        check_statistics(objective, classifier, self.part.stop - self.part.start)
         self.classifier = classifier.to(self.processes.device).train()
+        check_statistics(objective, classifier, settings.batch if self.processes.synchronised else self.part.stop - self.part.start)
         classifier.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.numbers = forward_numbers(procedure, classifier)
         self.look = self.processes.wrap(_Look(classifier, objective, settings.smoothing, self.numbers))

@@ -46,6 +46,11 @@ class Processes:
         """Whether this is the process that writes and reports."""
         return self.rank == 0
 
+    @property
+    def synchronised(self) -> bool:
+        """Whether BatchNorm's statistics are those of all processes together."""
+        return self.accelerator is not None and self.device.type == "cuda"
+
     def rows(self, batch: int) -> slice:
         """This process's part of a batch. Raises ConfigError where it cannot be parted evenly."""
         if batch % self.count:
@@ -61,7 +66,7 @@ class Processes:
         """The module as it is to be called: gradients are averaged over the processes. BatchNorm is synchronised on accelerators."""
         if self.accelerator is None:
             return module
-        if self.device.type == "cuda":
+        if self.synchronised:
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
