@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 from scipy import stats
+from torch.nn import functional as F
 
 from rediffuse.errors import ConfigError
 from rediffuse.training.augment import CropViews, StandardViews, apply_views, generator_of
+from rediffuse.training.preprocessing import resize
 
 IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -33,6 +35,27 @@ def test_flips_alone_give_the_picture_or_its_mirror() -> None:
 def test_a_turn_by_ninety_degrees_is_a_rotation_of_the_grid() -> None:
     views = torch.tensor([[0.0, -1, 0], [1, 0, 0]]).expand(6, 2, 3)
     assert torch.allclose(apply_views(IMAGES, views, (16, 16)), IMAGES.rot90(1, (2, 3)), atol=1e-5)
+
+
+def test_fine_stripes_do_not_come_through_as_coarse_ones() -> None:
+    """Stripes of 4 pixels are grey at an eighth of the size, in a view of every kind as in the picture itself."""
+    striped = (torch.arange(256) // 2 % 2).float().expand(6, 3, 256, 256)
+    for law in (StandardViews(), StandardViews(smallest=1, stretch=1, rotation=0), CropViews()):
+        seen = law.apply(striped, law.draw(6, generator_of("stripes")), (32, 32))
+        assert float(seen[:, :, 4:-4, 4:-4].std()) < 0.02, law  # CropViews pads with zeros
+    views = StandardViews(smallest=1, stretch=1, rotation=0, flips=False).draw(6, generator_of("whole"))
+    smooth = resize(torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)), (64, 48))
+    for size in ((16, 16), (16, 96), (96, 16)):
+        expected = resize(resize(smooth, (min(64, size[0]), min(48, size[1]))), size)
+        assert torch.allclose(apply_views(smooth, views, size), expected, atol=1e-5)
+
+
+def test_pictures_that_are_no_larger_than_their_views_are_sampled_as_they_are() -> None:
+    views = StandardViews().draw(6, generator_of("same"))
+    for size in ((16, 16), (16, 20), (24, 24)):
+        grid = F.affine_grid(views, [6, 3, *size], align_corners=False)
+        expected = F.grid_sample(IMAGES, grid, padding_mode="reflection", align_corners=False)
+        assert torch.equal(apply_views(IMAGES, views, size), expected)
 
 
 def test_draws_keep_their_law() -> None:

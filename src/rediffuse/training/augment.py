@@ -94,11 +94,15 @@ ViewLaw = StandardViews | CropViews
 def apply_views(images: Tensor, views: Tensor, size: tuple[int, int]) -> Tensor:
     """Sample the drawn views of pictures, straight at the size that a network takes; what lies outside is reflected.
 
+    Larger pictures are brought to that size first, with antialiasing, so that no fine pattern comes through as a coarse one.
+
     Args:
         images: (B, 3, H, W) float.
         views: (B, 2, 3) from `StandardViews.draw`.
         size: (height, width) of the result.
     """
+    height, width = images.shape[2:]
+    images = resize(images, (min(height, size[0]), min(width, size[1])))
     grid = F.affine_grid(views.to(images.device), [len(images), 3, *size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
