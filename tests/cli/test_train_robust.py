@@ -188,6 +188,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         (("--epochs", 2, "--steps", 3), "--steps and --epochs both say how long"),
         (("--epochs", 0), "epochs, pictures and batch must be above 0"),
         (("--augment", "plain", "--batch", 0), "--batch must be at least 1, got 0"),
+        (("--epochs", 1, "--batch", 1), "a batch of 1 shows it a single one"),
         (("--augment", "diffaug", "--denoiser", "nowhere"), "there is no model 'nowhere'"),
         (("--augment", "plain", "--ema", 1.5), "momentum and ema must be in [0, 1)"),
         (("--epochs", 1, "--track", "abacus"), "no tracker 'abacus'"),
