@@ -8,7 +8,7 @@ VENV := .venv
 # Tests that hold figures against libraries which nothing else here needs.
 COMPARED := tests/evaluation/corruptions/test_agreement.py tests/evaluation/fidelity/test_agreement.py \
 	tests/evaluation/fidelity/test_published.py tests/evaluation/ood/test_agreement.py tests/evaluation/test_calibration.py \
-	tests/benchmarks/test_evaluate.py
+	tests/benchmarks/test_evaluate.py tests/methods/test_picture_operations.py tests/methods/test_diffaug_page.py
 BIN := $(VENV)/bin
 # Further extras beside `dev`, such as ,corruptions,vision.
 EXTRAS ?=
