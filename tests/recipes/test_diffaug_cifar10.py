@@ -21,15 +21,15 @@ from rediffuse.errors import ConfigError
 from rediffuse.evaluation.corruptions.apply import corrupt
 from rediffuse.evaluation.corruptions.constants import ALL, COMMON
 from rediffuse.evaluation.test_time.dda import DDASettings
-from rediffuse.recipes import diffaug_cheaper, diffaug_cifar10
+from rediffuse.recipes import diffaug_cifar10
 from rediffuse.recipes.diffaug_cifar10 import asked_net, main, unlike
-from rediffuse.recipes.robust.arms import ARMS, FULL, REPEATED
+from rediffuse.recipes.robust.arms import ARMS
 from rediffuse.recipes.robust.bench import cells_of, claimed, missing_of, named, options, run_cells
 from rediffuse.recipes.robust.cells import Cell, CellStore, Diary, Judgement, keys_of
 from rediffuse.recipes.robust.corrupted import make_corrupted, read_corrupted
 from rediffuse.recipes.robust.nets import NETS, Lowered, lower_head, open_net
 from rediffuse.recipes.robust.sets import SHIFTED, UNCLEAR, natural_images, shift_of
-from rediffuse.recipes.robust.table import MEASURES, corruption_rows, gain_rows, headline_of, kept_share, rows_of, too_weak
+from rediffuse.recipes.robust.table import MEASURES, corruption_rows, gain_rows, headline_of, rows_of, too_weak
 from rediffuse.recipes.robust.trained import opened
 from rediffuse.training.classifier import Classifier
 
@@ -274,38 +274,6 @@ def test_the_mapped_classes_are_those_of_the_set(shared_data: Path) -> None:
     mapped = [term for terms in SHIFTED.values() for term in terms]
     assert len(mapped) == len(set(mapped)) == 18
     assert {*mapped, *UNCLEAR} <= set(names)
-
-
-def test_what_a_cheaper_way_keeps_is_a_share_of_the_full_gain() -> None:
-    control, full, ours = ([judgement(arm, seed, share) for seed in (0, 1)] for arm, share in (("a", 0.5), ("b", 0.7), ("c", 0.65)))
-    kept = kept_share(ours, full, control, "corrupted")
-    assert kept is not None
-    assert kept.value == pytest.approx(0.75)
-    assert kept.low is not None
-    assert kept.high is not None
-    assert 0.5 < kept.low < 0.75 < kept.high < 0.95
-    whole = kept_share(full, full, control, "corrupted")
-    assert whole is not None
-    assert whole.low == pytest.approx(1)
-    assert kept_share(ours, control, full, "corrupted") is None
-
-
-def test_a_trial_of_the_cheaper_ways(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        write_pictures(tmp_path / "data" / "cifar10", split, 42, size=32)
-    denoiser = tiny_pixel(tmp_path / "tiny", sample_size=32)
-    asked = [
-        "--data", str(tmp_path / "data"), "--denoiser", str(denoiser), "--work", str(tmp_path / "work"),
-        "--out", str(tmp_path / "out"), "--arms", "plain", REPEATED, FULL, "bank-5-quarter", "--seeds", "1", "--epochs", "1",
-        "--draws", "1", "--pictures", "24", "--held", "6", "--device", "cpu",
-    ]  # fmt: skip
-    assert diffaug_cheaper.main(asked) == 0
-    found = json.loads((tmp_path / "out" / "reduced_diffaug_cheaper.json").read_text())["rows"]
-    rows = [row for row in found if row["table"] == "arms"]
-    assert [row["arm"] for row in rows] == ["plain", REPEATED, FULL, "bank-5-quarter"]
-    gains = [row for row in found if row["table"] == "gains"]
-    pairs = [(REPEATED, "plain"), (FULL, REPEATED), (FULL, "plain"), ("bank-5-quarter", REPEATED), ("bank-5-quarter", "plain")]
-    assert [(row["arm"], row["over"]) for row in gains] == pairs
 
 
 def test_a_trial_from_pictures_to_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,17 @@ from tests.tiny_pixel import tiny_pixel
 from rediffuse.denoisers.load import load
 from rediffuse.denoisers.wiener import WienerDenoiser
 from rediffuse.methods.diffaug import DiffAug, make_noise
-from rediffuse.recipes.robust.arms import ARMS, BANKS, CHEAPER, CONTROLS, PLAIN_FLOPS, equal_flops
+from rediffuse.recipes.robust.arms import (
+    ARMS,
+    BANKS,
+    CHEAPER,
+    CONTROLS,
+    FULL,
+    PLAIN_FLOPS,
+    REPEATED,
+    REPEATED_QUARTER,
+    equal_flops,
+)
 from rediffuse.recipes.robust.banks import digest_of, make_bank
 from rediffuse.recipes.robust.nets import NETS, open_net
 from rediffuse.training.augment import generator_of
@@ -37,14 +47,23 @@ def test_an_arm_and_its_control_look_at_equally_many_views() -> None:
     assert views["deepaugment"] == views["deepaugment-diffaug"] == 3
 
 
-def test_cheaper_ways_are_held_against_repetition(tmp_path: Path) -> None:
+def test_cheaper_ways_are_held_against_repetition_of_their_own_kind(tmp_path: Path) -> None:
     denoiser = load(str(tiny_pixel(tmp_path / "tiny", sample_size=32)), device="cpu", dtype="float32")
     assert CHEAPER["plain"] is ARMS["plain"]
     assert {**vars(CHEAPER["diffaug"]), "against": ()} == {**vars(ARMS["diffaug"]), "against": ()}  # one cell for both experiments
     for name, arm in CHEAPER.items():
         extra = Extra(source="independent") if arm.online is None else arm.online(denoiser, 0)
         assert arm.build(extra).samples == (1.25 if "quarter" in name else 2)
-        assert name in CONTROLS or arm.against == CONTROLS
+        assert name in (*CONTROLS, REPEATED_QUARTER) or {*CONTROLS} <= {*arm.against}
+    for name, control in (("bank-10", REPEATED), ("bank-5-quarter", REPEATED_QUARTER)):  # which lacks the denoiser alone
+        arm, other = CHEAPER[name], CHEAPER[control]
+        assert arm.against[0] == control
+        ours, theirs = ({**vars(each.online(denoiser, 0))} for each in (arm, other) if each.online is not None)
+        bank, recrops = ours.pop("method"), theirs.pop("method")
+        assert ours == theirs
+        assert (bank.rate, bank.capacity, bank.warmup) == (recrops.rate, recrops.capacity, recrops.warmup)
+        assert (bank.source, recrops.source) == ("denoised", "original")
+    assert CHEAPER[FULL].against[0] == "plain"  # it repeats nothing
 
 
 def test_plain_at_equal_operations_pays_for_the_denoiser(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Arm:
         bank: whose shared views it looks at, of `BANKS`; None for none.
         online: from (denoiser, seed) to views that are made in training, in the place of a shared bank.
         build: from an extra of that bank (None without one) to the objective.
-        against: the arms that it is compared with, which have as many views: first the one that lacks the denoiser alone.
+        against: the arms that it is compared with: first its own control, which lacks the denoiser alone where the table says no other.
     """
 
     name: str
@@ -103,27 +103,29 @@ def _quarter(extra: Extra | None) -> Objective:
     return plain(2) if extra is None else Objective(extras=(replace(extra, share=0.25),))
 
 
-FULL, REPEATED = "full", "repeated"
+FULL, REPEATED, REPEATED_QUARTER = "full", "repeated", "repeated-5-quarter"
 CONTROLS = (REPEATED, PLAIN)
 CHEAPER: Mapping[str, Arm] = {
     arm.name: arm
     for arm in (
         ARMS[PLAIN],
         Arm(name=REPEATED, build=_sum, online=_banked(0.1, "original"), against=(PLAIN,)),
-        Arm(name=FULL, build=_sum, online=_fresh(1.0), against=CONTROLS),
-        Arm(name="quarter", build=_sum, online=_fresh(0.25), against=CONTROLS),
+        Arm(name=REPEATED_QUARTER, build=_sum, online=_banked(0.05, "original", share=0.25), against=(PLAIN,)),
+        Arm(name=FULL, build=_sum, online=_fresh(1.0), against=(PLAIN, REPEATED)),
+        Arm(name="quarter", build=_sum, online=_fresh(0.25), against=(PLAIN, REPEATED)),
         Arm(name="bank-25", build=_sum, online=_banked(0.25), against=CONTROLS),
         Arm(name="bank-10", build=_sum, online=_banked(0.1), against=CONTROLS),
         Arm(name="bank-5", build=_sum, online=_banked(0.05), against=CONTROLS),
-        Arm(name="bank-5-quarter", build=_sum, online=_banked(0.05, share=0.25), against=CONTROLS),
+        Arm(name="bank-5-quarter", build=_sum, online=_banked(0.05, share=0.25), against=(REPEATED_QUARTER, *CONTROLS)),
         replace(ARMS[DIFFAUG], against=CONTROLS),
         Arm(name=f"{DIFFAUG}-quarter", build=_quarter, bank=DIFFAUG, against=CONTROLS),
     )
 }
 """Ways to pay less for DiffAug; `diffaug` is that of a bank which was made before, and with plain the cell of the other experiment, where
-both share a store. Every view but its own starts from a crop of its own, as a bank's do. They are held against two views a picture of which
-the second comes from a bank of re-crops that no denoiser has seen, and against two clean ones, where nothing is repeated; the quarters look
-at 1.25."""
+both share a store. Every view but its own starts from a crop of its own, as a bank's do. Each is held first against its own control. Of
+full and quarter, which repeat nothing, that is two clean views a picture; of bank-10 two of which the second comes from a bank of re-crops
+that no denoiser has seen, at the same rate; of bank-5-quarter such a bank of its own rate and share: these lack the denoiser alone, but for
+quarter, which looks at 1.25 views. The other banks are held against bank-10's control, and differ from it in rate or share too."""
 
 
 def denoiser_of(bank: str, denoiser: Denoiser, images: Tensor) -> Denoiser:

@@ -149,21 +149,22 @@ def corruption_rows(judgements: Sequence[Judgement], truth: Truth, arms: Mapping
 
 
 def kept_share(
-    ours: Sequence[Judgement], full: Sequence[Judgement], control: Sequence[Judgement], measure: str, *, level: float = 0.95, seed: int = 0
-) -> Interval | None:
-    """(ours - control) / (full - control): which part of the full gain a cheaper way keeps, test pictures drawn again.
+    ours: Sequence[Judgement], control: Sequence[Judgement], full: Sequence[Judgement], full_control: Sequence[Judgement], measure: str,
+    *, level: float = 0.95, seed: int = 0,
+) -> Interval | None:  # fmt: skip
+    """(ours - control) / (full - full_control): which part of the full gain a cheaper way keeps, test pictures drawn again.
 
     Runs are those of the same seeds. None where there is no full gain; no interval where it is not above zero in every drawn test set.
     """
-    sides = [np.stack([run.share(MEASURES[measure]) for run in runs]).mean(axis=0) for runs in (ours, full, control)]
+    sides = [np.stack([run.share(MEASURES[measure]) for run in runs]).mean(axis=0) for runs in (ours, control, full, full_control)]
     count = len(sides[0])
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) @ np.stack(sides, axis=1) / count
-    own, whole = drawn[:, 0] - drawn[:, 2], drawn[:, 1] - drawn[:, 2]
+    own, whole = drawn[:, 0] - drawn[:, 1], drawn[:, 2] - drawn[:, 3]
     found = [float(side.mean()) for side in sides]
-    if found[1] <= found[2]:
+    if found[2] <= found[3]:
         return None
-    value = (found[0] - found[2]) / (found[1] - found[2])
+    value = (found[0] - found[1]) / (found[2] - found[3])
     if not (whole > 0).all():
         return Interval(value=value, runs=len(ours))
     low, high = np.quantile(own / whole, [(1 - level) / 2, (1 + level) / 2])
