@@ -9,10 +9,17 @@ import pytest
 from tests.recipes.test_bundled import write_pictures
 from tests.recipes.test_diffaug_cifar10 import judgement
 from tests.tiny_pixel import tiny_pixel
+from tests.training import robust_run, toys
 
 from rediffuse.recipes import diffaug_cheaper
 from rediffuse.recipes.robust.arms import CHEAPER, FULL, REPEATED, REPEATED_QUARTER
+from rediffuse.recipes.robust.cells import train
+from rediffuse.recipes.robust.nets import Budget
 from rediffuse.recipes.robust.table import kept_share, rows_of
+from rediffuse.training.objectives import plain
+from rediffuse.training.pool import PixelBank, pool_of
+from rediffuse.training.procedure import Procedure
+from rediffuse.training.settings import TrainSettings
 
 QUARTER = "bank-5-quarter"
 
@@ -49,7 +56,7 @@ def test_each_gain_is_over_the_arms_own_control() -> None:
     assert "gain_kept_bank" not in diffaug_cheaper.with_kept(rows_of(without, labels, CHEAPER), without)
 
 
-def test_a_trial_of_the_cheaper_ways(tmp_path: Path) -> None:
+def test_a_trial_of_the_cheaper_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "test"):
         write_pictures(tmp_path / "data" / "cifar10", split, 42, size=32)
     denoiser = tiny_pixel(tmp_path / "tiny", sample_size=32)
@@ -60,9 +67,22 @@ def test_a_trial_of_the_cheaper_ways(tmp_path: Path) -> None:
         "--draws", "1", "--pictures", "24", "--held", "6", "--device", "cpu",
     ]  # fmt: skip
     assert diffaug_cheaper.main(asked) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("A step costs the classifier")]
+    assert ["denoiser to 1 classifier" in line for line in told] == [False, False, True, True]  # a line a cell
     found = json.loads((tmp_path / "out" / "reduced_diffaug_cheaper.json").read_text())["rows"]
     rows = [row for row in found if row["table"] == "arms"]
     assert [row["arm"] for row in rows] == arms
     gains = [row for row in found if row["table"] == "gains"]
     pairs = [(REPEATED_QUARTER, "plain"), (FULL, "plain"), (QUARTER, REPEATED_QUARTER), (QUARTER, "plain")]
     assert [(row["arm"], row["over"]) for row in gains] == pairs
+
+
+def test_a_cell_says_how_long_its_steps_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = pool_of(toys.striped(2, size=32), None, PixelBank(32))
+    budget = Budget(settings=TrainSettings(steps=8, batch=2, learning_rate=0.01, weight_decay=0.0), procedure=Procedure())
+    done: list[tuple[int, int]] = []
+    train(robust_run.steady_net(), pool, plain(2), budget, 0, tmp_path / "cell.pt", lambda *counts: done.append(counts))
+    told = capsys.readouterr().err
+    assert "(2 views); there is no denoiser." in told
+    assert "A step of 2 photos takes" in told
+    assert done == [(step, 8) for step in range(1, 9)]

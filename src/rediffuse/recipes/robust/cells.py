@@ -17,12 +17,15 @@ from torch import Tensor
 from rediffuse.denoisers.precision import trunk_region
 from rediffuse.evaluation.corruptions.constants import SEVERITIES
 from rediffuse.evaluation.kept import Kept
+from rediffuse.methods.bank import Bank
+from rediffuse.progress import notes
 from rediffuse.recipes.robust.arms import SIZE
 from rediffuse.recipes.robust.corrupted import read_corrupted
 from rediffuse.recipes.robust.nets import Budget
 from rediffuse.recipes.robust.sets import NATURAL, Shift, Split
 from rediffuse.training.augment import CropViews
 from rediffuse.training.classifier import Classifier
+from rediffuse.training.cost import StepClock, step_cost
 from rediffuse.training.loop import fit_network
 from rediffuse.training.objectives import Objective
 from rediffuse.training.pool import Pool
@@ -92,11 +95,18 @@ def train(
     classifier: Classifier, pool: Pool, objective: Objective, budget: Budget, seed: int, checkpoint: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Diary:  # fmt: skip
-    """Train in place; a killed training goes on. Returns what it took and how its loss went."""
+    """Train in place; a killed training goes on. Returns what it took and how its loss went.
+
+    At the start it says what a step costs, after the first ones how long one takes.
+    """
+    settings, tell = budget.settings, notes(True)
+    tell(step_cost(objective, classifier, (SIZE, SIZE), settings.steps * settings.batch).line())
+    banks = [extra.method for extra in objective.extras if isinstance(extra.method, Bank)]
+    clock = StepClock(tell, settings.batch, progress, banks=banks)
     diary = Diary(checkpoint.with_suffix(".json"))
     fit_network(
-        classifier, pool, settings=budget.settings, views=CropViews(), objective=objective, procedure=budget.procedure,
-        view_size=(SIZE, SIZE), seed=seed, checkpoint=checkpoint, checkpoint_every=CHECKPOINT_EVERY, progress=progress,
+        classifier, pool, settings=settings, views=CropViews(), objective=objective, procedure=budget.procedure,
+        view_size=(SIZE, SIZE), seed=seed, checkpoint=checkpoint, checkpoint_every=CHECKPOINT_EVERY, progress=clock,
         watch=diary.note, watch_every=CHECKPOINT_EVERY,
     )  # fmt: skip
     return diary
