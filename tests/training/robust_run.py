@@ -1,6 +1,6 @@
 """A small robust training that uses everything at once; as a program it is what gets killed, or runs on several processes.
 
-python robust_run.py CHECKPOINT OUT [--kill-at STEP] [--steady]
+python robust_run.py CHECKPOINT OUT [--kill-at STEP] [--steady] [--again]
 """
 
 from __future__ import annotations
@@ -103,10 +103,13 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kill-at", type=int)
     parser.add_argument("--steady", action="store_true")
+    parser.add_argument("--again", action="store_true", help="and once more from the start, unbroken: OUT-again")
     told = parser.parse_args()
     torch.set_num_threads(1)
-    trained = train(told.checkpoint, told.steady, told.kill_at)
-    torch.save(trained.state_dict(), told.out.with_name(f"{told.out.name}-{os.environ.get('RANK', '0')}"))
+    rank = os.environ.get("RANK", "0")
+    torch.save(train(told.checkpoint, told.steady, told.kill_at).state_dict(), told.out.with_name(f"{told.out.name}-{rank}"))
+    if told.again:
+        torch.save(train(None).state_dict(), told.out.with_name(f"{told.out.name}-again-{rank}"))
 
 
 if __name__ == "__main__":

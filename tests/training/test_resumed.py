@@ -92,13 +92,20 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
 
 
 def test_two_processes_end_alike_and_go_on_together(tmp_path: Path) -> None:
-    """With BatchNorm, averaged weights, banks of each one's own and a weight that no picture reaches; one without a checkpoint is told."""
+    """With BatchNorm, averaged weights, banks of each one's own and a weight that no picture reaches; killed, they end bit for bit as an
+    unbroken training does; one without a checkpoint is told."""
     shared = tmp_path / "checkpoint.pt"
-    assert [process.wait(300) for process in pair([shared] * 2, tmp_path / "weights")] == [0, 0]
+    first, second = (process.wait(300) for process in pair([shared] * 2, tmp_path / "none", "--kill-at", "5"))
+    assert first == -signal.SIGKILL
+    assert second != 0  # alone it cannot go on
+    assert torch.load(shared, weights_only=True)["step"] == 3
+    assert [process.wait(300) for process in pair([shared] * 2, tmp_path / "weights", "--again")] == [0, 0]
     found = [torch.load(tmp_path / f"weights-{rank}", weights_only=True) for rank in range(2)]
     assert any("running_var" in name for name in found[0])
     for name, value in found[0].items():
         assert torch.equal(found[1][name], value), name
+    for name, value in torch.load(tmp_path / "weights-again-0", weights_only=True).items():
+        assert torch.equal(found[0][name], value), name
     assert len(torch.load(shared, weights_only=True)["banks"]) == 2
     both = pair([shared, tmp_path / "another disk" / "checkpoint.pt"], tmp_path / "never")
     assert all(process.wait(300) for process in both)
