@@ -4,11 +4,12 @@
 
 Shows: accuracy of the plain nets that `diffaug_cifar10` trained, asked through DDA at several weights of its guidance and factors of its
 low-pass filter, on training pictures that neither they nor the denoiser have seen, clean and under the four corruptions that are left out
-of every mean, at severity 5. The published weight is meant for 224 pixels and is scaled by size / 224; the published factor of 4 keeps 56 x
-56 pixels there and 8 x 8 here. What is found is what `DDA` takes for small pictures where nothing is said.
-Expected: as published DDA costs two points under corruptions (-8.5 to +3.8), a finer filter gains four to five, of which the best, four
-times the weight and a filter of 2, is hardly better than the next (results/dda_guidance.json). The same command goes on where the last one
-stopped, copy by copy; its seconds are those of one process, though two shared the five copies.
+of every mean, at severity 5. The published weight is stated at 224 pixels and scaled by size / 224; the published factor of 4 keeps 64 x
+64 of the authors' 256 x 256 pixels and 8 x 8 here. What is found is what `DDA` takes for small pictures where nothing is said.
+Expected: as published DDA costs 16 points on clean pictures and gains nothing under corruptions (-2.2, -8.5 to +3.8); with a finer filter
+it gains four to five there, and the best, four times the weight and a filter of 2, is hardly better than the next
+(results/dda_guidance.json). The same command goes on where the last one stopped, copy by copy; the seconds of that result are those of one
+process, though two shared the five copies.
 Time: 64 pictures, five copies, seven ways, 50 calls with gradients each: an hour and a half of one core with AVX2 alone, in float32.
 """
 
