@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.tiny_pixel import tiny_pixel
 from tests.training.toys import resnet_folder
 
 from rediffuse.data import folder
+from rediffuse.data.geometry import Fit
 from rediffuse.training.classifier import Classifier
 from rediffuse.training.trained_on import read_learned
 
@@ -192,6 +194,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         (("--augment", "diffaug", "--denoiser", "nowhere"), "there is no model 'nowhere'"),
         (("--augment", "plain", "--ema", 1.5), "momentum and ema must be in [0, 1)"),
         (("--epochs", 1, "--track", "abacus"), "no tracker 'abacus'"),
+        (("--augment", "plain", "--fit", "crop:2"), "from 0.1 to 1, such as crop:0.875; got 'crop:2'"),
         (("--dtype", "bfloat16"), "--dtype bfloat16 is for long trainings"),
     ],
 )
@@ -201,6 +204,27 @@ def test_bad_options(rediffuse: Callable[..., Ended], many: Path, options: tuple
     assert said in ended.err
     assert "Traceback" not in ended.err
     assert not Path("net/config.json").exists()
+
+
+def test_photos_are_judged_by_the_middle_that_views_start_from(rediffuse: Callable[..., Ended], tmp_path: Path) -> None:
+    """The published way at 224 pixels, small: crops from all of the short side, views and judging from its middle."""
+    photos = fill(tmp_path / "wide", {"cat": 8, "dog": 8}, size=(40, 24))
+    ended = rediffuse("train", photos, "net", *BRIEF, "--augment", "noise", "wiener", "--fit", "crop:0.8", "--test", photos)
+    assert ended.status == 2  # every photo judges
+    held = fill(tmp_path / "held", {"cat": 6, "dog": 6}, size=(24, 40), first=50)
+    ended = rediffuse("train", photos, "net", *BRIEF, "--augment", "noise", "wiener", "--fit", "crop:0.8", "--test", held)
+    assert ended.status == 0, ended.err
+    net, images = Classifier.load("net"), folder(held)
+    assert (net.preprocessing.side, net.preprocessing.fit) == (16, "crop:0.8")
+    middles = torch.stack([Fit(mode="crop:0.8", size=16).to_model(example.image)[0] for example in images])
+    predicted = net.predict(middles.mul(255).round().to(torch.uint8)).argmax(1).tolist()
+    right = sum(label == found for label, found in zip(images.labels, predicted, strict=True)) / len(images)
+    assert f"{right:.1%} of all 12)" in " ".join(ended.out.split())
+    ended = rediffuse("predict", "net", held, "--per-class")
+    assert ended.status == 0, ended.err
+    with open("predictions.csv", newline="", encoding="utf-8") as file:
+        said = [float(row["p(cat)"]) for row in csv.DictReader(file)]
+    assert said == pytest.approx(net.predict(middles).softmax(1)[:, 0].tolist(), abs=2e-6)
 
 
 def test_a_latent_model_is_no_denoiser_of_pixels(rediffuse: Callable[..., Ended], many: Path, model: Path) -> None:

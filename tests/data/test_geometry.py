@@ -90,7 +90,7 @@ def test_a_longer_short_side_is_the_published_way_to_224(shape, place):
     image = Image.fromarray(load_sample_images().images[place]).resize(shape)
     width, height = (256 * side // min(shape) for side in shape)
     left, top = round((width - 224) / 2), round((height - 224) / 2)
-    found, geometry = Fit(mode="crop", size=224, short_side=256).to_model(image)
+    found, geometry = Fit(mode="crop:0.875", size=224).to_model(image)
 
     def beside(resampling, other=found):
         wanted = image.resize((width, height), resampling).crop((left, top, left + 224, top + 224))
@@ -101,8 +101,33 @@ def test_a_longer_short_side_is_the_published_way_to_224(shape, place):
     assert beside(Image.Resampling.BILINEAR, Fit(mode="crop", size=224).to_model(image)[0]) > 20
     assert (geometry.left, geometry.top, geometry.width, geometry.height, geometry.geometry) == (0, 0, 224, 224, "unknown")
     square = image.crop((0, 0, 224, 224))
-    assert not torch.equal(Fit(mode="crop", size=224, short_side=256).to_model(square)[0], to_tensor(square))
-    assert torch.equal(Fit(mode="crop", size=224, short_side=224).to_model(square)[0], to_tensor(square))
+    assert not torch.equal(Fit(mode="crop:0.875", size=224).to_model(square)[0], to_tensor(square))
+    assert torch.equal(Fit(mode="crop:1", size=224).to_model(square)[0], to_tensor(square))
+
+
+@pytest.mark.parametrize(("share", "size", "short"), [(0.875, 299, 341), (0.965, 224, 232), (0.95, 320, 336), (0.9, 260, 288), (1, 64, 64)])
+def test_short_sides_are_those_of_other_libraries(share, size, short):
+    """timm: floor(size / crop_pct); transformers: int(size / crop_pct). The share that nine digits of a file's sizes give is the same."""
+    assert Fit(mode=f"crop:{share}", size=size).short_side == short == int(size / share)
+    assert Fit(mode=f"crop:{size / short:.9g}", size=size).short_side == short
+
+
+def test_every_short_side_comes_back_from_its_share():
+    for size in (32, 63, 224, 299, 384):
+        found = [Fit(mode=f"crop:{size / short:.9g}", size=size).short_side for short in range(size, 3 * size)]
+        assert found == list(range(size, 3 * size))
+
+
+@pytest.mark.parametrize("shape", [(90, 64), (64, 91), (77, 130), (65, 64), (48, 48), (33, 200)])
+@pytest.mark.parametrize("mode", ["crop:0.875", "crop:0.7", "crop:0.51"])
+def test_a_margin_is_what_lies_around_the_crop(draw, shape, mode):
+    image, fit = draw(3, shape), Fit(mode=mode, size=48)
+    held, before = fit.with_margin(image), round((fit.short_side - 48) / 2)
+    assert held.shape == (3, fit.short_side, fit.short_side)
+    assert torch.equal(held[:, before : before + 48, before : before + 48], fit.to_model(image)[0])
+    whole = Fit(mode="crop", size=fit.short_side).to_model(image)[0]
+    assert float((held - whole).abs().mean()) < 0.3  # to a pixel on the long side
+    assert (held != 0).flatten(1).any(1).all()
 
 
 def test_model_size_keeps_the_aspect(draw):
@@ -131,15 +156,15 @@ def test_other_modes_of_image(draw):
 
 
 def test_bad_settings():
-    with pytest.raises(ConfigError, match="pad, crop, squash, got 'stretch'"):
+    with pytest.raises(ConfigError, match=r"pad, crop, squash, or crop:SHARE .* such as crop:0\.875; got 'stretch'"):
         Fit(mode="stretch", size=64)
     with pytest.raises(ConfigError, match=r"multiple of 8 .* got 60; nearest: 56, 64"):
         Fit(size=60, multiple_of=8)
     with pytest.raises(ConfigError, match="at least 1"):
         Fit(size=0)
-    for mode, short_side in (("pad", 72), ("crop", 56)):
-        with pytest.raises(ConfigError, match=f"fit 'crop' and at least size, got {short_side} with fit '{mode}' and size 64"):
-            Fit(mode=mode, size=64, short_side=short_side)
+    for mode in ("pad:0.5", "crop:", "crop:half", "crop:0", "crop:1.2", "crop:nan", ":0.5", ""):
+        with pytest.raises(ConfigError, match=f"from 0.1 to 1, such as crop:0.875; got '{mode}'"):
+            Fit(mode=mode, size=64)
     fit = Fit(size=8)
     _, geometry = fit.to_model(Image.new("RGB", (8, 4)))
     with pytest.raises(DataError, match=r"\(3, 8, 8\) .* got \(3, 16, 16\)"):

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tests.training import toys
 from torch import nn
 
+from rediffuse.data.geometry import Fit
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.training.backbones import open_backbone, parse_level
 from rediffuse.training.classifier import Classifier, evaluating
@@ -119,6 +121,45 @@ def test_a_frozen_part_stays_frozen_after_evaluation() -> None:
 def test_sizes_of_every_age(values: dict[str, object], expected: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
     assert Preprocessing.read(tmp_path, {"image_size": 16}).size == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "fit", "near"),
+    [
+        ({"feature_extractor_type": "ConvNextFeatureExtractor", "size": 224, "crop_pct": 0.875}, "crop:0.875", True),  # ResNet of the hub
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.9}, "crop:0.9", True),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}, "crop_pct": 1.0}, "squash", True),
+        (
+            {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224},
+            "crop:0.875",
+            True,
+        ),
+        (  # DeiT's file squashes first; its figures were made with the aspect kept
+            {"image_processor_type": "DeiTImageProcessor", "size": {"height": 256, "width": 256}, "do_center_crop": True, "crop_size": 224},
+            "crop:0.875",
+            False,
+        ),
+        ({"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}}, None, True),
+    ],
+)
+def test_the_crop_of_a_published_network_is_taken(values: dict[str, object], fit: str | None, near: bool, tmp_path: Path) -> None:
+    """Against transformers' own processor on a photo of another shape; only the filter of the resizing differs."""
+    from sklearn.datasets import load_sample_image
+    from transformers import AutoImageProcessor
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values | {"do_normalize": False, "resample": 3}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet"}))
+    read = Preprocessing.read(tmp_path, {"model_type": "resnet"})
+    assert read.fit == fit
+    photo = Image.fromarray(load_sample_image("china.jpg")).resize((640, 424))  # where transformers and torchvision cut alike
+    theirs = torch.as_tensor(AutoImageProcessor.from_pretrained(tmp_path)(photo, return_tensors="pt")["pixel_values"])[0]
+
+    def apart(mode: str) -> float:
+        return 255 * float((Fit(mode=mode, size=read.side).to_model(photo)[0] - theirs).abs().mean())
+
+    assert theirs.shape[-1] == read.side
+    assert (apart(fit or "squash") < 4) == near
+    assert apart("pad") > 20
 
 
 def test_the_side_of_the_training_goes_through_the_file(tmp_path: Path) -> None:

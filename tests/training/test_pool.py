@@ -81,6 +81,19 @@ def test_a_picture_of_another_shape_becomes_the_square() -> None:
     assert bank.of(toys.striped(1, classes=2)[:0]).shape == (0, 3, 16, 16)
 
 
+def test_a_bank_with_a_margin_holds_what_lies_around_the_crop() -> None:
+    images = toys.striped(3, classes=2, size=40)
+    bank = PixelBank(16, "crop:0.8", margin=True)
+    pool = pool_of(images, None, bank)
+    assert (bank.size, bank.middle, pool.side, pool.fit, pool.items.shape) == (20, 16, 16, "crop:0.8", (6, 3, 20, 20))
+    assert torch.equal(pool.judged(), PixelBank(16, "crop:0.8").of(images))
+    assert pool.joined(pool).side == 16
+    for fit in ("crop", "pad"):
+        whole = pool_of(images, None, PixelBank(16, fit, margin=True))
+        assert (whole.middle, whole.side) == (None, 16)
+        assert torch.equal(whole.judged(), whole.items)
+
+
 def test_the_fingerprint_knows_every_part() -> None:
     real, made = uneven()
     pool = pool_of(real, made, PixelBank(16))

@@ -53,6 +53,14 @@ def noise_only(t: int = 0) -> DiffAug:
     return DiffAug(NoDenoiser(NoiseSchedule.from_betas(linear_betas())), times=Fixed(t=t), reference_size=None)
 
 
+def test_the_middle_is_what_a_centre_view_starts_from_where_more_is_held() -> None:
+    found = make_views(Objective(extras=(Extra(), Extra(source="independent"))), batch(middle=12, size=12))
+    assert torch.equal(found.extras[0][0], IMAGES[..., 2:14, 2:14].float() / 255)
+    alone = make_views(Objective(extras=(Extra(), Extra(source="independent"))), batch(size=12))
+    assert torch.equal(found.extras[1][0], alone.extras[1][0])
+    assert torch.equal(found.clean, alone.clean)
+
+
 def test_what_a_view_starts_from() -> None:
     makers = tuple(Extra(method=method, source=source) for source in ("centre", "aligned", "independent") for method in (Same(), None))
     found = make_views(Objective(extras=makers), batch())

@@ -153,6 +153,14 @@ def check_least(options: Mapping[str, int | None]) -> None:
             raise ConfigError(f"{name} must be at least 1, got {value}")
 
 
+def check_fit(fit: str | None) -> None:
+    """Refuse a way to make photos square that there is not, before any work. Raises ConfigError."""
+    from rediffuse.data.geometry import parse_fit
+
+    if fit is not None:
+        parse_fit(fit)
+
+
 def check_apart(photos: str, out: Path) -> None:
     """Refuse to write where photos of the set lie, before any work; a folder of its own among them is fine. Raises ConfigError."""
     from rediffuse.errors import ConfigError

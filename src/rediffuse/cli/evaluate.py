@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, check_least, check_own, load_model
+from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, check_fit, check_least, check_own, load_model
 from rediffuse.data.outputs import EVALUATION_KIND, WORK
 from rediffuse.errors import ConfigError
 
@@ -37,7 +37,7 @@ def evaluate(
     split: str | None = None,
     images: int | None = None,
     size: int | None = None,
-    fit: Literal["pad", "crop", "squash"] | None = None,
+    fit: str | None = None,
     denoiser: Annotated[str | None, Parameter(group=WITH)] = None,
     near: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
     far: Annotated[tuple[str, ...], Parameter(group=WITH, show_default=False)] = (),
@@ -60,7 +60,8 @@ def evaluate(
         split: of a set that has several. [default: its test photos]
         images: how many photos to judge by: a choice that --seed fixes. [default: all]
         size: side in pixels at which photos are seen. [default: the first classifier's, or the denoiser's where that is smaller]
-        fit: how photos of other shapes become a square. [default: as in the first classifier's training, else pad]
+        fit: how photos of other shapes become a square: pad, crop, squash, or crop:0.875 for the middle of so much of the short side.
+            [default: as in the first classifier's training, or as its published file asks for, else pad]
         denoiser: an unconditional pixel model, for entropy, ensembles and certificates: a bundled name, a folder or a hub name; none
             leaves those parts out. [default: cifar10-32 where photos are seen at 32 pixels or fewer, else none]
         near: sets of photos that the classifiers do not know but that resemble what they know.
@@ -73,6 +74,7 @@ def evaluate(
 
     check_hours(hours)
     check_least({"--size": size, "--images": images})
+    check_fit(fit)
     check_wanted(suite, denoiser, near, far, train)
     check_own(out, EVALUATION_KIND)
     terminal.goes_on_from((out / WORK, f"**/{KEPT_BLOCKS}"))
@@ -104,7 +106,7 @@ def prepare(
     split: str | None,
     images: int | None,
     size: int | None,
-    fit: Literal["pad", "crop", "squash"] | None,
+    fit: str | None,
     denoiser: str | None,
     near: Sequence[str],
     far: Sequence[str],

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import BESIDE, PIXEL_MODEL, Beside, Common, bar, check_least, check_table_apart, load_model, tell_rejected
+from rediffuse.cli.common import (
+    BESIDE,
+    PIXEL_MODEL,
+    Beside,
+    Common,
+    bar,
+    check_fit,
+    check_least,
+    check_table_apart,
+    load_model,
+    tell_rejected,
+)
 from rediffuse.cli.pair import generated
 from rediffuse.errors import ConfigError
 from rediffuse.progress import are, counted
@@ -119,7 +130,7 @@ def predict(
     per_class: bool = False,
     split: str | None = None,
     size: int | None = None,
-    fit: Literal["pad", "crop", "squash"] | None = None,
+    fit: str | None = None,
     batch: int = 64,
     views: Views = PHOTO_ALONE,
     common: Beside = BESIDE,
@@ -135,7 +146,8 @@ def predict(
         per_class: a column for the probability of each class.
         split: of a set that has several.
         size: side in pixels at which photos are seen. [default: that of the training, or the denoiser's where that is smaller]
-        fit: how photos of other shapes become a square. [default: that of the training, else pad]
+        fit: how photos of other shapes become a square: pad, crop, squash, or crop:0.875 for the middle of so much of the short side.
+            [default: that of the training, or what a published network's file asks for, else pad]
         batch: views in one call; less needs less memory.
     """
     from rediffuse.evaluation.kept import KEPT_BLOCKS, forget
@@ -146,6 +158,7 @@ def predict(
     check_table(out)
     check_table_apart(data, out)
     check_least({"--batch": batch, "--size": size})
+    check_fit(fit)
     classifier, identity = open_classifier(model)
     denoiser = None if views.model is None else load_model(views.model, common)
     classifier.to(place(denoiser, common))
@@ -195,12 +208,12 @@ def usual_size(classifier: Classifier, denoiser: Denoiser | None) -> int:
     return own if denoiser is None or trained is None or fits(own, denoiser) else trained
 
 
-def usual_fit(network: object) -> Literal["pad", "crop", "squash"]:
-    """How photos of other shapes became squares in the training of a classifier that says so, else padded."""
+def usual_fit(network: object) -> str:
+    """How photos of other shapes become squares for a classifier whose training, or published file, says so; else padded."""
     from rediffuse.training.classifier import Classifier
 
     said = network.preprocessing.fit if isinstance(network, Classifier) else None
-    return said or "pad"  # type: ignore[return-value]  # it is read as one of these
+    return said or "pad"
 
 
 def fits(side: int, denoiser: Denoiser) -> bool:

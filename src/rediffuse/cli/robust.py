@@ -129,11 +129,11 @@ def train_robustly(
     denoiser = None if views.model is None else load_model(views.model, common)
     start, side = open_start(level, classes, size, denoiser, common)
     tell_side(level, start, side, denoiser, common, ", their views too,")
-    pool, _ = as_pool(train_set, classes, side, fit)
+    pool, _ = as_pool(train_set, classes, side, fit, margin=True)
     further: tuple[str, ...] = ()
     if views.second is not None:
         second = open_second(views.second, classes, held, common)
-        pool, further = pool.joined(as_pool(second, classes, side, fit)[0]), second.digests
+        pool, further = pool.joined(as_pool(second, classes, side, fit, margin=True)[0]), second.digests
     settings, procedure = plan(level, len(pool.labels), steps, budget, common.dtype)
     objective = objective_of(views, denoiser, pool, side, flips, common)
     terminal.note(step_cost(objective, start, (side, side), settings.steps * settings.batch).line(), quiet=common.quiet)
@@ -260,7 +260,7 @@ def noised(
     if name == "noise":
         back: Denoiser = NoDenoiser(schedule, size=side)
     elif name == "wiener":
-        back = WienerDenoiser.fit(pool.items[: len(pool.labels)], schedule)
+        back = WienerDenoiser.fit(pool.judged(), schedule)
     elif denoiser is None:
         raise ConfigError("--augment diffaug needs --denoiser")
     else:

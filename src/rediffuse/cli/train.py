@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
-from rediffuse.cli.common import COMMON, Common, Shared, bar, check_least, open_photos
+from rediffuse.cli.common import COMMON, Common, Shared, bar, check_fit, check_least, open_photos
 from rediffuse.cli.pair import check_pair, open_pair, own_splits
 from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
 from rediffuse.data.outputs import EXPORT_KIND, UNFINISHED, output_kind
@@ -44,7 +44,7 @@ def train(
     mode: Literal["linear", "whole"] | None = None,
     steps: int | None = None,
     size: int | None = None,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: str = "pad",
     shots: int | None = None,
     split: str | None = None,
     no_flips: bool = False,
@@ -69,7 +69,8 @@ def train(
         mode: linear (a head on frozen features) or whole. [default: whole from random weights or with --augment, else linear]
         steps: optimiser steps. [default: 400; 300 in mode linear; by --epochs with --augment]
         size: side in pixels at which photos are held; the input of scratch. [default: the denoiser's, else 64]
-        fit: how photos of other shapes become a square.
+        fit: how photos of other shapes become a square: pad, crop, squash, or crop:0.875 for the middle of so much of the short side; of
+            a whole network crops lie anywhere in the short side then, and views start from that middle, as published at 224 pixels.
         shots: train on this many photos of each class.
         split: of a set that has several; train, where there is one.
         no_flips: a mirrored photo would have another label (digits, text).
@@ -82,6 +83,7 @@ def train(
 
     views.check()
     check_least({"--steps": steps, "--size": size, "--shots": shots})
+    check_fit(fit)
     check_holdout(holdout, data, split, test)
     robust = views != NO_VIEWS or budget != USUAL
     if robust and mode == "linear":
@@ -248,7 +250,7 @@ def learned_before(level: str, held: ImageSet) -> Collection[str]:
     return learned
 
 
-def judge(trained: Classifier, held: ImageSet, size: int, fit: Literal["pad", "crop", "squash"], quiet: bool) -> Accuracy:
+def judge(trained: Classifier, held: ImageSet, size: int, fit: str, quiet: bool) -> Accuracy:
     """How often the classifier is right on the held-out photos."""
     from rediffuse.evaluation.accuracy import measure
     from rediffuse.training.pool import PixelBank, labels_of

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FIT_MODES = ("pad", "crop", "squash")
+LEAST_SHARE = 0.1
 Kept = Literal["preserved", "unknown"]
 """Whether masks and boxes of a source, scaled to an image's width and height, still fit what was made of it."""
 
@@ -59,21 +60,20 @@ class Fit:
 
     Args:
         mode: `pad` keeps the whole image and its aspect and fills the rest by reflection (the default: it can be undone); `crop`
-            takes the centre; `squash` ignores the aspect, as the paper does.
+            takes the centre; `squash` ignores the aspect, as the paper does. `crop:0.875` takes that share of the short side, from .1 to
+            1: published figures of ImageNet at 224 pixels scale it to 256 first (others name the share crop_pct).
         size: side of the square in pixels.
         multiple_of: what the model needs sides to be a multiple of.
-        short_side: what the short side is scaled to before a crop takes the centre, at least size; None takes size. Published figures of
-            ImageNet at 224 pixels have 256, which cuts an eighth off that side too.
+    Raises:
+        ConfigError: another mode, a share outside its range, or a size that is no multiple.
     """
 
-    mode: Literal["pad", "crop", "squash"] = "pad"
+    mode: str = "pad"
     size: int
     multiple_of: int = 1
-    short_side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in FIT_MODES:
-            raise ConfigError(f"fit must be one of {', '.join(FIT_MODES)}, got {self.mode!r}")
+        parse_fit(self.mode)
         for name, value in (("size", self.size), ("multiple_of", self.multiple_of)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, got {value}")
@@ -81,26 +81,39 @@ class Fit:
             below = self.size // self.multiple_of * self.multiple_of
             near = ", ".join(str(size) for size in (below, below + self.multiple_of) if size)
             raise ConfigError(f"size must be a multiple of {self.multiple_of} for this model, got {self.size}; nearest: {near}")
-        if self.short_side is not None and (self.mode != "crop" or self.short_side < self.size):
-            told = f"got {self.short_side} with fit {self.mode!r} and size {self.size}; leave it out, or crop"
-            raise ConfigError(f"short_side is for fit 'crop' and at least size, {told}")
+
+    @property
+    def kind(self) -> str:
+        """pad, crop or squash."""
+        return parse_fit(self.mode)[0]
+
+    @property
+    def short_side(self) -> int:
+        """What the short side is scaled to before a crop takes the centre, in whole pixels."""
+        share = parse_fit(self.mode)[1]
+        return self.size if share == 1 else int(self.size / share + 1e-5)  # a share in nine digits is a little off
 
     def to_model(self, image: Image.Image) -> tuple[Tensor, Geometry]:
         """The image as float32 (3, size, size) in [0, 1], and where it lies there; an image of that size passes through bit by bit, but
-        for a short side that is to be longer."""
+        for a crop that takes a share of it."""
         rgb = to_rgb(image)
         source_width, source_height = rgb.size
-        width, height = self._scaled(source_width, source_height)
-        left, top = self._before(width), self._before(height)
-        place = {"left": left, "top": top, "width": width, "height": height}
-        scaled = _resize(rgb, width, height)
-        if self.mode == "pad":
+        scaled, left, top = self._scale(rgb)
+        place = {"left": left, "top": top, "width": scaled.width, "height": scaled.height}
+        if self.kind == "pad":
             scaled = _reflect(scaled, left, top, self.size)
-        elif self.mode == "crop":
+        elif self.kind == "crop":
             scaled = scaled.crop((-left, -top, self.size - left, self.size - top))
             place = {"left": 0, "top": 0, "width": self.size, "height": self.size}
-        geometry = Geometry(mode=self.mode, size=self.size, source_width=source_width, source_height=source_height, **place)
+        geometry = Geometry(mode=self.kind, size=self.size, source_width=source_width, source_height=source_height, **place)
         return to_tensor(scaled), geometry
+
+    def with_margin(self, image: Image.Image) -> Tensor:
+        """(3, S, S) float32 in [0, 1] with S the `short_side`: what lies around a crop, at its scale; its middle is `to_model`'s square."""
+        scaled, left, top = self._scale(to_rgb(image))
+        margin = round((self.short_side - self.size) / 2)
+        left, top = -left - margin, -top - margin
+        return to_tensor(scaled.crop((left, top, left + self.short_side, top + self.short_side)))
 
     def undo(self, image: Tensor, geometry: Geometry, size: Literal["source", "model"] = "source") -> Image.Image:
         """A picture of the model's square as the source was: padding taken off, and at the source's size or the model's.
@@ -118,17 +131,37 @@ class Fit:
         inner = square.crop((geometry.left, geometry.top, right, bottom))
         return inner if size == "model" else _resize(inner, geometry.source_width, geometry.source_height)
 
+    def _scale(self, rgb: Image.Image) -> tuple[Image.Image, int, int]:
+        """The image at the square's scale, and the pixels before it on the left and above; fewer than none of a crop."""
+        width, height = self._scaled(*rgb.size)
+        return _resize(rgb, width, height), self._before(width), self._before(height)
+
     def _scaled(self, width: int, height: int) -> tuple[int, int]:
-        if self.mode == "squash":
+        if self.kind == "squash":
             return self.size, self.size
-        side = max(width, height) if self.mode == "pad" else min(width, height)
-        if self.short_side is not None:  # cut to whole pixels, as torchvision does
+        side = max(width, height) if self.kind == "pad" else min(width, height)
+        if self.short_side != self.size:  # cut to whole pixels, as torchvision does
             return width * self.short_side // side, height * self.short_side // side
         return max(1, round(width * self.size / side)), max(1, round(height * self.size / side))
 
     def _before(self, side: int) -> int:
         """Pixels before a scaled side; fewer than none of a crop."""
-        return (self.size - side) // 2 if self.short_side is None else round((self.size - side) / 2)  # as torchvision rounds
+        return (self.size - side) // 2 if self.short_side == self.size else round((self.size - side) / 2)  # as torchvision rounds
+
+
+def parse_fit(mode: str) -> tuple[str, float]:
+    """(pad, crop or squash; share of the short side that a crop keeps). Raises ConfigError."""
+    kind, colon, told = mode.partition(":")
+    try:
+        share = float(told) if colon else 1.0
+    except ValueError:
+        share = 0.0
+    if kind not in FIT_MODES or (colon and kind != "crop") or not LEAST_SHARE <= share <= 1:
+        raise ConfigError(
+            f"fit must be one of {', '.join(FIT_MODES)}, or crop:SHARE with the share of the short side that is kept, from {LEAST_SHARE} "
+            f"to 1, such as crop:0.875; got {mode!r}"
+        )
+    return kind, share
 
 
 def kept_by(mode: str) -> Kept:

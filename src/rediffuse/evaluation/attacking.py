@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ def attack_images(
     attack: Attack | None = None,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: str = "pad",
     keep: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Attacked:

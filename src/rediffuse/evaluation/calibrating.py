@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,7 +155,7 @@ def calibrate(
     images: ImageSet,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: str = "pad",
     temperature_images: ImageSet | None = None,
     bins: int = BINS,
     batch: int = 256,
@@ -194,7 +194,7 @@ class _Work:
 
     judged: Sequence[Judged]
     size: int
-    fit: Literal["pad", "crop", "squash"]
+    fit: str
     batch: int
     keep: str | Path | None
     progress: Callable[[int, int], None] | None
@@ -242,7 +242,7 @@ class _Work:
                 self.progress(behind + rows.stop, self.total)
 
 
-def _logits(judged: Sequence[Judged], part: ImageSet, size: int, fit: Literal["pad", "crop", "squash"], batch: int) -> dict[str, Tensor]:
+def _logits(judged: Sequence[Judged], part: ImageSet, size: int, fit: str, batch: int) -> dict[str, Tensor]:
     """(B, K) of each model, by name, so that the same models may be given in another order."""
     parts = [[model.logits(pictures) for model in judged] for _, pictures in batches(part, size=size, fit=fit, batch=batch)]
     return {model.name: torch.cat(own) for model, own in zip(judged, zip(*parts, strict=True), strict=True)}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +126,7 @@ def entropy_curve(
     settings: DiffAugSettings = WHOLE,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: str = "pad",
     seed: int = 0,
     chunk: int = CHUNK,
     keep: str | Path | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -210,12 +210,8 @@ def check_models(judged: Judged | Sequence[Judged]) -> tuple[Judged, ...]:
     return models
 
 
-def batches(
-    images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad", batch: int = 256, short_side: int | None = None
-) -> Iterator[tuple[list[int], Tensor]]:
+def batches(images: ImageSet, *, size: int, fit: str = "pad", batch: int = 256) -> Iterator[tuple[list[int], Tensor]]:
     """(rows, pictures (B, 3, size, size) float32 in [0, 1]) of a set, in order; no more than one batch is held.
-
-    short_side: of a crop, as in `Fit`.
 
     Raises DataError for a set without images, ConfigError for a batch without any.
     """
@@ -223,7 +219,7 @@ def batches(
         raise ConfigError(f"batch must be at least 1, got {batch}")
     if not len(images):
         raise DataError(f"{images.name} holds no images")
-    shape = Fit(mode=fit, size=size, short_side=short_side)
+    shape = Fit(mode=fit, size=size)
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         yield list(range(start, start + len(part))), torch.stack([shape.to_model(example.image)[0] for example in part])

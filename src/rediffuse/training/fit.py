@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.checking import check_bytes, check_labels, check_tensor
-from rediffuse.data.geometry import Fit
 from rediffuse.data.mixing import Mixed
 from rediffuse.data.open import open_images
 from rediffuse.data.types import ImageSet
@@ -68,7 +67,7 @@ def fit_classifier(
         objective: of mode "whole": which views a step looks at, `objectives.base(DiffAug(...))` for one; default: the clean one.
         seed: of the start, the draws and the augmentation.
         size: side in pixels at which pictures are held.
-        fit: how other shapes become that square: pad, crop or squash.
+        fit: how other shapes become that square: pad, crop, squash, or crop:0.875; see `data.geometry.Fit`.
         flips: whether a mirrored picture keeps its label; None asks the set.
         device: where the network is: auto, cpu, cuda, ...
         checkpoint: file from which a killed training of the whole network continues; a head in mode linear takes little, and none.
@@ -90,7 +89,7 @@ def fit_classifier(
     given: dict[str, Any] = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "weight_decay": weight_decay}
     settings = replace(DEFAULTS[chosen], **{name: value for name, value in given.items() if value is not None})
     train_set = open_images(train_set) if isinstance(train_set, str | Path) else train_set
-    pool, own_flips = as_pool(train_set, classes, size, fit)
+    pool, own_flips = as_pool(train_set, classes, size, fit, margin=chosen == "whole")
     mirrored = own_flips if flips is None else flips
     start = _own(level, classes, size) if isinstance(level, nn.Module) else open_backbone(level, classes, seed=seed, size=size)
     start = start.to(resolve_device(device))
@@ -98,7 +97,7 @@ def fit_classifier(
         raise ConfigError("mode linear needs features that know something, and these weights are random; choose mode whole")
     taught = start.learned | digests_of(train_set)
     if chosen == "linear":
-        start.remember(max(pool.items.shape[-2:]), pool.fit)
+        start.remember(pool.side, pool.fit)
         trained = with_head(start, replace(pool, items=features(start, pool.items, mirrored, progress)), settings, seed)
     else:
         views = StandardViews(flips=mirrored)
@@ -144,19 +143,20 @@ def with_head(classifier: Classifier, pool: Pool, settings: TrainSettings, seed:
     return classifier.eval()
 
 
-def as_pool(train_set: TrainSet, classes: Sequence[str], size: int, fit: str) -> tuple[Pool, bool]:
-    """A training set in memory, its labels counted in these classes, and whether flips keep them."""
+def as_pool(train_set: TrainSet, classes: Sequence[str], size: int, fit: str, *, margin: bool = False) -> tuple[Pool, bool]:
+    """A training set in memory, its labels counted in these classes, and whether flips keep them. margin: of `PixelBank`."""
+    bank = PixelBank(size, fit, margin=margin)
     if isinstance(train_set, Pool):
         pool, flips = train_set, True
     elif isinstance(train_set, ImageSet):
-        pool, flips = pool_of(_counted_in(train_set, classes), None, _bank(size, fit)), train_set.flips
+        pool, flips = pool_of(_counted_in(train_set, classes), None, bank), train_set.flips
     elif isinstance(train_set, Mixed):
         if train_set.transform is not None:
             raise ConfigError(
                 "a training makes its own views, so the transform of this Mixed would not be seen; leave it out, or give an objective"
             )
         real = _counted_in(train_set.real, classes)
-        pool, flips = pool_of(real, train_set.synthetic, _bank(size, fit), train_set.alpha), real.flips
+        pool, flips = pool_of(real, train_set.synthetic, bank, train_set.alpha), real.flips
     else:
         pool, flips = _from_items(train_set), True
     check_bytes(pool.items)
@@ -177,11 +177,6 @@ def digests_of(train_set: TrainSet) -> frozenset[str]:
 def _counted_in(images: ImageSet, classes: Sequence[str]) -> ImageSet:
     """The set with labels that count in these classes, matched by name. Raises DataError for classes that are not among them."""
     return images if images.classes == tuple(classes) else images.with_classes(classes)
-
-
-def _bank(size: int, fit: str) -> PixelBank:
-    Fit(mode=fit, size=size)  # type: ignore[arg-type]  # checks the word
-    return PixelBank(size, fit)  # type: ignore[arg-type]
 
 
 def _from_items(items: Any) -> Pool:

@@ -150,6 +150,7 @@ class Training:
             "objective": self.objective.describe(),
             "size": self.size,
             "processes": self.processes.count,
+            **({} if self.pool.middle is None else {"middle": self.pool.middle}),
             "network": type(self.classifier.model).__name__,
             "weights": weights_hash(self.classifier),
         }
@@ -201,6 +202,7 @@ class Training:
             classes=len(self.classifier.classes),
             device=self.processes.device,
             key=self.processes.key(self.seed, step),
+            middle=self.pool.middle,
         )
 
     def restore(self, state: Mapping[str, Any]) -> int:
@@ -228,7 +230,7 @@ class Training:
             self.ema.copy_to(self.classifier)
         self.processes.agree(self.classifier.buffers())  # BatchNorm's statistics are of each one's own pictures
         self.classifier.knows_nothing = False
-        self.classifier.remember(min(max(self.pool.items.shape[-2:]), max(self.size)), self.pool.fit)
+        self.classifier.remember(min(self.pool.side, max(self.size)), self.pool.fit)
         return self.classifier.eval()
 
 

@@ -26,9 +26,8 @@ from rediffuse.methods.diffaug import DiffAug
 from rediffuse.training.soft_labels import SoftLabels
 
 Source = Literal["centre", "aligned", "independent"]
-"""What a view starts from. centre: the whole picture as it is judged, without crop or flip (the DiffAug paper, which
-at 224 pixels takes the middle of 256); aligned: the crop of the
-clean view; independent: a crop of its own."""
+"""What a view starts from. centre: the picture as it is judged, without random crop or flip (the DiffAug paper, which at 224 pixels takes
+the middle of 256: fit crop:0.875); aligned: the crop of the clean view; independent: a crop of its own."""
 BatchNorm = Literal["joint", "split"]
 """joint: all views in one batch share their statistics (the paper). split: each kind of view is normalised by its own, and the running
 statistics, used after training, are those of the clean views."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +39,7 @@ class Pool:
         counts: (N,) int64, how many copies each real one has.
         alpha: probability of a copy where there is one, in [0, 1].
         fit: how photos of other shapes became these squares, as in `data.geometry.Fit`; None where that is not known.
+        middle: side in pixels of the middle that such a picture is judged by, where more of it is held for crops; None: all of it.
     """
 
     items: Tensor
@@ -48,6 +48,7 @@ class Pool:
     counts: Tensor
     alpha: float = 0.5
     fit: str | None = None
+    middle: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -69,6 +70,15 @@ class Pool:
         items = real if synthetic is None else torch.cat([real, synthetic])
         counts = torch.tensor([len(own) for own in copies], dtype=torch.int64)
         return cls(items=items, labels=labels, copies=table, counts=counts, alpha=alpha)
+
+    @property
+    def side(self) -> int:
+        """Side in pixels of what is judged."""
+        return self.middle or max(self.items.shape[-2:])
+
+    def judged(self) -> Tensor:
+        """(N, 3, side, side), the real pictures as they are judged."""
+        return middle_of(self.items[: len(self.labels)], self.middle)
 
     def draw(self, batch: int, generator: torch.Generator, index: Tensor | None = None) -> PoolDraw:
         """`batch` draws with replacement: i uniform over the real images, then with probability alpha one of its copies, uniform.
@@ -102,6 +112,7 @@ class Pool:
             counts=torch.cat([self.counts, other.counts]),
             alpha=self.alpha,
             fit=self.fit if self.fit == other.fit else None,
+            middle=self.middle,
         )
 
     def fingerprint(self) -> str:
@@ -118,15 +129,18 @@ class PixelBank:
     Args:
         size: side of the square in pixels.
         fit: how other shapes become it; see `data.geometry.Fit`.
+        margin: hold all of the short side where a crop takes a share of it, at the same scale: crops of a training may lie anywhere.
     """
 
-    def __init__(self, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> None:
+    def __init__(self, size: int, fit: str = "pad", *, margin: bool = False) -> None:
         self.fit = Fit(mode=fit, size=size)
+        self.middle = size if margin and self.fit.short_side > size else None
         self._held: dict[str, Tensor] = {}
 
     @property
     def size(self) -> int:
-        return self.fit.size
+        """Side in pixels of what is held."""
+        return self.fit.size if self.middle is None else self.fit.short_side
 
     def of(self, images: ImageSet, progress: Callable[[int, int], None] | None = None) -> Tensor:
         """(N, 3, size, size) uint8, in the set's order, not to be written to. Pictures are told apart by their pixels' hash.
@@ -146,7 +160,9 @@ class PixelBank:
             if digest in self._held:
                 rows[row] = self._held[digest]
             else:
-                rows[row] = self.fit.to_model(images[row].image)[0].mul(255).round()
+                image = images[row].image
+                square = self.fit.to_model(image)[0] if self.middle is None else self.fit.with_margin(image)
+                rows[row] = square.mul(255).round()
                 self._held[digest] = rows[row] if most else rows[row].clone()
             if progress is not None:
                 progress(row + 1, len(images))
@@ -170,7 +186,7 @@ def pool_of(real: ImageSet, synthetic: ImageSet | None, bank: PixelBank, alpha: 
     items = torch.empty(len(real) + len(made), 3, bank.size, bank.size, dtype=torch.uint8)  # one block: small ones fragment the memory
     bank.fill(items[: len(real)], real)
     bank.fill(items[len(real) :], made)
-    return replace(Pool.build(items[: len(real)], labels_of(real), None, copies, alpha), items=items, fit=bank.fit.mode)
+    return replace(Pool.build(items[: len(real)], labels_of(real), None, copies, alpha), items=items, fit=bank.fit.mode, middle=bank.middle)
 
 
 def aligned_copies(real: ImageSet, made: ImageSet, bank: PixelBank) -> Tensor:
@@ -199,6 +215,14 @@ def aligned_copies(real: ImageSet, made: ImageSet, bank: PixelBank) -> Tensor:
 
 def _stem(name: str) -> str:
     return name.rsplit(".", 1)[0] if "." in name.rsplit("/", 1)[-1] else name
+
+
+def middle_of(pictures: Tensor, side: int | None) -> Tensor:
+    """(..., side, side), what lies in the middle of (..., H, W); all of it for None."""
+    if side is None:
+        return pictures
+    top, left = (round((have - side) / 2) for have in pictures.shape[-2:])  # as `Fit` rounds
+    return pictures[..., top : top + side, left : left + side]
 
 
 def labels_of(images: ImageSet) -> Tensor:

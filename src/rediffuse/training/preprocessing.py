@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rediffuse.data.geometry import FIT_MODES
-from rediffuse.errors import ModelError
+from rediffuse.data.geometry import parse_fit
+from rediffuse.errors import ConfigError, ModelError
 
 FILE_NAME = "preprocessor_config.json"
 Triple = tuple[float, float, float]
 SEEN, FIT = "rediffuse_seen_size", "rediffuse_fit"
 """Entries of that file beside transformers' own, which leaves them alone."""
+WITH_CROP_PCT, WARPED = ("convnext", "resnet", "regnet"), 384
+"""Networks whose processors scale the short side to size / crop_pct and take the centre, below that many pixels; above they squash."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,8 @@ class Preprocessing:
         height, width: in pixels.
         mean, std: of each channel, on [0, 1].
         seen: side in pixels that pictures had in the training before they became the input; None where that is not known.
-        fit: how other shapes became squares in the training, as in `data.geometry.Fit`; None where that is not known.
+        fit: how other shapes became squares in the training, or do by the file of a published network, as in `data.geometry.Fit`; None
+            where neither says it.
     """
 
     height: int
@@ -94,10 +97,11 @@ class Preprocessing:
             if seen is not None and (not isinstance(seen, int) or seen < 1):
                 raise ValueError(f"{SEEN} is {seen!r}, no number of pixels")
             fit = values.get(FIT)
-            if fit not in (None, *FIT_MODES):
-                raise ValueError(f"{FIT} is {fit!r}, none of {', '.join(FIT_MODES)}")
+            if fit is not None:
+                parse_fit(fit)
+            fit = fit or _published_fit(values, kind)
             return cls(height=height, width=width, mean=mean, std=std, seen=seen, fit=fit)
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, ConfigError) as error:
             raise ModelError(f"{path} cannot be used: {error}; it must give size, image_mean and image_std") from error
 
 
@@ -149,6 +153,22 @@ def _normalisation(values: Mapping[str, Any], kind: str) -> tuple[Triple, Triple
 def _triple(values: Any) -> Triple:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+def _published_fit(values: Mapping[str, Any], kind: str) -> str | None:
+    """The crop of the centre that a processor's file asks for; None where it asks for none."""
+    if kind.startswith(WITH_CROP_PCT):
+        side, share = min(_size(values.get("size"), WARPED)), float(values.get("crop_pct") or 0.875)
+        return "squash" if side >= WARPED else crop_of(share)
+    if not values.get("do_center_crop"):
+        return None
+    side, scaled = min(_size(values.get("crop_size"), None)), min(_size(values.get("size"), None))
+    return crop_of(side / scaled)
+
+
+def crop_of(share: float) -> str:
+    """As in `data.geometry.Fit`, the word for a crop that keeps this share of the short side; all of it where it says more."""
+    return f"crop:{share:.9g}" if share < 1 else "crop"
 
 
 def _size(given: Any, fallback: Any) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from rediffuse.methods.diffaug import part_of
 from rediffuse.training.augment import ViewLaw, generator_of
 from rediffuse.training.classifier import to_unit
 from rediffuse.training.objectives import Extra, Objective, Views
+from rediffuse.training.pool import middle_of
 from rediffuse.training.preprocessing import resize
 
 
@@ -23,7 +24,7 @@ class Batch:
     """Pictures of one step on one process.
 
     images: (B, 3, H, W) uint8; labels: (B,) int64; index: (B,) int64, places in the training set; crops: (B, ...) drawn by `law` for the
-    clean view; key: what the step's chance is a function of.
+    clean view; key: what the step's chance is a function of; middle: side of what is judged, where more is held.
     """
 
     images: Tensor
@@ -35,6 +36,7 @@ class Batch:
     classes: int
     device: torch.device
     key: tuple[int | str, ...]
+    middle: int | None = None
 
     def rows(self, rows: Tensor) -> Batch:
         """Some of the pictures."""
@@ -128,7 +130,7 @@ def fill_bank(
 
     Args:
         bank: over a file, so that an interrupted filling goes on, in its seed if it is the same; its capacity at least draws * N.
-        images: (N, 3, H, W) uint8; labels: (N,) int64.
+        images: (N, 3, H, W) uint8, such as `Pool.judged` gives; labels: (N,) int64.
         size: (height, width) of the views.
         chunk: pictures a call.
         progress: called with (views made, in all).
@@ -159,7 +161,7 @@ def _start(extra: Extra, batch: Batch, own: Tensor, name: str) -> Tensor:
     pictures = batch.images if extra.pictures is None else extra.pictures[batch.index]
     unit = to_unit(pictures.to(batch.device))
     if extra.source == "centre":
-        return resize(unit, batch.size)
+        return resize(middle_of(unit, batch.middle), batch.size)
     return batch.law.apply(unit, batch.law.draw(len(unit), batch.generator(name, "crop")), batch.size)
 
 

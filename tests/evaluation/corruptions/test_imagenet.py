@@ -112,11 +112,11 @@ def test_answers_may_be_more_than_are_shown(tmp_path: Path) -> None:
 def test_pictures_are_cut_as_published_figures_have_them(tmp_path: Path) -> None:
     """The centre of a longer short side, told in the notes and in what is kept."""
     write(tmp_path / "set", pictures(40, 48), ["a", "b"])
-    images, model, shape = folder(tmp_path / "set"), network(["a", "b"]), Fit(mode="crop", size=32, short_side=40)
+    images, model, shape = folder(tmp_path / "set"), network(["a", "b"]), Fit(mode="crop:0.8", size=32)
     shown = torch.stack([shape.to_model(each.image)[0] for each in images])
     with torch.no_grad():
         model.network[-1].bias -= model.logits(shown).median(0).values  # so that little decides
-    found, answers = subset_accuracy(model, images, size=32, short_side=40, keep=tmp_path / "kept"), model.logits(shown).argmax(1)
+    found, answers = subset_accuracy(model, images, size=32, fit="crop:0.8", keep=tmp_path / "kept"), model.logits(shown).argmax(1)
     whole = subset_accuracy(model, images, size=32)
     assert found.right[0].tolist() == [answer == each.label for answer, each in zip(answers.tolist(), images, strict=True)]
     assert found.right.tolist() != whole.right.tolist()

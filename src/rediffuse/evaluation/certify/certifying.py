@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ def certify(
     smoothing: Smoothing | None = None,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: str = "pad",
     chunk: int | None = None,
     keep: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class Live:
         images: ImageSet,
         *,
         size: int | None = None,
-        fit: Literal["pad", "crop", "squash"] = "pad",
+        fit: str = "pad",
         seed: int = 0,
         frost: FrostSource = "auto",
     ) -> None:

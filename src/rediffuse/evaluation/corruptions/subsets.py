@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.evaluation.judged import Judged, batches, check_models
@@ -93,8 +94,7 @@ def subset_accuracy(
     images: ImageSet,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "crop",
-    short_side: int | None = None,
+    fit: str = "crop",
     spelled: Sequence[str] | None = None,
     among: Sequence[str] | None = None,
     means: Mapping[str, Sequence[str]] | None = None,
@@ -106,8 +106,7 @@ def subset_accuracy(
     Args:
         models: one classifier or several, of different names.
         images: labelled, such as `data.folder.folder("imagenet-r")`.
-        size, fit: side that pictures are fitted to, and how.
-        short_side: what the short side is scaled to before a crop takes the centre; None takes size. Published figures at 224 have 256.
+        size, fit: side that pictures are fitted to, and how; see `data.geometry.Fit`. Published figures have 224 and "crop:0.875".
         spelled: the models' classes as the folders are called, in label order, where names do not agree; the ids of ImageNet are known.
         among: what can be answers, as folders are called; None takes what the images show. `imagenet.known_subset("imagenet-r")` where
             they are a part of that set, `imagenet.wnids()` to mask nothing.
@@ -126,14 +125,13 @@ def subset_accuracy(
     kept = None
     if keep is not None:
         identity = {"kind": "subset", "images": fingerprint(images), "size": size, "fit": fit, "spelled": list(spelled or ())}
-        identity |= {} if short_side is None else {"short_side": short_side}
         identity |= {} if among is None else {"among": asked.names}
         identity |= {} if means is None else {"means": {name: list(own) for name, own in means.items()}}
         kept = Kept(keep, {**identity, "models": {model.name: model.identity() for model in judged}})
     began, parts = time.perf_counter(), []
 
     def judge(rows: slice) -> dict[str, Tensor]:
-        return _judge(judged, columns, batches(images[rows], size=size, fit=fit, short_side=short_side), asked.right(rows))
+        return _judge(judged, columns, batches(images[rows], size=size, fit=fit), asked.right(rows))
 
     for rows, right in in_blocks(len(images), BLOCK, judge, kept):
         parts.append(torch.stack([right[model.name] for model in judged]))
@@ -146,7 +144,7 @@ def subset_accuracy(
         classes=len(asked.names),
         of=tuple(len(model.classes) for model in judged),
         seconds=time.perf_counter() - began,
-        notes=(*asked.notes(judged, "the folder shows" if among is None else "were named"), _fitted(size, fit, short_side)),
+        notes=(*asked.notes(judged, "the folder shows" if among is None else "were named"), _fitted(Fit(mode=fit, size=size))),
     )
 
 
@@ -193,11 +191,11 @@ def _meaning(folder: str, means: Mapping[str, Sequence[str]]) -> tuple[str, ...]
     return tuple(own)
 
 
-def _fitted(size: int, fit: str, short_side: int | None) -> str:
+def _fitted(shape: Fit) -> str:
     """A note of how pictures become squares: figures are comparable only where that is alike."""
-    if fit == "crop":
-        return f"pictures: the short side scaled to {short_side or size} px, the centre {size} cut out"
-    return f"pictures: {fit} to {size} px"
+    if shape.kind == "crop":
+        return f"pictures: the short side scaled to {shape.short_side} px, the centre {shape.size} cut out"
+    return f"pictures: {shape.mode} to {shape.size} px"
 
 
 def _judge(

@@ -42,7 +42,7 @@ class Taken:
     """
 
     size: int = 64
-    fit: Literal["pad", "crop", "squash"] = "squash"
+    fit: str = "squash"
     batch: int = 256
     numbers: Literal["float32", "float16"] = "float32"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -37,7 +36,7 @@ class Asked:
     """
 
     size: int
-    fit: Literal["pad", "crop", "squash"] = "pad"
+    fit: str = "pad"
     scores: tuple[str, ...] = rules.SCORES
     bank: int = BANK
     neighbours: int = NEIGHBOURS
@@ -65,7 +64,7 @@ class Look:
     width: int
 
 
-def look(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> Look:
+def look(model: Judged, images: ImageSet, *, size: int, fit: str = "pad") -> Look:
     """Ask a network about the first images of a set.
 
     Without features, or where the layer that was found to be its head does not make its logits of them, it has scores of logits alone;
@@ -84,7 +83,7 @@ def look(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "cro
     return Look(lacking={name: str(error) for name, error in found.items()}, width=features.shape[1])
 
 
-def askable(model: Judged, images: ImageSet, *, size: int, fit: Literal["pad", "crop", "squash"] = "pad") -> tuple[str, ...]:
+def askable(model: Judged, images: ImageSet, *, size: int, fit: str = "pad") -> tuple[str, ...]:
     """The scores that can be had of a network, see `look`."""
     lacking = look(model, images, size=size, fit=fit).lacking
     return tuple(name for name in rules.SCORES if name not in lacking)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def ask_columns(
     images: ImageSet,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"],
+    fit: str,
     severities: Sequence[int],
     seed: int,
     keep: Path | None = None,

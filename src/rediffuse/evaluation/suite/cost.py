@@ -101,7 +101,7 @@ class Cost:
 def measure(models: Sequence[Judged], images: ImageSet, denoiser: Denoiser | None, *, size: int, fit: str, corrupting: bool) -> Rates:
     """Rates of a few calls; the first of each warms up and is not timed."""
     began = time.perf_counter()
-    _, pictures = next(batches(images[:TRIAL], size=size, fit=fit))  # type: ignore[arg-type]  # checked by the settings
+    _, pictures = next(batches(images[:TRIAL], size=size, fit=fit))
     opening = (time.perf_counter() - began) / len(pictures)
     asking = sum(_timed(model.logits, pictures) for model in models) / len(models)
     rate = 0.0

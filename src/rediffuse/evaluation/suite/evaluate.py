@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rediffuse.checking import check_hours
 from rediffuse.data.splits import chosen
@@ -35,7 +35,7 @@ def evaluate(
     *,
     suite: Suite = "robust",
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: str = "pad",
     denoiser: Denoiser | None = None,
     near: Sequence[ImageSet] = (),
     far: Sequence[ImageSet] = (),
@@ -109,7 +109,7 @@ class Bench:
         *,
         suite: Suite,
         size: int,
-        fit: Literal["pad", "crop", "squash"],
+        fit: str,
         denoiser: Denoiser | None,
         near: Sequence[ImageSet],
         far: Sequence[ImageSet],

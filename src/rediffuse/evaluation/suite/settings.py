@@ -44,7 +44,7 @@ class SuiteSettings:
 
     suite: Suite = "robust"
     size: int
-    fit: Literal["pad", "crop", "squash"] = "pad"
+    fit: str = "pad"
     seed: int = 0
     ensemble_images: int = 500
     entropy_images: int = 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ def predict_images(
     images: ImageSet,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: str = "pad",
     keep: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -49,7 +49,7 @@ def predict_blocks(
     images: ImageSet,
     *,
     size: int,
-    fit: Literal["pad", "crop", "squash"] = "pad",
+    fit: str = "pad",
     keep: Path | None = None,
     identity: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
