@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from rediffuse.data.types import ImageSet
 from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation import calibrating
-from rediffuse.evaluation.calibrating import METRICS, calibrate
+from rediffuse.evaluation.calibrating import calibrate
 from rediffuse.evaluation.calibration import HOTTEST, calibration_error, chance_error, fit_temperature, judge, reliability
+from rediffuse.evaluation.calibration_gain import METRICS
 from rediffuse.evaluation.judged import Judged
 from rediffuse.evaluation.suite.columns import Columns
 

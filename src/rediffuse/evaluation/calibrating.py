@@ -10,7 +10,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,22 +19,20 @@ from rediffuse.evaluation.calibration import (
     BINS,
     Judgements,
     Reliability,
-    calibration_error,
     chance_error,
     fit_temperature,
     judge,
     reliability,
 )
+from rediffuse.evaluation.calibration_gain import METRICS, paired_gain
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.kept import Kept, fingerprint, in_blocks
 from rediffuse.evaluation.results import Figure
 from rediffuse.evaluation.saved import Content, Saved
-from rediffuse.evaluation.statistics import FEW, MIN_IMAGES, Interval, basis_of_runs, paired_bootstrap
+from rediffuse.evaluation.statistics import Interval
 
 BLOCK = 1024
 """Images that are kept together."""
-RESAMPLES = 1000
-METRICS = ("accuracy", "ece", "adaptive_ece", "brier", "nll")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,35 +88,17 @@ class Calibrations(Saved):
         raise ConfigError(f"no calibration of {model!r}; there are {', '.join(each.model for each in self.models)}")
 
     def difference(self, model: str, over: str, metric: str, *, scaled: bool = False, seed: int = 0) -> Interval:
-        """A figure of one model minus that of another, paired over resampled images (percentiles of 1,000; n - 1 of n are drawn).
-
-        Accuracy is drawn as `paired_bootstrap` does, so that one difference has one interval wherever it stands. There is no interval
-        below `statistics.MIN_IMAGES`.
-
-        An error of bins grows with chance, and so does each resampled one: of the difference that cancels where both are calibrated alike.
+        """A figure of one model minus that of another, paired over images; see `calibration_gain.paired_gain`.
 
         Args:
             metric: accuracy, ece, adaptive_ece, brier or nll.
             scaled: at the temperatures.
         """
-        if metric not in METRICS:
-            raise ConfigError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
         pair = [self.find(name).scaled if scaled else self.find(name).as_is for name in (model, over)]
         ours, theirs = pair
         if ours is None or theirs is None:
             raise ConfigError(f"no temperatures were fitted for {model} and {over}; give `calibrate` other images to fit them on")
-        if metric == "accuracy":
-            return paired_bootstrap(ours.right[None], theirs.right[None], None, seed=seed)
-        bins, generator = self.find(model).bins, np.random.default_rng(seed)
-        value = _score(ours, metric, bins) - _score(theirs, metric, bins)
-        if self.images < MIN_IMAGES:
-            return Interval(value=value, basis=FEW)
-        drawn = []
-        for _ in range(RESAMPLES):
-            rows = generator.integers(0, self.images, self.images - 1)
-            drawn.append(_score(ours.index(rows), metric, bins) - _score(theirs.index(rows), metric, bins))
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        return Interval(value=value, low=float(low), high=float(high), basis=basis_of_runs(1))
+        return paired_gain([(ours, theirs)], metric, bins=self.find(model).bins, seed=seed)
 
     def table(self) -> list[dict[str, Any]]:
         return [each.row() for each in self.models]
@@ -258,9 +237,3 @@ def _check(images: ImageSet, others: ImageSet | None, bins: int) -> None:
     if others is not None and shared:
         first = next(name for name, digest in zip(others.ids, others.digests, strict=True) if digest in shared)
         raise DataError(f"{len(shared)} images are both judged and fitted on, such as {first}; take a temperature from other images")
-
-
-def _score(found: Judgements, metric: str, bins: int) -> float:
-    if metric in ("ece", "adaptive_ece"):
-        return calibration_error(found.confidence, found.right, bins=bins, equal_mass=metric == "adaptive_ece")
-    return float({"accuracy": found.right, "brier": found.brier, "nll": found.surprise}[metric].mean())

@@ -52,23 +52,27 @@ def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], *, bi
         equal_mass: as many images in each bin, give or take one; equal confidences may lie in two.
     """
     _check_predictions(confidence, right, bins)
-    if equal_mass:
-        order = np.argsort(confidence, kind="stable")
-        ends = np.arange(bins + 1) * len(order) // bins
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.repeat(np.arange(bins), np.diff(ends))
-        ranked = confidence[order]
-        inner = [float(ranked[end] if end < len(ranked) else 1.0) for end in ends[1:-1]]
-        edges = (0.0, *inner, 1.0)
-    else:
-        edges = tuple(float(edge) for edge in np.linspace(0, 1, bins + 1))
-        place = np.clip(np.searchsorted(np.asarray(edges), confidence, side="left") - 1, 0, bins - 1)
+    place, edges = places_of(confidence, bins, equal_mass)
     counts = np.bincount(place, minlength=bins)
     means = [
         np.bincount(place, weights=values, minlength=bins) / np.maximum(counts, 1) for values in (confidence, right.astype(np.float64))
     ]
     said, true = ([float(value) if count else None for value, count in zip(mean, counts, strict=True)] for mean in means)
     return Reliability(edges=edges, counts=tuple(int(count) for count in counts), confidence=tuple(said), accuracy=tuple(true))
+
+
+def places_of(confidence: NDArray[np.float64], bins: int, equal_mass: bool) -> tuple[NDArray[np.int64], tuple[float, ...]]:
+    """The bin of each confidence (N,), and the bins + 1 ends; see `reliability`."""
+    if not equal_mass:
+        edges = tuple(float(edge) for edge in np.linspace(0, 1, bins + 1))
+        return np.clip(np.searchsorted(np.asarray(edges), confidence, side="left") - 1, 0, bins - 1), edges
+    order = np.argsort(confidence, kind="stable")
+    ends = np.arange(bins + 1) * len(order) // bins
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.repeat(np.arange(bins), np.diff(ends))
+    ranked = confidence[order]
+    inner = [float(ranked[end] if end < len(ranked) else 1.0) for end in ends[1:-1]]
+    return place, (0.0, *inner, 1.0)
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], *, bins: int = BINS, equal_mass: bool = False) -> float:

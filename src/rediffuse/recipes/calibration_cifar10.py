@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from rediffuse.data.splits import chosen
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.load import load
-from rediffuse.evaluation.calibrating import METRICS, RESAMPLES, Calibrations, calibrate
-from rediffuse.evaluation.calibration import Judgements, calibration_error
+from rediffuse.evaluation.calibrating import Calibrations, calibrate
+from rediffuse.evaluation.calibration import Judgements
+from rediffuse.evaluation.calibration_gain import METRICS, paired_gain
 from rediffuse.evaluation.entropy import EntropyCurve, entropy_curve
 from rediffuse.evaluation.results import render_table, write_result
-from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, basis_of_runs, paired_t_interval
+from rediffuse.evaluation.statistics import Interval
 from rediffuse.progress import Bar
 from rediffuse.recipes.robust.arms import DIFFAUG, SIZE
 from rediffuse.recipes.robust.sets import FIT, held_images, test_images
@@ -46,30 +47,10 @@ def judgements(found: Calibrations, name: str, scaled: bool) -> Judgements:
     return own.as_is if own.scaled is None or not scaled else own.scaled
 
 
-def score(part: Judgements, metric: str) -> float:
-    if metric == "nll":
-        return float(part.surprise.mean())
-    return calibration_error(part.confidence, part.right)
-
-
 def change(found: Calibrations, ours: Sequence[str], theirs: Sequence[str], metric: str, *, scaled: bool = False) -> Interval:
-    """A figure of some nets less that of others of the same seeds, a mean over seeds; n - 1 of n test pictures drawn again.
-
-    An error of bins grows with chance, and so does each drawn one: of the difference that cancels where both are calibrated alike.
-    """
+    """A figure of some nets less that of others of the same seeds, a mean over seeds."""
     pairs = [(judgements(found, a, scaled), judgements(found, b, scaled)) for a, b in zip(ours, theirs, strict=True)]
-    generator = np.random.default_rng(0)
-
-    if len(pairs) >= MIN_SEEDS:
-        first, second = ([score(part, metric) for part in side] for side in zip(*pairs, strict=True))
-        return paired_t_interval(first, second)
-
-    def mean(rows: Any) -> float:
-        return float(np.mean([score(a.index(rows), metric) - score(b.index(rows), metric) for a, b in pairs]))
-
-    drawn = [mean(generator.integers(0, found.images, found.images - 1)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(value=mean(np.arange(found.images)), low=float(low), high=float(high), runs=len(pairs), basis=basis_of_runs(len(pairs)))
+    return paired_gain(pairs, metric)
 
 
 def calibration_rows(found: Calibrations, trained: Trained) -> list[dict[str, Any]]:

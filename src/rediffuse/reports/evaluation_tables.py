@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rediffuse.evaluation.accuracy import Accuracy
-from rediffuse.evaluation.calibrating import METRICS, Calibrations
+from rediffuse.evaluation.calibrating import Calibrations
+from rediffuse.evaluation.calibration_gain import METRICS
 from rediffuse.evaluation.corruptions.constants import COMMON
 from rediffuse.evaluation.corruptions.result import CorruptionResult
 from rediffuse.evaluation.matching import told_apart
