@@ -161,6 +161,11 @@ def test_calibration(home: Path) -> None:
     assert "share_over_noise_low" in last["diffaug"]
     assert "share_over_noise" not in last["plain"]
     assert any("one answer for all names up to 0." in note for note in found["notes"])
+    assert calibration_cifar10.main(given) == 0
+    again = result(home, "calibration_cifar10")
+    assert again["headline"] == found["headline"]
+    told = "goes on from what an earlier run of this command had kept; the time is that of the rest"
+    assert [told in each["notes"] for each in (found, again)] == [False, True]
 
 
 def test_the_guidance_of_dda_is_chosen_where_no_table_looks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from rediffuse.evaluation.statistics import Interval
 from rediffuse.progress import Bar
 from rediffuse.recipes.robust.arms import DIFFAUG, SIZE
 from rediffuse.recipes.robust.sets import FIT, held_images, test_images
-from rediffuse.recipes.robust.trained import Trained, against, difference, figure, flat, options, run
+from rediffuse.recipes.robust.trained import Trained, against, difference, figure, flat, kept_before, options, run
 
 NAME = "calibration_cifar10"
 QUOTED = ("ece", "nll")
@@ -127,7 +127,9 @@ def largest_class(images: ImageSet) -> float:
 
 def work(given: argparse.Namespace, trained: Trained) -> Path:
     denoiser, test = load(given.denoiser, device=given.device, dtype=given.dtype), chosen(test_images(given.data), given.images, 0)
-    held = held_images(given.data, given.held)
+    held, few = held_images(given.data, given.held), chosen(test, given.entropy_images, 0)
+    keep, keep_views = (trained.keep(given, what) for what in ("calibration", f"entropy-{len(few)}"))
+    before = kept_before(keep, keep_views)
     with Bar(unit="pictures") as bar:
         bar.stage("calibration", len(test) + len(held))
         found = calibrate(
@@ -136,14 +138,11 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
             size=SIZE,
             fit=FIT,
             temperature_images=held,
-            keep=trained.keep(given, "calibration"),
+            keep=keep,
             progress=bar.report,
         )
-        few = chosen(test, given.entropy_images, 0)
         bar.stage("entropy of noisy views", len(few))
-        curve = entropy_curve(
-            trained.models, few, denoiser, size=SIZE, fit=FIT, keep=trained.keep(given, f"entropy-{len(few)}"), progress=bar.report
-        )
+        curve = entropy_curve(trained.models, few, denoiser, size=SIZE, fit=FIT, keep=keep_views, progress=bar.report)
     rows = [*calibration_rows(found, trained), *entropy_rows(curve, trained), *diagram_rows(found, trained)]
     print(render_table([row for row in rows if row["table"] == "calibration"], ["arm", "seeds", *METRICS, "temperature", "ece_scaled"]))
     headline: dict[str, Interval] = {
@@ -158,6 +157,7 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
         "a gain below 0 is less error; last_entropy is the share of log K at the last time, last_accuracy the share of views named rightly",
         f"one answer for all names up to {largest_class(few):.3g} of those {len(few)} rightly (chance {1 / len(test.classes):.2g})",
         *trained.conditions(),
+        *before,
     ]
     seconds, device = found.seconds + curve.seconds, str(denoiser.device)
     return write_result(given.name, headline, rows, seconds, command=given.command, folder=given.out, device=device, notes=notes)

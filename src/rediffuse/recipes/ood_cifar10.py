@@ -32,7 +32,7 @@ from rediffuse.evaluation.statistics import MIN_SEEDS, Interval, t_interval
 from rediffuse.progress import Bar
 from rediffuse.recipes.robust.arms import DIFFAUG, SIZE
 from rediffuse.recipes.robust.sets import FIT, test_images, training_images, unknown_images
-from rediffuse.recipes.robust.trained import Trained, against, flat, options, run
+from rediffuse.recipes.robust.trained import Trained, against, flat, kept_before, options, run
 
 NAME = "ood_cifar10"
 QUOTED: Mapping[str, str] = {"headline": "", "paper": "_paper"}
@@ -127,17 +127,17 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
     fit = [set(askable(model, known, size=SIZE, fit=FIT)) for model in trained.models]  # some scores want features behind a ReLU
     scores = tuple(score for score in SCORES if all(score in own for own in fit))
     asked = Asked(size=SIZE, fit=FIT, scores=scores, bank=given.bank, neighbours=given.neighbours)
+    keep = trained.keep(given, "unknown")
+    before = kept_before(keep)
     with Bar(unit="pictures") as bar:
         bar.stage("asking about unknown pictures", len(known))
-        scored = score_sets(
-            trained.models, known, asked=asked, near=near, far=far, train=train, keep=trained.keep(given, "unknown"), progress=bar.report
-        )
+        scored = score_sets(trained.models, known, asked=asked, near=near, far=far, train=train, keep=keep, progress=bar.report)
     areas = Areas(scored)
     rows, sets = rows_of(areas, trained), set_rows(areas, trained)
     print(render_table([row for row in rows if row["score"] in MEANS]), render_table(sets), sep="\n")
     device = str(trained.models[0].device)
     told = ", ".join(f"{part.name} ({part.group}, {len(part):,})" for part in scored.sets)
-    notes = [told, *(f"{key}: {value}" for key, value in scored.settings.items()), *trained.conditions()]
+    notes = [told, *(f"{key}: {value}" for key, value in scored.settings.items()), *trained.conditions(), *before]
     headline = headline_of(areas, trained)
     return write_result(
         given.name, headline, rows + sets, scored.seconds, command=given.command, folder=given.out, device=device, notes=notes

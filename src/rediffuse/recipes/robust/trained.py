@@ -79,6 +79,13 @@ class Trained:
         return Path(home) / "yardsticks" / f"{what}-{nets}-{getattr(given, 'images', None) or 'all'}"
 
 
+def kept_before(*folders: Path) -> list[str]:
+    """A note for a result whose time is not that of all its work; to be asked before the work."""
+    if not any(folder.exists() and any(folder.iterdir()) for folder in folders):
+        return []
+    return ["goes on from what an earlier run of this command had kept; the time is that of the rest"]
+
+
 def opened(folder: Path, device: torch.device, name: str, dtype: Numbers = "auto") -> Judged:
     """A trained net as yardsticks ask it; auto is half the time of float32, where bfloat16 is fast.
 
