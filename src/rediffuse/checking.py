@@ -1,9 +1,10 @@
 """The checks that stand at every public door: pictures as float RGB in [0, 1], a training set's as bytes, labels within the classes;
-and a limit of time."""
+a limit of time, and of memory."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -55,6 +56,26 @@ def check_hours(hours: float | None) -> None:
     """Raise ConfigError for a limit of time that is below 0 or no number. hours: None for no limit."""
     if hours is not None and not (math.isfinite(hours) and hours >= 0):
         raise ConfigError(f"hours must be a number of at least 0, got {hours:g}; leave it out for no limit")
+
+
+def check_memory(needed: int, what: str, fix: str) -> None:
+    """Raise ConfigError for what does not fit into the memory that is free, where the system says how much that is.
+
+    Args:
+        needed: bytes, that will be filled. what: takes them. fix: what to give instead.
+    """
+    free = free_memory()
+    if free is not None and needed > free:
+        raise ConfigError(f"{what} take {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; give {fix}")
+
+
+def free_memory() -> int | None:
+    """Bytes that can be filled without a disk's help; None where the system does not say so."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def check_bytes(images: Tensor, name: str = "pictures") -> Tensor:

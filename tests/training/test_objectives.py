@@ -169,3 +169,13 @@ def test_descriptions_are_json_and_tell_objectives_apart() -> None:
 def test_mistakes_are_named(wrong: object, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         wrong()  # type: ignore[operator]
+
+
+def test_what_makes_no_views_is_refused() -> None:
+    denoiser, says = NoDenoiser(SCHEDULE), r"method must make views of pictures, got .*a denoiser goes into one: DiffAug\(denoiser\)"
+    with pytest.raises(ConfigError, match=says):
+        objectives.base(denoiser)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=says):
+        Extra(method="diffaug")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=says):
+        Objective(augmix="augmix")  # type: ignore[arg-type]

@@ -10,12 +10,14 @@ import torch
 from scipy import stats
 from tests.training import toys
 
+from rediffuse import checking
+from rediffuse.checking import free_memory
 from rediffuse.data import Mixed
 from rediffuse.data.images import to_tensor
 from rediffuse.data.types import Example, ImageSet
 from rediffuse.errors import ConfigError, DataError
 from rediffuse.training.augment import generator_of
-from rediffuse.training.pool import PixelBank, Pool, aligned_copies, labels_of, pool_of
+from rediffuse.training.pool import PixelBank, Pool, aligned_copies, labels_of, middle_of, pool_of
 
 DRAWS = 60_000
 
@@ -92,6 +94,22 @@ def test_a_bank_with_a_margin_holds_what_lies_around_the_crop() -> None:
         whole = pool_of(images, None, PixelBank(16, fit, margin=True))
         assert (whole.middle, whole.side) == (None, 16)
         assert torch.equal(whole.judged(), whole.items)
+
+
+def test_pictures_without_a_middle_are_refused() -> None:
+    assert middle_of(torch.zeros(1, 3, 9, 9), None).shape[-1] == 9
+    for side in (15, 8, 4):
+        with pytest.raises(DataError, match=rf"pictures of \({side}, {side}\) have no middle of 16 pixels"):
+            middle_of(torch.zeros(2, 3, side, side), 16)
+
+
+def test_more_pictures_than_memory_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (free_memory() or 1e9) > 1e6
+    monkeypatch.setattr(checking, "free_memory", lambda: 10_000)
+    with pytest.raises(ConfigError, match=r"32 pictures of 16 x 16 take 0\.0 GB of memory, and 0\.0 GB are free; give a smaller size, or"):
+        pool_of(toys.striped(8), None, PixelBank(16))
+    monkeypatch.setattr(checking, "free_memory", lambda: None)
+    assert len(pool_of(toys.striped(8), None, PixelBank(16)).items) == 32
 
 
 def test_the_fingerprint_knows_every_part() -> None:

@@ -55,6 +55,7 @@ class Extra:
     draws: int | None = None
 
     def __post_init__(self) -> None:
+        _check_method(self.method)
         if self.source not in get_args(Source):
             raise ConfigError(f"source must be one of {', '.join(get_args(Source))}, got {self.source!r}")
         if not 0 < self.share <= 1:
@@ -94,6 +95,7 @@ class Objective:
     batchnorm: BatchNorm = "joint"
 
     def __post_init__(self) -> None:
+        _check_method(self.augmix)
         if self.batchnorm not in get_args(BatchNorm):
             raise ConfigError(f"batchnorm must be one of {', '.join(get_args(BatchNorm))}, got {self.batchnorm!r}")
         if not 0 <= self.consistency < math.inf:
@@ -201,6 +203,12 @@ def terms_of(objective: Objective, views: Views, logits: Sequence[Tensor], smoot
             hard = 0.0 if views.target is not None else smoothing
             terms[f"extra_{place}"] = F.cross_entropy(found, labels, label_smoothing=hard)
     return terms
+
+
+def _check_method(method: Any) -> None:
+    """Raise ConfigError for what makes no views, such as a bare denoiser."""
+    if method is not None and not hasattr(method, "manual_seed"):
+        raise ConfigError(f"method must make views of pictures, got {method!r:.60}; a denoiser goes into one: DiffAug(denoiser)")
 
 
 def describe(method: Method[Any] | Bank | nn.Module | None) -> Any:

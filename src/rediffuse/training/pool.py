@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rediffuse.checking import check_memory
 from rediffuse.data.geometry import Fit
 from rediffuse.data.mixing import Mixed
 from rediffuse.data.types import ImageSet
@@ -183,7 +184,9 @@ def pool_of(real: ImageSet, synthetic: ImageSet | None, bank: PixelBank, alpha: 
     made = real.subset([]) if synthetic is None else synthetic.subset(rows)  # no other copy is ever drawn
     place = {row: number for number, row in enumerate(rows)}
     copies = [[place[row] for row in own] for own in mixed.copies]
-    items = torch.empty(len(real) + len(made), 3, bank.size, bank.size, dtype=torch.uint8)  # one block: small ones fragment the memory
+    count = len(real) + len(made)
+    check_memory(count * 3 * bank.size**2, f"{count:,} pictures of {bank.size} x {bank.size}", "a smaller size, or fewer pictures")
+    items = torch.empty(count, 3, bank.size, bank.size, dtype=torch.uint8)  # one block: small ones fragment the memory
     bank.fill(items[: len(real)], real)
     bank.fill(items[len(real) :], made)
     return replace(Pool.build(items[: len(real)], labels_of(real), None, copies, alpha), items=items, fit=bank.fit.mode, middle=bank.middle)
@@ -218,9 +221,11 @@ def _stem(name: str) -> str:
 
 
 def middle_of(pictures: Tensor, side: int | None) -> Tensor:
-    """(..., side, side), what lies in the middle of (..., H, W); all of it for None."""
+    """(..., side, side), what lies in the middle of (..., H, W); all of it for None. Raises DataError for smaller ones."""
     if side is None:
         return pictures
+    if min(pictures.shape[-2:]) < side:
+        raise DataError(f"pictures of {tuple(pictures.shape[-2:])} have no middle of {side} pixels; hold them at that side or larger")
     top, left = (round((have - side) / 2) for have in pictures.shape[-2:])  # as `Fit` rounds
     return pictures[..., top : top + side, left : left + side]
 
