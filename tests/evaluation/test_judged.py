@@ -38,6 +38,27 @@ class Half(Net):
         return super().forward(images.to(self.out.weight.dtype))
 
 
+def test_what_a_network_raises_names_the_network() -> None:
+    class Odd(nn.Module):
+        def __init__(self, error: Exception) -> None:
+            super().__init__()
+            self.error = error
+
+        def forward(self, images: Tensor) -> Tensor:
+            raise self.error
+
+    class Pair(nn.Module):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            return images, images
+
+    with pytest.raises(ModelError, match=r"odd fails on pictures \(1, 3, 8, 8\): ValueError: only squares of 224"):
+        Judged(Odd(ValueError("only squares of 224")), ("a", "b"), name="odd").logits(torch.rand(1, 3, 8, 8))
+    with pytest.raises(RuntimeError, match="no room"):  # torch's own stay what they are
+        Judged(Odd(RuntimeError("no room")), ("a", "b"), name="odd").logits(torch.rand(1, 3, 8, 8))
+    with pytest.raises(ModelError, match=r"tuple fails on pictures .* AttributeError: 'tuple' object has no attribute 'logits'"):
+        Judged(Pair(), ("a", "b"), name="tuple").logits(torch.rand(1, 3, 8, 8))
+
+
 def test_any_module_is_asked_in_evaluation_mode_and_left_as_it_was() -> None:
     net, images = Net().train(), torch.rand(7, 3, 4, 4)
     judged = Judged(net, "abcd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from rediffuse.data.geometry import Fit
 from rediffuse.data.types import ImageSet
-from rediffuse.errors import ConfigError, DataError, ModelError
+from rediffuse.errors import ConfigError, DataError, ModelError, RediffuseError
 from rediffuse.evaluation.kept import numbers_of
 from rediffuse.evaluation.matching import match_classes
 from rediffuse.training.checkpoint import weights_hash
@@ -97,12 +98,12 @@ class Judged:
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (B, K) float32 on the images' device; gradients flow. images: (B, 3, H, W) in [0, 1].
 
-        Raises ModelError for another number of outputs than classes, and for logits that are not finite.
+        Raises ModelError for another number of outputs than classes, for logits that are not finite, and for what the network raises.
         """
         given = images if self.preprocessing is None else self.preprocessing(images)
-        with evaluating(self.network):
+        with evaluating(self.network), self._failing(given):
             found = self.network(given.to(self.device, self._numbers()))
-        logits: Tensor = (found if isinstance(found, Tensor) else found.logits).float().to(images.device)
+            logits: Tensor = (found if isinstance(found, Tensor) else found.logits).float().to(images.device)
         if logits.shape != (len(images), len(self.classes)):
             raise ModelError(
                 f"{self.name} gives logits {tuple(logits.shape)} where images by classes are {(len(images), len(self.classes))}; name one "
@@ -111,6 +112,16 @@ class Judged:
         if not bool(logits.isfinite().all()):
             raise self.not_finite("logits", images)
         return logits
+
+    @contextmanager
+    def _failing(self, given: Tensor) -> Iterator[None]:
+        """What a network of the caller's raises, as a ModelError, so that it costs a long run one part at most."""
+        try:
+            yield
+        except (RediffuseError, RuntimeError, MemoryError):  # torch's own, such as a device without room, say what they are
+            raise
+        except Exception as error:
+            raise ModelError(f"{self.name} fails on pictures {tuple(given.shape)}: {type(error).__name__}: {error}") from error
 
     def _numbers(self) -> torch.dtype:
         """What a network takes its pictures in: those of all its weights. One of several numbers, a `Classifier`, an ensemble and what

@@ -162,6 +162,19 @@ def test_killed_and_resumed_gives_the_same_numbers(whole: tuple[Evaluation, Path
     assert plain(resumed) == plain(found)
 
 
+def test_a_denoiser_that_cannot_be_asked_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    denoiser = NoDenoiser(DENOISER.schedule, size=32)
+    monkeypatch.setattr(denoiser, "forward", broken)
+    with pytest.raises(ModelError, match=r"the denoiser fails on a picture of 32 px: ZeroDivisionError: division by zero; name another"):
+        evaluate(MODELS[:1], DATA, **asked(denoiser=denoiser))
+    monkeypatch.setattr(denoiser, "forward", lambda x, *_: x * torch.nan)
+    with pytest.raises(ModelError, match="the denoiser makes pictures that are NaN or infinite; try --dtype float32"):
+        evaluate(MODELS[:1], DATA, **asked(denoiser=denoiser))
+
+
 def test_a_part_that_fails_loses_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise DataError("no corruptions today")

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from rediffuse.data.types import ImageSet
+from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.pixel import check_unconditional
-from rediffuse.errors import ConfigError, DataError
+from rediffuse.errors import ConfigError, DataError, ModelError, RediffuseError
 from rediffuse.evaluation.corruptions.constants import SMALLEST
 from rediffuse.evaluation.judged import Judged, batches, check_models
 from rediffuse.evaluation.matching import LISTED, told_apart
@@ -46,6 +50,24 @@ def check(asking: Asking) -> None:
     _, pictures = next(batches(asking.data[:1], size=own.size, fit=own.fit))
     for model in models:
         model.logits(pictures)
+    if asking.denoiser is not None:
+        _ask(asking.denoiser, pictures)
+
+
+@torch.no_grad()
+def _ask(denoiser: Denoiser, pictures: Tensor) -> None:
+    """Whether it can be asked at all. Raises ModelError."""
+    try:
+        believed = denoiser(
+            denoiser.encode(pictures.to(denoiser.device)), torch.zeros(len(pictures), dtype=torch.int64, device=denoiser.device)
+        )
+    except (RediffuseError, RuntimeError, MemoryError):
+        raise
+    except Exception as error:
+        side = pictures.shape[-1]
+        raise ModelError(f"the denoiser fails on a picture of {side} px: {type(error).__name__}: {error}; name another") from error
+    if not bool(believed.isfinite().all()):
+        raise ModelError("the denoiser makes pictures that are NaN or infinite; try --dtype float32, or name another")
 
 
 def apart(asking: Asking, data: ImageSet) -> tuple[Asking, tuple[str, ...]]:
