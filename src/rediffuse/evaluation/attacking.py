@@ -25,7 +25,7 @@ from rediffuse.evaluation.saved import Content, Saved
 from rediffuse.evaluation.statistics import Interval, paired_bootstrap, share
 from rediffuse.evaluation.test_time.ensembles import image_seeds, seed_of
 
-BLOCK = 64
+BLOCK = 16
 """Images that are attacked, and kept, together."""
 
 
@@ -135,7 +135,7 @@ def attack_images(
         raise DataError(f"{images.name} holds no images to attack")
     shapes = [Fit(mode=fit, size=size, multiple_of=victim.multiple_of) for victim in chosen]
     truth = [victim.judged.truth(images) for victim in chosen]
-    identity = {"kind": "attacks", "images": fingerprint(images), "size": size, "fit": fit, "attack": asdict(plan)}
+    identity = {"kind": "attacks", "images": fingerprint(images), "size": size, "fit": fit, "attack": asdict(plan), "block": BLOCK}
     told = {victim.name: {**victim.judged.identity(), **victim.identity} for victim in chosen}
     kept = None if keep is None else Kept(keep, {**identity, "victims": told})
     found = []
