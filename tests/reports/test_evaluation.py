@@ -156,3 +156,4 @@ def test_the_page_names_the_scores_that_could_not_be_had(monkeypatch: pytest.Mon
     monkeypatch.setitem(PARTS, "robust", (UNKNOWN,))  # type: ignore[index]
     page = render_page(evaluate(MODELS[:1], DATA, **asked("robust")))
     assert "Unknown inputs: left out: knn, because its k is 50 and there are 15 training images." in page
+    assert "Fitted to 15 training images: ReAct, Mahalanobis." in page

@@ -16,6 +16,9 @@ from rediffuse.reports.rendering import PAGE, flatten, render
 from rediffuse.reports.words import percent
 from rediffuse.writing import write_text
 
+FITTED = {"react": "ReAct", "knn": "KNN", "mahalanobis": "Mahalanobis"}
+"""Scores that look at training images, as the page calls them."""
+
 Section = dict[str, Any]
 
 
@@ -252,6 +255,10 @@ def limits(evaluation: Evaluation) -> list[str]:
         found.append("Calibration is of the models as they are; no temperature was fitted.")
     if evaluation.unknown is not None:
         found.append("What is far or near is whoever's choice gave the sets; scores stand at published settings, and nothing was tuned.")
+        if bank := int(evaluation.unknown.settings.get("bank", 0)):
+            fitted = [title for name, title in FITTED.items() if name in evaluation.unknown.scores]
+            near = f"; of KNN k = {evaluation.unknown.settings['neighbours']}" if "KNN" in fitted else ""
+            found += [f"Fitted to {bank:,} training images: {', '.join(fitted)}{near}."] if fitted else []
         found += [f"Unknown inputs: {note}." for note in evaluation.unknown.notes]
     return found
 
