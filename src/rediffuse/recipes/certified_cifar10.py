@@ -65,8 +65,11 @@ def right(found: Certified, names: Sequence[str], radius: float, sigma: float | 
     return np.stack([found.find(name, sigma).right(radius) for name in names])
 
 
-def rows_of(found: Certified, trained: Trained, smoother: str) -> list[dict[str, Any]]:
-    """A row for each arm, sigma and radius, means over seeds; DiffAug's with what it certifies more than others."""
+def rows_of(found: Certified, trained: Trained, smoother: str, other_way: Certified | None = None) -> list[dict[str, Any]]:
+    """A row for each arm, sigma and radius, means over seeds; DiffAug's with what it certifies more than others.
+
+    other_way: certificates of the same nets behind a denoiser; rows then have what is certified more without it.
+    """
     levels: list[float | None] = [*found.smoothing.sigmas, *([None] if found.images >= FOLDS else [])]
     rows = []
     for arm, names in trained.arms.items():
@@ -87,6 +90,9 @@ def rows_of(found: Certified, trained: Trained, smoother: str) -> list[dict[str,
                 for key, other in against(trained.arms) if arm == DIFFAUG else ():
                     gain = difference(own, right(found, trained.arms[other], radius, sigma)) if within else Interval(value=0.0)
                     row |= flat(key, gain)
+                if other_way is not None:
+                    gain = difference(own, right(other_way, names, radius, sigma)) if within else Interval(value=0.0)
+                    row |= flat("gain_over_denoised", gain)
                 rows.append(row)
     return rows
 
@@ -137,7 +143,7 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
         control = trained.some([NOISE])
         # They have learned from x + sigma z clamped, so that is what they are asked about; any function of the noisy tensor is sound.
         bare = asked(given, control, NoDenoiser(denoiser.schedule, size=SIZE).to(denoiser.device))
-        rows, curves = rows + rows_of(bare, control, BARE), curves + curve_rows(bare, control, BARE)
+        rows, curves = rows + rows_of(bare, control, BARE, found), curves + curve_rows(bare, control, BARE)
         seconds += bare.seconds
     print(render_table([row for row in rows if row["sigma"] == "chosen"]))
     headline, device = headline_of(found, bare, trained), str(denoiser.device)
