@@ -101,8 +101,17 @@ def test_certificates(home: Path) -> None:
     own = [row for row in rows if row["arm"] == "diffaug"]
     assert all(row["gain_over_noise"] == 0 and "gain_low" in row for row in own)
     assert any("two training runs of each way" in note for note in first["notes"])
+    for row in rows:
+        assert ("gain_over_denoised" in row) == (row["smoother"] == "no denoiser")
+        if "gain_over_denoised" in row and row["radius"] <= row["ceiling"]:
+            key = ("noise", "denoised", row["sigma"], row["radius"])
+            (denoised,) = (each for each in rows if tuple(each[part] for part in ("arm", "smoother", "sigma", "radius")) == key)
+            assert row["gain_over_denoised"] == pytest.approx(row["certified_accuracy"] - denoised["certified_accuracy"])
     assert certified_cifar10.main(given) == 0
-    assert result(home, "certified_cifar10")["rows"] == first["rows"]
+    again = result(home, "certified_cifar10")
+    assert again["rows"] == first["rows"]
+    told = "goes on from what an earlier run of this command had kept; the time is that of all, on whatever machines"
+    assert [told in each["notes"] for each in (first, again)] == [False, True]
     assert certified_cifar10.main([*given[:-1], str(home / "tiny"), "--seeds", "3"]) == 2  # no net has that seed
 
 

@@ -39,7 +39,7 @@ from rediffuse.evaluation.statistics import Interval
 from rediffuse.progress import Bar
 from rediffuse.recipes.robust.arms import DIFFAUG, NOISE, SIZE
 from rediffuse.recipes.robust.sets import FIT, test_images
-from rediffuse.recipes.robust.trained import Trained, against, difference, figure, flat, options, run
+from rediffuse.recipes.robust.trained import Trained, against, difference, figure, flat, kept_before, options, run
 
 NAME = "certified_cifar10"
 QUOTED = (0.25, 0.5, 0.75, 1.0)
@@ -47,12 +47,16 @@ QUOTED = (0.25, 0.5, 0.75, 1.0)
 DENOISED, BARE = "denoised", "no denoiser"
 
 
+def place_of(given: argparse.Namespace, trained: Trained, smoother: str) -> Path:
+    """Where the tables lie."""
+    return trained.keep(given, f"certificates-{smoother.replace(' ', '-')}-{given.draws}", lasting=True)
+
+
 def asked(given: argparse.Namespace, trained: Trained, denoiser: Denoiser) -> Certified:
     """The certificates of these nets; those that are in the folder are not made again."""
     plan = Smoothing(sigmas=tuple(given.sigmas), selection=given.selection, draws=given.draws)
-    images = chosen(test_images(given.data), given.images, 0)
-    smoother = BARE if isinstance(denoiser, NoDenoiser) else DENOISED
-    folder = trained.keep(given, f"certificates-{smoother.replace(' ', '-')}-{plan.draws}", lasting=True)
+    images, smoother = chosen(test_images(given.data), given.images, 0), BARE if isinstance(denoiser, NoDenoiser) else DENOISED
+    folder = place_of(given, trained, smoother)
     with Bar(unit="pictures") as bar:
         bar.stage(smoother)  # its first count says what an earlier life has done
         return certify(trained.models, images, denoiser, plan, size=SIZE, fit=FIT, keep=folder, progress=bar.report)
@@ -136,6 +140,7 @@ def headline_of(found: Certified, bare: Certified | None, trained: Trained) -> d
 
 def work(given: argparse.Namespace, trained: Trained) -> Path:
     denoiser = load(given.denoiser, device=given.device, dtype=given.dtype)
+    before = kept_before(place_of(given, trained, DENOISED), whole=True)
     found = asked(given, trained, denoiser)
     rows, curves, seconds = rows_of(found, trained, DENOISED), curve_rows(found, trained, DENOISED), found.seconds
     bare: Certified | None = None
@@ -148,7 +153,7 @@ def work(given: argparse.Namespace, trained: Trained) -> Path:
     print(render_table([row for row in rows if row["sigma"] == "chosen"]))
     headline, device = headline_of(found, bare, trained), str(denoiser.device)
     numbers = str(getattr(denoiser, "dtype", torch.float32)).removeprefix("torch.")
-    said = [*found.conditions(), *trained.conditions(), f"denoiser and nets computed in {numbers}"]
+    said = [*found.conditions(), *trained.conditions(), f"denoiser and nets computed in {numbers}", *before]
     return write_result(given.name, headline, rows + curves, seconds, command=given.command, folder=given.out, device=device, notes=said)
 
 

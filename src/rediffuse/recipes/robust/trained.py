@@ -79,11 +79,15 @@ class Trained:
         return Path(home) / "yardsticks" / f"{what}-{nets}-{getattr(given, 'images', None) or 'all'}"
 
 
-def kept_before(*folders: Path) -> list[str]:
-    """A note for a result whose time is not that of all its work; to be asked before the work."""
+def kept_before(*folders: Path, whole: bool = False) -> list[str]:
+    """A note for a result whose time is not that of all its work on one machine; to be asked before the work.
+
+    whole: what is kept has its own time, and that is counted.
+    """
     if not any(folder.exists() and any(folder.iterdir()) for folder in folders):
         return []
-    return ["goes on from what an earlier run of this command had kept; the time is that of the rest"]
+    told = "that of all, on whatever machines" if whole else "that of the rest"
+    return [f"goes on from what an earlier run of this command had kept; the time is {told}"]
 
 
 def opened(folder: Path, device: torch.device, name: str, dtype: Numbers = "auto") -> Judged:
