@@ -45,7 +45,7 @@ def test_diffaug_and_augmix_make_a_transformers_folder(rediffuse: Callable[..., 
     assert re.search(r"A step of 8 photos takes [\d.]+ s while the bank fills, which lacks 992 views", said) is not None
     assert "held-out photos" in ended.out
     own = ["config.json", "model.safetensors", "preprocessor_config.json"]
-    assert sorted(path.name for path in Path("net").iterdir()) == [*own, "trained_on.json"]
+    assert sorted(path.name for path in Path("net").iterdir()) == [*own, "trained_on.json", "training.json"]
     theirs = AutoModelForImageClassification.from_pretrained("net")
     assert set(theirs.config.id2label.values()) == {"cat", "dog", "red bird"}
     assert Classifier.load("net").preprocessing.size == (16, 16)  # the denoiser's: it said at which size it was trained

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, Common, Shared, bar, check_fit, check_least, open_photos
 from rediffuse.cli.pair import check_pair, open_pair, own_splits
+from rediffuse.cli.record import asked, check_same, read_record, write_record
 from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
 from rediffuse.data.outputs import EXPORT_KIND, UNFINISHED, output_kind
 from rediffuse.errors import ConfigError, DataError
@@ -56,9 +57,9 @@ def train(
 ) -> int:
     """Train a classifier and say how often it is right on photos that it has not seen.
 
-    The result is a plain transformers folder. An interrupted training of the whole network continues with the same
-    command; a head on frozen features takes little and begins anew. With --augment, or an option of
-    long trainings, the whole network learns from many photos; torchrun -m rediffuse train ... spreads that over several devices.
+    The result is a plain transformers folder; the same command again finds it done. An interrupted training of the whole network continues
+    with the same command; a head on frozen features takes little and begins anew. With --augment, or an option of long trainings, the whole
+    network learns from many photos; torchrun -m rediffuse train ... spreads that over several devices.
 
     Args:
         data: class folders, a .csv or .parquet table, a folder of shards, digits, or hub:NAME.
@@ -92,7 +93,9 @@ def train(
         raise ConfigError(f"--dtype {common.dtype} is for long trainings; give --epochs or --augment as well")
     first = int(os.environ.get("RANK", "0")) == 0  # torchrun's: one process speaks and writes
     common = common if first else replace(common, quiet=True)
-    check_out(out)
+    done = read_record(out)
+    if done is None:
+        check_out(out)
     terminal.goes_on_from((out, UNFINISHED))
     run = "the run that they were exported from" if output_kind(data) == EXPORT_KIND else data
     check_pair(data, f"learn from the photos that they were made from, and add --synthetic {run}", split=split, test=test)
@@ -104,6 +107,17 @@ def train(
     if shots is not None:
         images = few_shot(images, shots, common.seed)
     mixed = mix(images, held, synthetic, alpha, common)
+    options = {
+        "data": data, "split": split, "test": test, "holdout": holdout, "shots": shots, "synthetic": synthetic, "alpha": alpha,
+        "classifier": classifier, "mode": mode, "steps": steps, "size": size, "fit": fit, "no_flips": no_flips,
+    }  # fmt: skip
+    told = asked(options, views, budget, mixed, held, common)
+    if done is not None:
+        accuracy = check_same(done, told, out)
+        if first:
+            terminal.note(f"Done already, by this command; remove {out} to train again.", quiet=common.quiet)
+            tell(accuracy, out, held, common.quiet)
+        return 0
     known = learned_before(classifier, held)
     with alone_in(out) if first else nullcontext():
         if robust:
@@ -123,7 +137,7 @@ def train(
                 )  # fmt: skip
         if first:
             trained.learned = frozenset([*known, *images.digests, *further, *digests_of(mixed)])
-            finish(trained, judge(trained, held, side, fit, common.quiet), held, out, common.quiet)
+            finish(trained, judge(trained, held, side, fit, common.quiet), held, out, told, common.quiet)
     return 0
 
 
@@ -152,9 +166,10 @@ def alone_in(out: Path) -> Iterator[None]:
                 out.rmdir()
 
 
-def finish(trained: Classifier, accuracy: Accuracy, held: ImageSet, out: Path, quiet: bool) -> None:
-    """Save the classifier, remove what a kill would have gone on from, and say the figures."""
+def finish(trained: Classifier, accuracy: Accuracy, held: ImageSet, out: Path, told: Mapping[str, Any], quiet: bool) -> None:
+    """Save the classifier, remove what a kill would have gone on from, and say the figures. told: all that decided the training."""
     trained.save(out)
+    write_record(out, told, accuracy)
     for pattern in LEFT:
         for left in out.glob(pattern):
             left.unlink(missing_ok=True)
