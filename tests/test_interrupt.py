@@ -40,6 +40,21 @@ def test_ctrl_c_waits_for_the_step_and_is_kept() -> None:
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_term_says_how_it_goes_on_before_it_ends_the_process() -> None:
+    """In a process of its own, which the signal ends as it would have at once."""
+    lines = (
+        "import signal",
+        "from rediffuse.interrupt import Keeping",
+        "with Keeping(lambda step: print('kept', step, flush=True), 100, 9, lambda text: print(text, flush=True)) as keeping:",
+        "    for step in range(1, 10):",
+        "        signal.raise_signal(signal.SIGTERM) if step == 4 else None",
+        "        keeping.after(step)",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert done.stdout.splitlines() == ["stopping after this step; the same command continues from there", "kept 4"]
+
+
 def test_a_second_ctrl_c_stops_at_once() -> None:
     kept: list[int] = []
 

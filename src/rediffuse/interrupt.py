@@ -67,7 +67,8 @@ class Interrupt:
         if self.asked:
             self._deliver(number)
         self._number = number
-        self.note(f"stopping after this {self.piece}; Ctrl-C again stops at once")
+        again = "Ctrl-C again stops at once" if number == signal.SIGINT else "the same command continues from there"
+        self.note(f"stopping after this {self.piece}; {again}")
 
 
 class Keeping:
