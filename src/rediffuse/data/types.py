@@ -6,7 +6,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Protocol, overload
 
 from rediffuse.data.images import hash_pixels, to_rgb
 from rediffuse.errors import DataError
@@ -188,7 +188,7 @@ class ImageSet(Sequence[Example]):
         records = [replace(record, label=None if record.label is None else places[self.classes[record.label]]) for record in self._records]
         return ImageSet(records, classes=classes, name=self.name, flips=self.flips, rejected=self.rejected)
 
-    def fitted(self, size: int, *, mode: Literal["pad", "crop", "squash"] = "pad", multiple_of: int = 1) -> Iterator[Tensor]:
+    def fitted(self, size: int, *, mode: str = "pad", multiple_of: int = 1) -> Iterator[Tensor]:
         """Each image in order as a model's square, (3, size, size) float in [0, 1]; see `geometry.Fit`, which also gives the way back."""
         from rediffuse.data.geometry import Fit
 

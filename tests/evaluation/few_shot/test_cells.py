@@ -47,3 +47,8 @@ def test_levels_have_keys_of_their_own() -> None:
     for one, other in (("resnet-64", "resnet64"), ("--", "scratch")):
         with pytest.raises(ConfigError, match=f"levels must differ in letters and digits, .* got {one}, {other}"):
             CompareSettings(levels=((one, SCRATCH), (other, SCRATCH)))
+
+
+def test_photos_are_fitted_as_pictures_are_generated() -> None:
+    with pytest.raises(ConfigError, match=r"fit must be one of pad, crop, squash, since .* got 'crop:0\.875'"):
+        CompareSettings(fit="crop:0.875")  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from rediffuse.concepts.recipes import InversionRecipe, find_recipe
+from rediffuse.data.geometry import FIT_MODES
 from rediffuse.errors import ConfigError
 from rediffuse.methods.editing import check_strengths
 from rediffuse.training.backbones import SCRATCH, parse_level
@@ -110,6 +111,8 @@ class CompareSettings:
             raise ConfigError(f"seeds must be at least 0, got {min(self.seeds)}")
         if self.size < 1:
             raise ConfigError(f"size must be at least 1 pixel, got {self.size}")
+        if self.fit not in FIT_MODES:
+            raise ConfigError(f"fit must be one of {', '.join(FIT_MODES)}, since pictures are generated so too, got {self.fit!r}")
         unknown = [arm for arm in self.arms if arm not in ARMS]
         if unknown:
             raise ConfigError(f"no arm {unknown[0]!r}; there are {', '.join(ARMS)}")
