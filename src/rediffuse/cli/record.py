@@ -27,10 +27,10 @@ def asked(
     options: Mapping[str, Any], views: Views, budget: Budget, images: Mixed | ImageSet, held: ImageSet, common: Common
 ) -> dict[str, Any]:
     """All that decides a training, as JSON: options by name, and hashes of the photos."""
-    from rediffuse.data.mixing import Mixed
+    from rediffuse.data.types import ImageSet
     from rediffuse.evaluation.kept import fingerprint
 
-    real, made = (images.real, images.synthetic) if isinstance(images, Mixed) else (images, None)
+    real, made = (images, None) if isinstance(images, ImageSet) else (images.real, images.synthetic)
     sets = {"photos": fingerprint(real), "held_out": fingerprint(held), "copies": None if made is None else fingerprint(made)}
     told = {**options, **asdict(views), **asdict(budget), "seed": common.seed, "dtype": common.dtype, **sets}
     told.pop("track")  # watches, and changes nothing
