@@ -14,20 +14,21 @@ from cyclopts import Group, Parameter
 
 from rediffuse.cli import terminal
 from rediffuse.cli.common import COMMON, Common, Shared, bar, check_fit, check_least, open_photos
-from rediffuse.cli.pair import check_pair, open_pair, own_splits
+from rediffuse.cli.holding_out import HELD_OUT_SHARE, check_holdout, hold_out
+from rediffuse.cli.pair import check_pair, open_pair
 from rediffuse.cli.record import asked, check_same, read_record, write_record
 from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
 from rediffuse.data.outputs import EXPORT_KIND, UNFINISHED, output_kind
-from rediffuse.errors import ConfigError, DataError
+from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
     from rediffuse.data.mixing import Mixed
     from rediffuse.data.types import ImageSet
     from rediffuse.evaluation.accuracy import Accuracy
     from rediffuse.training.classifier import Classifier
+    from rediffuse.training.settings import Mode
 
 HELD_OUT = Group("Held out", sort_key=2)
-HELD_OUT_SHARE = 0.2
 UNSAVED = ".saving"  # as `training.classifier` calls it
 LOCK = ".training.lock"
 LEFT = (UNFINISHED, f"{UNFINISHED}.partial", f".{UNFINISHED}.*.partial")
@@ -79,8 +80,7 @@ def train(
         holdout: share of each class that is held out where there are no other photos to be judged on. [default: 0.2]
     """
     from rediffuse.data.splits import few_shot
-    from rediffuse.training.backbones import open_backbone
-    from rediffuse.training.fit import digests_of, fit_classifier, mode_of
+    from rediffuse.training.fit import digests_of, mode_of
 
     views.check()
     check_least({"--steps": steps, "--size": size, "--shots": shots})
@@ -127,18 +127,35 @@ def train(
             )  # fmt: skip
         else:
             further, side = (), DEFAULT_SIZE if size is None else size
-            how = mode_of(classifier, mode)
-            start = open_backbone(classifier, images.classes, seed=common.seed, size=side)
-            tell_side(classifier, start, side, None, common)
-            with bar("training", "steps" if how == "whole" else "pictures", quiet=common.quiet) as report:
-                trained = fit_classifier(
-                    mixed, images.classes, level=start, mode=how, steps=steps, seed=common.seed, size=side, fit=fit, flips=images.flips,
-                    device=common.device, checkpoint=out / UNFINISHED, progress=report,
-                )  # fmt: skip
+            trained = train_plainly(mixed, images, classifier, mode_of(classifier, mode), steps, side, fit, out / UNFINISHED, common)
         if first:
             trained.learned = frozenset([*known, *images.digests, *further, *digests_of(mixed)])
             finish(trained, judge(trained, held, side, fit, common.quiet), held, out, told, common.quiet)
     return 0
+
+
+def train_plainly(
+    mixed: Mixed | ImageSet,
+    images: ImageSet,
+    level: str,
+    mode: Mode,
+    steps: int | None,
+    size: int,
+    fit: str,
+    checkpoint: Path,
+    common: Common,
+) -> Classifier:
+    """A head on frozen features, or a whole network with the clean view alone."""
+    from rediffuse.training.backbones import open_backbone
+    from rediffuse.training.fit import fit_classifier
+
+    start = open_backbone(level, images.classes, seed=common.seed, size=size)
+    tell_side(level, start, size, None, common)
+    with bar("training", "steps" if mode == "whole" else "pictures", quiet=common.quiet) as report:
+        return fit_classifier(
+            mixed, images.classes, level=start, mode=mode, steps=steps, seed=common.seed, size=size, fit=fit, flips=images.flips,
+            device=common.device, checkpoint=checkpoint, progress=report,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -189,45 +206,6 @@ def check_out(out: Path) -> None:
     if not unfinished and UNFINISHED not in there and others:
         what = "a classifier" if (out / "config.json").exists() else "other files"
         raise ConfigError(f"{out} holds {what} already; give another folder, or empty this one")
-
-
-def check_holdout(share: float | None, data: str, split: str | None, test: str | None) -> None:
-    """Refuse a share that is none, or that nobody would hold out because other photos judge. Raises ConfigError."""
-    if share is None:
-        return
-    if not 0 < share < 1:
-        raise ConfigError(f"--holdout must be above 0 and below 1, got {share:g}; 0.2 holds out a fifth of each class")
-    needless = f"--holdout {share:g} is for sets without other photos to be judged on"
-    if test is not None:
-        raise ConfigError(f"{needless}, and --test {test} names some; leave one of the two out")
-    if (own := own_splits(data, split)[1]) is not None:
-        raise ConfigError(f"{needless}, and {data} brings a split {own}; leave --holdout out")
-
-
-def hold_out(images: ImageSet, test: ImageSet | None, share: float, common: Shared) -> tuple[ImageSet, ImageSet]:
-    """(photos to train on, photos to be judged on), no picture in both; without test photos a share of each class is held out.
-
-    Raises:
-        DataError: no picture of a class is left to train on.
-    """
-    from rediffuse.data.splits import held_out_line, holdout
-    from rediffuse.evaluation.few_shot.bench import split
-
-    if test is None:
-        kept, held = holdout(images, share, common.seed)
-        terminal.note(held_out_line(images, held, share), quiet=common.quiet)
-    else:
-        kept, held = images, test
-    kept, held, notes = split(kept, held)
-    for line in notes:
-        terminal.note(line.replace("no shot was taken from them", "they are left out of training"), quiet=common.quiet, style="yellow")
-    for name, whole, left in zip(images.classes, images.counts(), kept.counts(), strict=True):
-        if whole and not left:
-            raise DataError(
-                f"class {name!r} has no photo left to train on, because each of its {whole:,} judges too, pixel for pixel; add other "
-                "photos of it, give other test photos with --test, or remove the class"
-            )
-    return kept, held
 
 
 def mix(images: ImageSet, held: ImageSet, synthetic: str | None, alpha: float, common: Shared) -> Mixed | ImageSet:
