@@ -31,26 +31,33 @@ def true_error(law: tuple[float, float], sure: float) -> float:
     return float(np.abs(np.bincount(place, 4 * sure * said * (1 - said))).sum() / len(said))
 
 
-@pytest.mark.parametrize("metric", ["ece", "adaptive_ece"])
-@pytest.mark.parametrize(("ours", "theirs"), [((SHARP, 0.0), (SOFT, 0.0)), ((SOFT, 0.1), (SHARP, 0.0)), ((SOFT, 0.05), (SOFT, 0.1))])
+@pytest.mark.parametrize(
+    ("metric", "ours", "theirs"),
+    [
+        ("ece", (SHARP, 0.0), (SOFT, 0.0)),
+        ("adaptive_ece", (SHARP, 0.0), (SOFT, 0.0)),
+        ("ece", (SOFT, 0.1), (SHARP, 0.0)),
+        ("adaptive_ece", (SOFT, 0.05), (SOFT, 0.1)),
+    ],
+)
 def test_intervals_hold_the_true_difference(
     monkeypatch: pytest.MonkeyPatch, metric: str, ours: tuple[tuple[float, float], float], theirs: tuple[tuple[float, float], float]
 ) -> None:
-    """60 sets of 600 images each; of 60 at 95 %, fewer than 52 happen once in 500. Bare percentiles hold the first pair's 0 never."""
-    monkeypatch.setattr(calibration_gain, "RESAMPLES", 100)
+    """40 sets of 600 images each; of 40 at 95 %, fewer than 34 happen once in 300. Bare percentiles hold the first pair's 0 never."""
+    monkeypatch.setattr(calibration_gain, "RESAMPLES", 60)
     true = true_error(*ours) - true_error(*theirs)
     found = []
-    for seed in range(60):
+    for seed in range(40):
         pair = judged(600, ours[0], 2 * seed, ours[1]), judged(600, theirs[0], 2 * seed + 1, theirs[1])
         found.append(paired_gain([pair], metric))
         assert found[-1].value == pytest.approx(score(pair[0], metric) - score(pair[1], metric))
         assert found[-1].low is not None
         assert found[-1].high is not None
         assert found[-1].low <= found[-1].value <= found[-1].high
-    assert sum((each.low or 0) <= true <= (each.high or 0) for each in found) >= 52
+    assert sum((each.low or 0) <= true <= (each.high or 0) for each in found) >= 34
     if true == 0:
         assert np.mean([each.value for each in found]) < -0.02  # the error itself differs, by chance alone
-        assert sum(verdict(each) != "no evidence" for each in found) <= 8
+        assert sum(verdict(each) != "no evidence" for each in found) <= 6
 
 
 def test_a_real_difference_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
