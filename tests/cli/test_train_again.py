@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Ended, photo
+from tests.cli.conftest import Ended, fill, photo
 from tests.training.toys import resnet_folder
 
 SHORT = ("--steps", 20, "--size", 16)
@@ -43,6 +43,20 @@ def test_the_same_command_finds_its_training_done(rediffuse: Callable[..., Ended
     assert other.status == 2
     assert re.search("the photos to (learn from|be judged on) were others", " ".join(other.err.split()))
     assert content("net") == before
+
+
+def test_other_things_under_the_same_names_are_no_done_training(rediffuse: Callable[..., Ended], photos: Path, tmp_path: Path) -> None:
+    start = resnet_folder(tmp_path / "start")
+    second = fill(tmp_path / "second", {"cat": 2, "dog": 2, "red bird": 2}, first=50)
+    words = ("--size", 16, "--steps", 2, "--batch", 4, "--classifier", start, "--second", second, "--augment", "plain")
+    first = rediffuse("train", photos, "net", *words)
+    assert first.status == 0, first.err
+    assert rediffuse("train", photos, "net", *words).out == first.out
+    photo(0, 77).save(second / "cat" / "50.png")
+    assert "the photos of --second were others" in " ".join(rediffuse("train", photos, "net", *words).err.split())
+    photo(0, 50).save(second / "cat" / "50.png")
+    resnet_folder(start, seed=5)
+    assert "the weights of --classifier were others" in " ".join(rediffuse("train", photos, "net", *words).err.split())
 
 
 def test_a_record_that_cannot_be_read_is_none(rediffuse: Callable[..., Ended], photos: Path) -> None:

@@ -19,23 +19,47 @@ if TYPE_CHECKING:
 
 FILE_NAME = "training.json"
 VERSION = 1
-OPTIONS = {"photos": "the photos to learn from", "held_out": "the photos to be judged on", "copies": "the generated images"}
-"""What is told of a set, whose name alone says too little, instead of an option's name."""
+HASHED = {
+    "photos": "the photos to learn from",
+    "copies": "the generated images",
+    "more_photos": "the photos of --second",
+    "held_out": "the photos to be judged on",
+    "start": "the weights of --classifier",
+    "model": "the weights of --denoiser",
+}
+"""What is told of that whose name alone says too little, instead of an option's name."""
 
 
 def asked(
-    options: Mapping[str, Any], views: Views, budget: Budget, images: Mixed | ImageSet, held: ImageSet, common: Common
+    options: Mapping[str, Any],
+    views: Views,
+    budget: Budget,
+    images: Mixed | ImageSet,
+    second: ImageSet | None,
+    held: ImageSet,
+    common: Common,
 ) -> dict[str, Any]:
-    """All that decides a training, as JSON: options by name, and hashes of the photos."""
+    """All that decides a training, as JSON: options by name, and hashes of photos and of weights that lie in folders."""
     from rediffuse.data.types import ImageSet
     from rediffuse.evaluation.kept import fingerprint
 
     real, made = (images, None) if isinstance(images, ImageSet) else (images.real, images.synthetic)
-    sets = {"photos": fingerprint(real), "held_out": fingerprint(held), "copies": None if made is None else fingerprint(made)}
+    found = {"photos": real, "copies": made, "more_photos": second, "held_out": held}
+    sets = {name: None if images is None else fingerprint(images) for name, images in found.items()}
+    sets |= {"start": folder_hash(options["classifier"]), "model": folder_hash(views.denoiser)}
     told = {**options, **asdict(views), **asdict(budget), "seed": common.seed, "dtype": common.dtype, **sets}
     told.pop("track")  # watches, and changes nothing
     values: dict[str, Any] = json.loads(json.dumps(told))
     return values
+
+
+def folder_hash(spec: str | None) -> str | None:
+    """Of the weights in a folder or file, which may be others under the same name; None for other names, which mean theirs."""
+    from rediffuse.denoisers.load import weights_hash
+
+    if spec is None or not (place := Path(spec)).exists():
+        return None
+    return weights_hash([place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file()))
 
 
 def write_record(out: Path, told: Mapping[str, Any], accuracy: Accuracy) -> Path:
@@ -66,6 +90,6 @@ def check_same(found: Mapping[str, Any], told: Mapping[str, Any], out: Path) -> 
     for name in (*told, *sorted(set(found["asked"]) - set(told))):
         before, now = found["asked"].get(name), told.get(name)
         if before != now:
-            what = f"{OPTIONS[name]} were others" if name in OPTIONS else f"--{name.replace('_', '-')} was {before!r}, now {now!r}"
+            what = f"{HASHED[name]} were others" if name in HASHED else f"--{name.replace('_', '-')} was {before!r}, now {now!r}"
             raise ConfigError(f"{out} holds a classifier of another training: {what}; give another folder, or empty this one")
     return Accuracy.from_json(found["accuracy"])

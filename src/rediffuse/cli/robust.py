@@ -113,12 +113,9 @@ NO_VIEWS, USUAL = Views(), Budget()
 
 def train_robustly(
     train_set: TrainSet, classes: tuple[str, ...], views: Views, budget: Budget, *,
-    level: str, steps: int | None, size: int | None, fit: str, flips: bool, held: Collection[str], checkpoint: Path, common: Common,
-) -> tuple[Classifier, int, tuple[str, ...]]:  # fmt: skip
-    """The trained classifier, the side in pixels at which it saw the photos, and the digests of those of a second set.
-
-    held: digests of the photos that judge, which no set may teach.
-    """
+    level: str, steps: int | None, size: int | None, fit: str, flips: bool, second: ImageSet | None, checkpoint: Path, common: Common,
+) -> tuple[Classifier, int]:  # fmt: skip
+    """The trained classifier, and the side in pixels at which it saw the photos. second: trained on beside the first set."""
     from rediffuse.methods.bank import Bank
     from rediffuse.training.cost import StepClock, step_cost
     from rediffuse.training.fit import as_pool
@@ -130,10 +127,8 @@ def train_robustly(
     start, side = open_start(level, classes, size, denoiser, common)
     tell_side(level, start, side, denoiser, common, ", their views too,")
     pool, _ = as_pool(train_set, classes, side, fit, margin=True)
-    further: tuple[str, ...] = ()
-    if views.second is not None:
-        second = open_second(views.second, classes, held, common)
-        pool, further = pool.joined(as_pool(second, classes, side, fit, margin=True)[0]), second.digests
+    if second is not None:
+        pool = pool.joined(as_pool(second, classes, side, fit, margin=True)[0])
     settings, procedure = plan(level, len(pool.labels), steps, budget, common.dtype)
     objective = objective_of(views, denoiser, pool, side, flips, common)
     terminal.note(step_cost(objective, start, (side, side), settings.steps * settings.batch).line(), quiet=common.quiet)
@@ -147,7 +142,7 @@ def train_robustly(
             start, pool, settings=settings, views=usual_views(side, flips), objective=objective, procedure=procedure,
             view_size=(side, side), seed=common.seed, checkpoint=checkpoint, progress=clock, watch=watch,
         )  # fmt: skip
-    return trained, side, further
+    return trained, side
 
 
 def open_start(level: str, classes: tuple[str, ...], size: int | None, denoiser: Denoiser | None, common: Common) -> tuple[Classifier, int]:

@@ -17,7 +17,7 @@ from rediffuse.cli.common import COMMON, Common, Shared, bar, check_fit, check_l
 from rediffuse.cli.holding_out import HELD_OUT_SHARE, check_holdout, hold_out
 from rediffuse.cli.pair import check_pair, open_pair
 from rediffuse.cli.record import asked, check_same, read_record, write_record
-from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, tell_side, train_robustly
+from rediffuse.cli.robust import DEFAULT_SIZE, NO_VIEWS, USUAL, Budget, Views, open_second, tell_side, train_robustly
 from rediffuse.data.outputs import EXPORT_KIND, UNFINISHED, output_kind
 from rediffuse.errors import ConfigError
 
@@ -111,7 +111,8 @@ def train(
         "data": data, "split": split, "test": test, "holdout": holdout, "shots": shots, "synthetic": synthetic, "alpha": alpha,
         "classifier": classifier, "mode": mode, "steps": steps, "size": size, "fit": fit, "no_flips": no_flips,
     }  # fmt: skip
-    told = asked(options, views, budget, mixed, held, common)
+    second = None if views.second is None else open_second(views.second, images.classes, held.digests, common)
+    told = asked(options, views, budget, mixed, second, held, common)
     if done is not None:
         accuracy = check_same(done, told, out)
         if first:
@@ -121,15 +122,15 @@ def train(
     known = learned_before(classifier, held)
     with alone_in(out) if first else nullcontext():
         if robust:
-            trained, side, further = train_robustly(
+            trained, side = train_robustly(
                 mixed, images.classes, views, budget, level=classifier, steps=steps, size=size, fit=fit, flips=images.flips,
-                held=held.digests, checkpoint=out / UNFINISHED, common=common,
+                second=second, checkpoint=out / UNFINISHED, common=common,
             )  # fmt: skip
         else:
-            further, side = (), DEFAULT_SIZE if size is None else size
+            side = DEFAULT_SIZE if size is None else size
             trained = train_plainly(mixed, images, classifier, mode_of(classifier, mode), steps, side, fit, out / UNFINISHED, common)
         if first:
-            trained.learned = frozenset([*known, *images.digests, *further, *digests_of(mixed)])
+            trained.learned = frozenset([*known, *images.digests, *(() if second is None else second.digests), *digests_of(mixed)])
             finish(trained, judge(trained, held, side, fit, common.quiet), held, out, told, common.quiet)
     return 0
 
