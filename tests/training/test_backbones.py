@@ -162,6 +162,11 @@ def test_the_crop_of_a_published_network_is_taken(values: dict[str, object], fit
     assert apart("pad") > 20
 
 
+def test_a_file_without_a_size_asks_for_no_crop(tmp_path: Path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "ConvNextImageProcessor"}))
+    assert Preprocessing.read(tmp_path, {"image_size": 16}).fit is None
+
+
 def test_the_side_of_the_training_goes_through_the_file(tmp_path: Path) -> None:
     rule = Preprocessing(height=32, width=32)
     assert (rule.side, replace(rule, seen=16).side) == (32, 16)

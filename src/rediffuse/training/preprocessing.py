@@ -157,12 +157,14 @@ def _triple(values: Any) -> Triple:
 
 def _published_fit(values: Mapping[str, Any], kind: str) -> str | None:
     """The crop of the centre that a processor's file asks for; None where it asks for none."""
+    if "size" not in values:
+        return None
     if kind.startswith(WITH_CROP_PCT):
-        side, share = min(_size(values.get("size"), WARPED)), float(values.get("crop_pct") or 0.875)
+        side, share = min(_size(values["size"], None)), float(values.get("crop_pct") or 0.875)
         return "squash" if side >= WARPED else crop_of(share)
     if not values.get("do_center_crop"):
         return None
-    side, scaled = min(_size(values.get("crop_size"), None)), min(_size(values.get("size"), None))
+    side, scaled = min(_size(values.get("crop_size"), None)), min(_size(values["size"], None))
     return crop_of(side / scaled)
 
 
