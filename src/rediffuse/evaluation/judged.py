@@ -101,7 +101,7 @@ class Judged:
         Raises ModelError for another number of outputs than classes, for logits that are not finite, and for what the network raises.
         """
         given = images if self.preprocessing is None else self.preprocessing(images)
-        with evaluating(self.network), self._failing(given):
+        with evaluating(self.network), naming(f"{self.name} fails on pictures {tuple(given.shape)}"):
             found = self.network(given.to(self.device, self._numbers()))
             logits: Tensor = (found if isinstance(found, Tensor) else found.logits).float().to(images.device)
         if logits.shape != (len(images), len(self.classes)):
@@ -112,16 +112,6 @@ class Judged:
         if not bool(logits.isfinite().all()):
             raise self.not_finite("logits", images)
         return logits
-
-    @contextmanager
-    def _failing(self, given: Tensor) -> Iterator[None]:
-        """What a network of the caller's raises, as a ModelError, so that it costs a long run one part at most."""
-        try:
-            yield
-        except (RediffuseError, RuntimeError, MemoryError):  # torch's own, such as a device without room, say what they are
-            raise
-        except Exception as error:
-            raise ModelError(f"{self.name} fails on pictures {tuple(given.shape)}: {type(error).__name__}: {error}") from error
 
     def _numbers(self) -> torch.dtype:
         """What a network takes its pictures in: those of all its weights. One of several numbers, a `Classifier`, an ensemble and what
@@ -196,6 +186,17 @@ class _Asked(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self._judged(images)
+
+
+@contextmanager
+def naming(what: str, fix: str = "") -> Iterator[None]:
+    """Turn what a network raises into a ModelError that says which, so that it costs a long run one part at most."""
+    try:
+        yield
+    except (RediffuseError, RuntimeError, MemoryError):  # torch's own, such as a device without room, say what they are
+        raise
+    except Exception as error:
+        raise ModelError(f"{what}: {type(error).__name__}: {error}{fix}") from error
 
 
 def not_finite(network: nn.Module, name: str, what: str, images: Tensor) -> ModelError:

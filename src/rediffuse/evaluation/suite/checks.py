@@ -11,9 +11,9 @@ from torch import Tensor
 from rediffuse.data.types import ImageSet
 from rediffuse.denoisers.base import Denoiser
 from rediffuse.denoisers.pixel import check_unconditional
-from rediffuse.errors import ConfigError, DataError, ModelError, RediffuseError
+from rediffuse.errors import ConfigError, DataError, ModelError
 from rediffuse.evaluation.corruptions.constants import SMALLEST
-from rediffuse.evaluation.judged import Judged, batches, check_models
+from rediffuse.evaluation.judged import Judged, batches, check_models, naming
 from rediffuse.evaluation.matching import LISTED, told_apart
 from rediffuse.evaluation.ood.sets import SHARED, without_own
 from rediffuse.evaluation.suite import settings as names
@@ -57,15 +57,9 @@ def check(asking: Asking) -> None:
 @torch.no_grad()
 def _ask(denoiser: Denoiser, pictures: Tensor) -> None:
     """Whether it can be asked at all. Raises ModelError."""
-    try:
-        believed = denoiser(
-            denoiser.encode(pictures.to(denoiser.device)), torch.zeros(len(pictures), dtype=torch.int64, device=denoiser.device)
-        )
-    except (RediffuseError, RuntimeError, MemoryError):
-        raise
-    except Exception as error:
-        side = pictures.shape[-1]
-        raise ModelError(f"the denoiser fails on a picture of {side} px: {type(error).__name__}: {error}; name another") from error
+    t = torch.zeros(len(pictures), dtype=torch.int64, device=denoiser.device)
+    with naming(f"the denoiser fails on a picture of {pictures.shape[-1]} px", "; name another"):
+        believed = denoiser(denoiser.encode(pictures.to(denoiser.device)), t)
     if not bool(believed.isfinite().all()):
         raise ModelError("the denoiser makes pictures that are NaN or infinite; try --dtype float32, or name another")
 
