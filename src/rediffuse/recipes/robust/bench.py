@@ -97,7 +97,7 @@ class Bench:
         pool = Pool.build(*self.train, None, [[]] * len(self.train[0]), 0.0)
         objective = self.objective(cell)
         with Bar(unit="steps") as bar:
-            bar.stage(f"training {cell.name}", budget.settings.steps)
+            bar.stage(f"training {cell.name}")  # its first count says what an earlier life has done
             diary = train(classifier, pool, objective, budget, cell.seed, checkpoint, bar.report)
         numbers = budget.procedure.numbers(self.device)
         facts = {"seconds": diary.seconds, "loss": diary.losses, "views": objective.samples, **asdict(budget.settings)}
