@@ -29,3 +29,5 @@ def test_more_steps_come_closer(tmp_path: Path) -> None:
         few, many, reference = (row["psnr_to_reference"] for row in rows if row["strength"] == strength)
         assert few < many
         assert reference is None  # nothing is compared with itself
+    slowest = [row["seconds"] for row in rows if row["steps"] == 16]
+    assert sum(slowest) > sum(row["seconds"] for row in rows if row["steps"] == 2)  # those of the reference count its own making

@@ -56,12 +56,17 @@ def rows_of(model: Denoiser, shots: ImageSet, net: Classifier, steps: Sequence[i
     method = RealGuidance(model, shots.classes)
     rows: list[dict[str, Any]] = []
     for strength in STRENGTHS:
-        wanted = copies(_in_steps(method, reference), photos, labels, strength, seed=0)
-        for count in dict.fromkeys((*steps, reference)):
+
+        def make(count: int, strength: float = strength) -> tuple[Tensor, float]:
             began = time.monotonic()
-            made = wanted if count == reference else copies(_in_steps(method, count), photos, labels, strength, seed=0)
-            row = {"steps": count, "strength": strength, "psnr_to_reference": None if count == reference else psnr(made, wanted)}
-            row |= {"recognised": recognised(net, made, names), "contrast": float(made.std()), "seconds": time.monotonic() - began}
+            made = copies(_in_steps(method, count), photos, labels, strength, seed=0)
+            return made, time.monotonic() - began
+
+        wanted = make(reference)
+        for count in dict.fromkeys((*steps, reference)):
+            made, seconds = wanted if count == reference else make(count)
+            row = {"steps": count, "strength": strength, "psnr_to_reference": None if count == reference else psnr(made, wanted[0])}
+            row |= {"recognised": recognised(net, made, names), "contrast": float(made.std()), "seconds": seconds}
             rows.append(row)
             print(row, flush=True)
     return rows
