@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import json
 import sys
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
+from tests.recipes.tiny_runs import NAMES, TERMS, assert_same, trained
 
 from rediffuse.denoisers.schedules import scaled_linear_betas
 from rediffuse.recipes.bundled import (
@@ -27,57 +20,9 @@ from rediffuse.recipes.bundled import (
     judge,
     latents,
     networks,
-    text_start,
     text_to_image,
     vocabulary,
 )
-
-NAMES = ("goldfish", "school bus", "tabby")
-TERMS = ("goldfish, Carassius auratus", "school bus", "tabby, tabby cat")
-
-
-def write_pictures(folder: Path, split: str, count: int, size: int = 64, names: tuple[str, ...] = NAMES) -> None:
-    rng = np.random.default_rng(count)
-    rows = []
-    for index in range(count):
-        buffer = io.BytesIO()
-        Image.fromarray(rng.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(buffer, "PNG")
-        label = index % len(names)
-        rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label, "id": str(index), "term": TERMS[label]})
-    feature = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}}}
-    table = pa.Table.from_pylist(rows).replace_schema_metadata({"huggingface": json.dumps(feature)})
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
-
-
-@pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Forty pictures and networks that train in a blink."""
-    write_pictures(tmp_path / "data", "train", 40)
-    write_pictures(tmp_path / "data", "validation", 6)
-    write_pictures(tmp_path / "digits", "train", 8, size=28)
-    monkeypatch.setitem(autoencoder.CONFIG, "block_out_channels", (16, 16))
-    monkeypatch.setitem(networks.UNET, "block_out_channels", (16, 16, 16))
-    monkeypatch.setattr(text_to_image, "GRID", ("goldfish",))
-    monkeypatch.setattr(text_to_image, "tell_classes_apart", partial(text_start.tell_classes_apart, steps=2))
-    monkeypatch.setattr(text_to_image, "held_out_loss", lambda *_: (0.0, 0.0))  # 512 validation pictures are not here
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4711)
-        yield tmp_path
-        assert torch.initial_seed() == 4711  # no trainer seeds the global random state
-
-
-def trained(out: Path, key: str = "model") -> dict[str, torch.Tensor]:
-    state = common.load_checkpoint(out / "checkpoint.pt")
-    assert state is not None
-    found: dict[str, torch.Tensor] = state[key]
-    return found
-
-
-def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        assert torch.equal(value, second[key]), key
 
 
 def test_a_resumed_autoencoder_is_the_undisturbed_one(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import torch
-from tests.recipes.test_bundled import NAMES, TERMS
+from tests.recipes.tiny_runs import NAMES, TERMS
 
 from rediffuse.concepts.prompts import TEMPLATES
 from rediffuse.recipes.bundled import captions, vocabulary

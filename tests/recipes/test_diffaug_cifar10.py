@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from tests.recipes.test_bundled import write_pictures
+from tests.recipes.tiny_runs import write_pictures
 from tests.tiny_pixel import tiny_pixel
 
 from rediffuse.data.open import open_images

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.recipes.test_bundled import write_pictures
+from tests.recipes.tiny_runs import write_pictures
 from tests.tiny_pixel import tiny_pixel
 
 from rediffuse.evaluation.ood.scoring import Scored, ScoredSet

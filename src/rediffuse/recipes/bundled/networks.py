@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ def betas() -> Tensor:
     return zero_terminal_snr(divide_noise(scaled_linear_betas(), 2.0))
 
 
-def build_unet() -> nn.Module:
+def build_unet(shape: Mapping[str, Any] | None = None) -> nn.Module:
+    """With random weights. shape: what departs from `UNET`."""
     from diffusers import UNet2DConditionModel
 
-    model: nn.Module = UNet2DConditionModel(**UNET)
+    model: nn.Module = UNet2DConditionModel(**{**UNET, **(shape or {})})
     return model
 
 
@@ -59,9 +61,9 @@ def build_text_encoder(tokenizer: Any) -> nn.Module:
 class Pair(nn.Module):
     """The two networks that are trained together."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, shape: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.unet, self.text = build_unet(), build_text_encoder(tokenizer)
+        self.unet, self.text = build_unet(shape), build_text_encoder(tokenizer)
 
     def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         """(B, 6, 32, 32), (B,), (B, 77) -> v, float32."""

@@ -41,11 +41,14 @@ from rediffuse.recipes.bundled.networks import Pair, betas, started
 from rediffuse.recipes.bundled.text_start import tell_classes_apart
 from rediffuse.recipes.bundled.vocabulary import DIGIT, tokenizer_of_run
 
+COARSE = 0.5
+"""Weight of the coarse loss beside the fine one."""
 
-def objective(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
-    """Fine and coarse mean squared error of v, one value a sample."""
+
+def objective(pair: Pair, x0: Tensor, ids: Tensor, t: Tensor, noise: Tensor, kept: Tensor, rough: float = COARSE) -> Tensor:
+    """Fine and coarse mean squared error of v, one value a sample. rough: weight of the coarse one."""
     error = residual(pair, x0, ids, t, noise, kept)
-    return error.square().mean((1, 2, 3)) + 0.5 * coarse(error)
+    return error.square().mean((1, 2, 3)) + rough * coarse(error)
 
 
 def noise_times(count: int, generator: torch.Generator) -> Tensor:
