@@ -16,7 +16,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from rediffuse.denoisers.precision import resolve_device
 from rediffuse.evaluation.provenance import module_command
 from rediffuse.evaluation.results import render_table, write_result
 from rediffuse.evaluation.statistics import Interval, bootstrap
-from rediffuse.progress import Bar
+from rediffuse.progress import Bar, counted
 from rediffuse.recipes import asked
 from rediffuse.recipes.bundled.common import batches, tell
 from rediffuse.recipes.bundled.latents import cache_key
@@ -76,9 +76,7 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
-def learn(
-    variant: Variant, material: Material, samples: int, batch: int, rate: float, seed: int, progress: Callable[[int, int], None]
-) -> tuple[Pair, float]:
+def learn(variant: Variant, material: Material, samples: int, batch: int, rate: float, seed: int, bar: Bar) -> tuple[Pair, float]:
     """From random weights; every variant sees the same pictures, captions, times and noise. Returns the averaged networks, and seconds."""
     tokenizer, where, began = material.captions.tokenizer, material.kept.device, time.monotonic()
     with torch.random.fork_rng(devices=[]):
@@ -87,13 +85,14 @@ def learn(
         pair = Pair(tokenizer, variant.shape).to(where)
     pair.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tell_classes_apart(pair.text, material.captions, seed=seed)
+    bar.stage("learning", samples)
     rate *= variant.rate
     learner = Learner(pair, torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.99)), DECAY)
     for rows in batches(len(material.latents.plain), batch, seed):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + learner.step)
         loss = objective(pair, *material.draw(rows, generator), material.kept, variant.coarse).mean()
         learner.learn(loss, rate * min(1.0, (learner.step + 1) / WARM_UP), clip=1.0)
-        progress(learner.step * batch, samples)
+        bar.report(learner.step * batch, samples)
         if learner.step * batch >= samples:
             break
     learner.ema.copy_to(averaged)
@@ -152,9 +151,9 @@ def key_of(variant: Variant, given: argparse.Namespace, material: Material) -> s
 
 def row_of(name: str, given: argparse.Namespace, material: Material) -> dict[str, Any]:
     """Train and judge a variant."""
+    print(f"{name}: telling classes apart, then {counted(given.samples, 'sample')}", flush=True)
     with Bar() as bar:
-        bar.stage(f"learning, {name}", given.samples)
-        pair, seconds = learn(VARIANTS[name], material, given.samples, given.batch, given.rate, given.seed, bar.report)
+        pair, seconds = learn(VARIANTS[name], material, given.samples, given.batch, given.rate, given.seed, bar)
     row: dict[str, Any] = {"variant": name, "samples": given.samples, "seconds": seconds}
     row |= {"million_weights": sum(weight.numel() for weight in pair.unet.parameters()) / 1e6}
     for t, found in worth_of_words(pair, material, given.pictures, seed=1).items():
