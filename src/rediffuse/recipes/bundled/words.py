@@ -6,7 +6,8 @@ Shows: by how much a wrong class name raises the loss on validation latents afte
 noises, for each variant; the noise and the pictures are the same under both names, so a small difference is seen soon. The learning rate
 stays as it is after 100 steps; what is asked are averages of the last hundred or so weights. `--autoencoder` takes the bundled folder too.
 Rows are kept in --work: a killed run goes on, and two with parts of `--variants` make them side by side, which the whole command reads.
-Expected: a rise at all in some variants and none in others.
+Expected: at t = 700 a rise of .35 % where words are read at 16x16 and the fine loss stands alone, .07 % as the shipped weights were
+trained; at 850 and up all but *fine loss alone* have learned something. Time: 11 to 15 minutes a variant on one core with AVX2.
 """
 
 from __future__ import annotations
