@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.recipes.test_bundled import assert_same, trained, write_pictures
+from tests.recipes.tiny_runs import assert_same, trained, write_pictures
 
 from rediffuse.denoisers.base import NoiseSchedule
 from rediffuse.denoisers.gaussian import GaussianMixtureDenoiser

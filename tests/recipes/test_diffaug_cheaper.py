@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.recipes.test_bundled import write_pictures
 from tests.recipes.test_diffaug_cifar10 import judgement
+from tests.recipes.tiny_runs import write_pictures
 from tests.tiny_pixel import tiny_pixel
 from tests.training import robust_run, toys
 
