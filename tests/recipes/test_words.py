@@ -65,6 +65,6 @@ def test_a_killed_run_goes_on_by_the_variant(small: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(words.VARIANTS, "faster", words.VARIANTS["words at 16x16"])  # the same thing by another name: it is there
     monkeypatch.setattr(words, "learn", None)
     both = run("--variants", "words at 16x16", "faster")
-    assert both["rows"] == [alone["rows"][0]] * 2
+    assert both["rows"] == [alone["rows"][0], alone["rows"][0] | {"variant": "faster"}]
     with pytest.raises(TypeError):  # another seed is another row
         run("--variants", "words at 16x16", "--seed=1")

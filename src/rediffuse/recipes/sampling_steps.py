@@ -55,16 +55,15 @@ def rows_of(model: Denoiser, shots: ImageSet, net: Classifier, steps: Sequence[i
     names = [shots.classes[label] for label in labels.tolist()]
     method = RealGuidance(model, shots.classes)
     rows: list[dict[str, Any]] = []
+
+    def make(count: int, strength: float) -> tuple[Tensor, float]:
+        began = time.monotonic()
+        return copies(_in_steps(method, count), photos, labels, strength, seed=0), time.monotonic() - began
+
     for strength in STRENGTHS:
-
-        def make(count: int, strength: float = strength) -> tuple[Tensor, float]:
-            began = time.monotonic()
-            made = copies(_in_steps(method, count), photos, labels, strength, seed=0)
-            return made, time.monotonic() - began
-
-        wanted = make(reference)
+        wanted = make(reference, strength)
         for count in dict.fromkeys((*steps, reference)):
-            made, seconds = wanted if count == reference else make(count)
+            made, seconds = wanted if count == reference else make(count, strength)
             row = {"steps": count, "strength": strength, "psnr_to_reference": None if count == reference else psnr(made, wanted[0])}
             row |= {"recognised": recognised(net, made, names), "contrast": float(made.std()), "seconds": seconds}
             rows.append(row)
