@@ -138,7 +138,7 @@ def rows_of(given: argparse.Namespace, material: Material) -> list[dict[str, Any
         path = given.work / f"{key_of(VARIANTS[name], given, material)}.json"
         if not path.exists():
             write_json(path, row_of(name, given, material))
-        row = {**json.loads(path.read_text(encoding="utf-8")), "variant": name}
+        row = {"variant": name, **json.loads(path.read_text(encoding="utf-8"))}
         print(row, flush=True)
         rows.append(row)
     return rows
